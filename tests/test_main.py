@@ -10,9 +10,9 @@ import torch
 import yaml
 
 import lossbox
-from lossbox import programs
 from lossbox.__main__ import COMMANDS, main
-from lossbox.programs import find_recipe, with_recipes
+from lossbox.programs import recipes
+from lossbox.programs.recipes import find_recipe, with_recipes
 
 
 def test_help_names_every_command_and_loads_nothing_heavy():
@@ -20,8 +20,8 @@ def test_help_names_every_command_and_loads_nothing_heavy():
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     *text, loaded = done.stdout.splitlines()
     assert loaded == "[]"
-    for name, command in COMMANDS.items():
-        assert any(line.split()[:1] == [name] and line.endswith(command.__doc__) for line in text)
+    for name, purpose in COMMANDS.items():
+        assert any(line.split()[:1] == [name] and line.endswith(purpose) for line in text)
 
 
 def test_no_command_prints_the_help(capsys):
@@ -91,7 +91,7 @@ def test_an_installed_package_finds_the_recipes_of_its_wheel(tmp_path, monkeypat
         (tmp_path / name).parent.mkdir(parents=True)
         (tmp_path / name).touch()
     files = [Installed("share/lossbox/recipes/mine.yaml"), Installed("share/other/recipes/no.yaml"), Installed("lossbox/boxes.py")]
-    monkeypatch.setattr(programs, "__file__", str(tmp_path / "site-packages" / "lossbox" / "programs.py"))
+    monkeypatch.setattr(recipes, "__file__", str(tmp_path / "site-packages" / "lossbox" / "programs" / "recipes.py"))
     monkeypatch.setattr("importlib.metadata.files", lambda name: files)
     assert find_recipe("mine") == tmp_path / "share/lossbox/recipes/mine.yaml"
     with pytest.raises(FileNotFoundError, match=r"these do: mine$"):

@@ -3,81 +3,28 @@
 from __future__ import annotations
 
 import difflib
+import importlib
 import logging
 import os
 import sys
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from . import __version__
 
 DEBUG_VARIABLE = "LOSSBOX_DEBUG"
 
 
-def demo(argv: Sequence[str]) -> None:
-    """see it work: draw digits, train aLRP on them, validate, and leave curves and pictures (about 4 minutes on 2 CPU cores)"""
-    from .programs import demo
-
-    demo(argv)
-
-
-def _lightning(command: str, argv: Sequence[str]) -> None:
-    from .programs import lightning_words
-
-    words = lightning_words(command, argv)  # tells a misspelled recipe before the seconds that Lightning takes to load
-    if words is not None:
-        from .cli import LossboxCLI
-
-        LossboxCLI([command, *words])
-
-
-def fit(argv: Sequence[str]) -> None:
-    """train a detector as a recipe says, on the digits or on your own COCO-format pictures"""
-    _lightning("fit", argv)
-
-
-def validate(argv: Sequence[str]) -> None:
-    """measure a trained detector: COCO AP, and optimal LRP with its components, per class and mean"""
-    _lightning("validate", argv)
-
-
-def evaluate(argv: Sequence[str]) -> None:
-    """measure detections of any program: two COCO files in, COCO AP and optimal LRP out, with the score at which to cut each class"""
-    from .programs import evaluate
-
-    evaluate(argv)
-
-
-def losses(argv: Sequence[str]) -> None:
-    """list the losses: family, hyper-parameters, range, paper; or explain one"""
-    from .programs import losses
-
-    losses(argv)
-
-
-def compare(argv: Sequence[str]) -> None:
-    """train several recipes with several seeds, and print and write their accuracy, mean and spread"""
-    from .programs import compare
-
-    compare(argv)
-
-
-def digits(argv: Sequence[str]) -> None:
-    """write the embedded data set: handwritten digits on photographs, as pictures and COCO JSON"""
-    from .programs import digits
-
-    digits(argv)
-
-
-COMMANDS: dict[str, Callable[[Sequence[str]], None]] = {
-    "demo": demo,
-    "fit": fit,
-    "validate": validate,
-    "evaluate": evaluate,
-    "losses": losses,
-    "compare": compare,
-    "digits": digits,
+COMMANDS = {
+    "demo": "see it work: draw digits, train aLRP on them, validate, and leave curves and pictures (about 4 minutes on 2 CPU cores)",
+    "fit": "train a detector as a recipe says, on the digits or on your own COCO-format pictures",
+    "validate": "measure a trained detector: COCO AP, and optimal LRP with its components, per class and mean",
+    "evaluate": "measure detections of any program: two COCO files in, AP and optimal LRP out, with the score at which to cut each class",
+    "losses": "list the losses: family, hyper-parameters, range, paper; or explain and draw one",
+    "compare": "train several recipes with several seeds, and print and write their accuracy, mean and spread",
+    "digits": "write the embedded data set: handwritten digits on photographs, as pictures and COCO JSON",
 }
+"""Each is ``lossbox.programs.NAME.run``."""
 
 
 def help_text() -> str:
@@ -93,7 +40,7 @@ def help_text() -> str:
         "Detection losses that are exact and near-linear, with a detector, a trainer and optimal LRP.",
         "",
     ]
-    lines += [f"  {name:<10}{command.__doc__}" for name, command in COMMANDS.items()]
+    lines += [f"  {name:<10}{purpose}" for name, purpose in COMMANDS.items()]
     lines += [
         "",
         "  lossbox COMMAND --help    the options of a command",
@@ -147,7 +94,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if not debug:
         hush()
     try:
-        COMMANDS[name](rest)
+        importlib.import_module(f"lossbox.programs.{name}").run(rest)
     except (ValueError, OSError, ImportError) as error:
         if debug:
             raise

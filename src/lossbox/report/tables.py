@@ -1,7 +1,4 @@
-"""Run folders to tables and pictures: what ``lossbox demo``, ``validate`` and ``compare`` print and draw.
-
-Needs the extra: ``pip install 'lossbox[train]'`` (matplotlib and rich are imported where they are used).
-"""
+"""Numbers as JSON, CSV and tables."""
 
 from __future__ import annotations
 
@@ -12,17 +9,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-from torch import Tensor
-
-from .metrics.evaluator import to_json
-from .records import Detections, Targets
+from ..metrics.evaluator import to_json
 
 if TYPE_CHECKING:
-    from matplotlib.axes import Axes
     from rich.table import Table
 
-    from .losses import CatalogEntry
+    from ..losses import CatalogEntry
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
@@ -162,131 +154,3 @@ def accuracy_table(summary: Mapping[str, Mapping[str, Any]]) -> str:
             cells.append("-" if mean is None or math.isnan(mean) else f"{mean:.{digits}f}{spread}")
         lines.append(f"| {recipe} | " + " | ".join(cells) + f" | {len(row['seeds'])} |")
     return "\n".join(lines)
-
-
-def read_curves(run: Path) -> dict[str, tuple[list[int], list[float]]]:
-    """Reads the CSV logs of a run: ``{name: (steps, values)}``, undefined values left out.
-
-    A run that was interrupted and resumed has one file a start; from the step on where a later file begins, the earlier one is dropped.
-
-    Raises:
-        FileNotFoundError: the folder holds no CSV log.
-    """
-    files = sorted(run.glob("csv/version_*/metrics.csv"), key=lambda path: int(path.parent.name.split("_")[1]))
-    if not files:
-        raise FileNotFoundError(f"run: no log (csv/version_*/metrics.csv) in {run}; `lossbox fit --out {run}` writes one")
-    points: dict[str, dict[int, float]] = {}
-    for file in files:
-        with file.open(newline="") as opened:
-            rows = [{name: float(cell) for name, cell in row.items() if cell} for row in csv.DictReader(opened)]
-        first = min((row["step"] for row in rows), default=math.inf)
-        for name in points:
-            points[name] = {step: value for step, value in points[name].items() if step < first}
-        for row in rows:
-            for name, value in row.items():
-                if name not in ("step", "epoch") and math.isfinite(value):
-                    points.setdefault(name, {})[int(row["step"])] = value
-    return {name: (list(series), list(series.values())) for name, series in points.items() if series}
-
-
-_METRICS = ("val/AP", "val/AP50", "val/AP75", "val/oLRP")
-
-
-def draw_curves(run: Path) -> Path:
-    """Draws the loss parts, the self-balance weight, the gradient balance and the metrics of a run into ``run/curves.png``."""
-    plt = _pyplot()
-    curves = read_curves(run)
-    losses = {name.split("/")[1] for name in curves if name.startswith("train/")} - {"total"}
-    chosen = {
-        "Loss parts, unweighted": [name for name in curves if name.split("/")[-1] in losses and not name.startswith("weight/")],
-        "Weight of each part (the self-balance)": [name for name in curves if name.startswith("weight/")],
-        "Gradient balance: negatives / positives": [name for name in curves if name == "gradient_balance"],
-        "Validation": [name for name in curves if name in _METRICS],
-    }
-    figure, axes = plt.subplots(2, 2, figsize=(12, 7), layout="constrained")
-    for panel, (title, names) in zip(axes.flat, chosen.items(), strict=True):
-        for name in names:
-            steps, values = curves[name]
-            panel.plot(steps, values, label=name, marker="." if len(steps) < 60 else None, linewidth=1.2)
-        panel.set(title=title, xlabel="step")
-        panel.grid(alpha=0.3)
-        if names:
-            panel.legend()
-    axes[1, 0].axhline(1.0, color="black", linewidth=0.8, linestyle="--")
-    path = run / "curves.png"
-    figure.savefig(path, dpi=110)
-    plt.close(figure)
-    return path
-
-
-def draw_sheet(
-    images: Sequence[Tensor],
-    targets: Sequence[Targets],
-    detections: Sequence[Detections],
-    class_names: Sequence[str],
-    path: Path,
-    *,
-    columns: int = 4,
-    thresholds: Mapping[int, float] | float = 0.5,
-) -> Path:
-    """Draws pictures with their predicted boxes (solid, with class and score) and their true boxes (dashed).
-
-    Args:
-        images: (3, h, w) each, in [0, 1].
-        targets: one record a picture; their boxes are dashed.
-        detections: one record a picture, in the frame of ``images``; solid.
-        class_names: the name of each label.
-        path: where the PNG goes.
-        columns: pictures in a row.
-        thresholds: draw detections with at least this score; by label where a mapping is given (a label it lacks is not drawn).
-
-    Returns:
-        ``path``.
-    """
-    plt = _pyplot()
-    rows = math.ceil(len(targets) / columns)
-    figure, axes = plt.subplots(rows, columns, figsize=(2.6 * columns, 2.6 * rows), squeeze=False, layout="constrained")
-    colors = plt.get_cmap("tab10")
-    label_box = {"pad": 1.0, "edgecolor": "none"}
-    for panel in axes.flat:
-        panel.axis("off")
-    for panel, image, target, found in zip(axes.flat, images, targets, detections, strict=False):
-        height, width = target.size
-        panel.imshow(np.clip(image.permute(1, 2, 0).float().cpu().numpy()[:height, :width], 0, 1))
-        for box in target.boxes.tolist():
-            _rectangle(panel, box, "black", "-", width=0.6)  # under the white dashes, which a bright picture would hide
-            _rectangle(panel, box, "white", "--")
-        for box, score, label in zip(found.boxes.tolist(), found.scores.tolist(), found.labels.tolist(), strict=True):
-            least = thresholds.get(label, math.inf) if isinstance(thresholds, Mapping) else thresholds
-            if score >= least:
-                color = colors(label % 10)
-                _rectangle(panel, box, color, "-")
-                panel.text(
-                    box[0],
-                    box[1] - 1,
-                    f"{class_names[label]} {score:.2f}",
-                    fontsize=6,
-                    color="white",
-                    bbox=label_box | {"facecolor": color},
-                )
-    figure.suptitle("solid: predicted, with class and score; dashed: true", fontsize=9)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=110)
-    plt.close(figure)
-    return path
-
-
-def _rectangle(panel: Axes, box: Sequence[float], color: Any, style: str, *, width: float = 1.4) -> None:
-    from matplotlib.patches import Rectangle
-
-    x1, y1, x2, y2 = box
-    panel.add_patch(Rectangle((x1, y1), x2 - x1, y2 - y1, fill=False, edgecolor=color, linestyle=style, linewidth=width))
-
-
-def _pyplot() -> Any:
-    import matplotlib
-
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
-    return plt

@@ -1,4 +1,4 @@
-"""`lossbox evaluate` and `lossbox losses`, called as a user would."""
+"""`lossbox evaluate`, called as a user would."""
 
 import csv
 import json
@@ -6,7 +6,6 @@ import json
 import pytest
 
 from lossbox.__main__ import main
-from lossbox.losses import CATALOG
 
 TRUTH = {
     "images": [{"id": 1, "width": 100, "height": 100}, {"id": 2, "width": 100, "height": 100}],
@@ -67,28 +66,3 @@ def test_evaluate_names_what_is_wrong_with_a_file(files, capsys, content, messag
     error = capsys.readouterr().err
     assert "found.json" in error
     assert message in error
-
-
-def test_losses_lists_all(capsys, monkeypatch):
-    monkeypatch.setenv("COLUMNS", "250")
-    assert main(["losses"]) == 0
-    shown = capsys.readouterr().out
-    assert all(name in shown for name in CATALOG)
-    assert "[0, 1]" in shown
-
-
-def test_losses_explains_one(capsys):
-    assert main(["losses", "alrp_loss"]) == 0
-    shown = capsys.readouterr().out
-    assert shown.startswith("alrp_loss(logits, targets, localization_error, *, delta=1.0,")
-    assert "Eqs. (9)-(13)" in shown
-    assert main(["losses", "alrp_los"]) == 2
-    assert "near it: alrp_loss" in capsys.readouterr().err
-
-
-@pytest.mark.parametrize(
-    ("losses", "count"), [(["alrp_loss"], 1), (["ap_loss", "smooth_l1_loss"], 3), (["focal_loss", "smooth_l1_loss"], 4)]
-)
-def test_losses_counts_hyperparameters_as_table_1_does(losses, count, capsys):
-    assert main(["losses", "--count", *losses]) == 0
-    assert capsys.readouterr().out.strip() == str(count)

@@ -1,0 +1,58 @@
+"""Where the recipes are: by path, or by the name of one that ships with lossbox."""
+
+from __future__ import annotations
+
+import importlib.metadata
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+
+def find_recipe(name: str) -> Path:
+    """The file of a recipe: a path, or the name of one that ships with lossbox (with or without folder and ``.yaml``).
+
+    Raises:
+        FileNotFoundError: neither; names the recipes that ship.
+
+    Example:
+        >>> find_recipe("digits_retinanet_alrp").name
+        'digits_retinanet_alrp.yaml'
+    """
+    if Path(name).is_file():
+        return Path(name)
+    shipped = {path.stem: path for path in shipped_recipes()}
+    stem = Path(name).name.removesuffix(".yaml")
+    if stem not in shipped:
+        raise FileNotFoundError(
+            f"config: no file {name}, and no recipe of that name ships with lossbox; these do: {', '.join(sorted(shipped))}"
+        )
+    return shipped[stem]
+
+
+def shipped_recipes() -> Iterator[Path]:
+    """The files in the clone's ``recipes/``, or those that the wheel installed."""
+    clone = Path(__file__).parents[3] / "recipes"
+    if clone.is_dir():
+        yield from clone.glob("*.yaml")
+        return
+    # The wheel installs them as data files, under the environment's share/lossbox/recipes.
+    for file in importlib.metadata.files("lossbox") or []:
+        if file.match("share/lossbox/recipes/*.yaml"):
+            yield Path(str(file.locate())).resolve()
+
+
+def with_recipes(argv: Iterable[str]) -> list[str]:
+    """The same words, with the value of each ``--config`` as a path that exists."""
+    words: list[str] = []
+    for word in argv:
+        if words and words[-1] in ("-c", "--config"):
+            words.append(str(find_recipe(word)))
+        elif word.startswith("--config="):
+            words.append(f"--config={find_recipe(word.removeprefix('--config='))}")
+        else:
+            words.append(word)
+    return words
+
+
+def resume(out: Path) -> list[str]:
+    """The words that make ``lossbox fit`` go on with the run in a folder, none where there is nothing to go on with."""
+    return ["--ckpt_path", "last"] if (out / "checkpoints" / "last.ckpt").is_file() else []
