@@ -10,14 +10,31 @@ import torch
 import torch.distributed
 import torch.nn.functional as F
 from torch import nn
-from torchvision.ops import box_iou, generalized_box_iou, sigmoid_focal_loss
+from torchvision.ops import box_iou, complete_box_iou_loss, distance_box_iou_loss, generalized_box_iou, sigmoid_focal_loss
 
 from lossbox.assignment import ATSSAssigner, OverlapAssigner
 from lossbox.boxes import DeltaCoder
 from lossbox.decoding import Decoder
 from lossbox.detectors import RetinaNet, pyramid_anchors
-from lossbox.losses import FocalLoss, GIoULoss, alrp_loss, focal_loss, giou_loss
-from lossbox.objective import ALRPObjective, SeparateObjective
+from lossbox.losses import (
+    FocalLoss,
+    GHMCLoss,
+    GHMRLoss,
+    GIoULoss,
+    alrp_loss,
+    ap_loss,
+    ciou_loss,
+    dr_loss,
+    focal_loss,
+    ghm_c_loss,
+    ghm_r_loss,
+    giou_loss,
+    matchability_aware_loss,
+    quality_focal_loss,
+    rank_sort_loss,
+    smooth_l1_loss,
+)
+from lossbox.objective import ALRPObjective, RankSortObjective, SeparateObjective
 from lossbox.records import BACKGROUND, IGNORE, Assignment, RawPredictions, Targets
 
 CLASSES = 3
@@ -26,6 +43,13 @@ OBJECTIVES: list[Any] = [
     functools.partial(ALRPObjective, localization="iou", self_balance=False),
     SeparateObjective,
     functools.partial(SeparateObjective, localization=giou_loss, frame="boxes"),
+    functools.partial(SeparateObjective, quality_focal_loss, target="iou"),
+    functools.partial(SeparateObjective, matchability_aware_loss, target="label and iou"),
+    functools.partial(SeparateObjective, dr_loss, classification_per="picture"),
+    functools.partial(SeparateObjective, ap_loss, ciou_loss, classification_per="batch", frame="boxes", self_balance=True),
+    lambda: SeparateObjective(GHMCLoss(), GHMRLoss(), classification_per="element", localization_per="element"),
+    RankSortObjective,
+    functools.partial(RankSortObjective, smooth_l1_loss, frame="deltas", localization_weight=2.0),
 ]
 
 
@@ -84,12 +108,12 @@ class Problem:
         return DeltaCoder().decode(self.offsets(), self.own_anchors())
 
     def gradients(self, parts: dict[str, torch.Tensor]) -> list[torch.Tensor]:
-        total = 0.7 * parts["classification"] - 1.9 * parts["localization"]
-        return list(torch.autograd.grad(total, [self.logits, self.regression]))
+        total = sum(factor * part for factor, part in zip((0.7, -1.9, 0.4), (parts[name] for name in sorted(parts)), strict=False))
+        return list(torch.autograd.grad(total, [self.logits, self.regression], retain_graph=True))
 
 
 def same(problem: Problem, found: dict[str, torch.Tensor], expected: dict[str, torch.Tensor]) -> None:
-    assert list(found) == ["classification", "localization"]
+    assert list(found) == list(expected)
     for name in expected:
         torch.testing.assert_close(found[name], expected[name])
     for a, b in zip(problem.gradients(found), problem.gradients(expected), strict=True):
@@ -166,15 +190,122 @@ def test_the_normalizer_is_the_mean_count_of_positives_over_the_ranks(monkeypatc
     torch.testing.assert_close(evaluated, alone)
 
 
+@pytest.mark.parametrize(
+    ("name", "definition"),
+    [
+        ("iou", lambda a, b: 1 - box_iou(a, b).diagonal()),
+        ("diou", lambda a, b: distance_box_iou_loss(a, b) / 2),
+        ("ciou", lambda a, b: complete_box_iou_loss(a, b) / 3),
+        ("alpha_iou", lambda a, b: 1 - box_iou(a, b).diagonal() ** 3),
+    ],
+)
+def test_alrp_takes_any_error_of_the_iou_family_by_name(name: str, definition: Any) -> None:
+    problem = Problem(3)
+    with torch.no_grad():
+        problem.regression *= 0.2  # overlapping pairs too
+    found = ALRPObjective(localization=name)(problem.predictions, problem.assignment, problem.targets)
+    error = definition(problem.decoded(), problem.matched_boxes()) / 0.5
+    expected = alrp_loss(problem.logits, problem.wanted(), error)
+    torch.testing.assert_close(found["localization"], expected.localization, rtol=1e-6, atol=1e-9)
+    torch.testing.assert_close(found["classification"], expected.classification)
+
+
+def own_iou(problem: Problem) -> torch.Tensor:
+    return box_iou(problem.decoded(), problem.matched_boxes()).diagonal().detach()
+
+
+def test_a_quality_loss_is_told_the_iou_of_each_positive() -> None:
+    problem = Problem(4)
+    with torch.no_grad():
+        problem.regression *= 0.2
+    quality = torch.zeros_like(problem.logits)
+    for iou, (i, j, box) in zip(own_iou(problem), problem.positives(), strict=True):
+        quality[i, j, problem.targets[i].labels[box]] = iou
+    assert (quality > 0.1).any()
+    kept, count = problem.wanted() >= 0, len(problem.positives())
+    deltas = DeltaCoder().encode(problem.matched_boxes(), problem.own_anchors())
+    expected = {
+        "classification": quality_focal_loss(problem.logits[kept], quality[kept], normalizer=count),
+        "localization": F.smooth_l1_loss(problem.offsets(), deltas, reduction="sum") / count,
+    }
+    arguments = (problem.predictions, problem.assignment, problem.targets)
+    same(problem, SeparateObjective(quality_focal_loss, target="iou")(*arguments), expected)
+    labels = (problem.wanted() == 1).double()
+    expected["classification"] = matchability_aware_loss(problem.logits[kept], labels[kept], quality[kept], normalizer=count)
+    same(problem, SeparateObjective(matchability_aware_loss, target="label and iou")(*arguments), expected)
+
+
+def test_a_loss_is_called_per_batch_per_picture_or_with_its_own_mean() -> None:
+    problem = Problem(5)
+    arguments = (problem.predictions, problem.assignment, problem.targets)
+    wanted, logits = problem.wanted(), problem.logits
+    deltas = DeltaCoder().encode(problem.matched_boxes(), problem.own_anchors())
+    box = F.smooth_l1_loss(problem.offsets(), deltas, reduction="sum") / len(problem.positives())
+
+    found = SeparateObjective(ap_loss, classification_per="batch")(*arguments)
+    same(problem, found, {"classification": ap_loss(logits, wanted), "localization": box})
+
+    of_pictures = torch.stack([dr_loss(one, targets) for one, targets in zip(logits, wanted, strict=True)])
+    same(
+        problem,
+        SeparateObjective(dr_loss, classification_per="picture")(*arguments),
+        {"classification": of_pictures.mean(), "localization": box},
+    )
+
+    kept = wanted >= 0
+    found = SeparateObjective(ghm_c_loss, ghm_r_loss, classification_per="element", localization_per="element")(*arguments)
+    harmonized = {"classification": ghm_c_loss(logits[kept], wanted[kept]), "localization": ghm_r_loss(problem.offsets(), deltas)}
+    same(problem, found, harmonized)
+
+
+@pytest.mark.parametrize("frame", ["boxes", "deltas"])
+def test_rank_sort_weights_boxes_by_score_and_balances_each_step(frame: Any) -> None:
+    problem = Problem(6)
+    with torch.no_grad():
+        problem.regression *= 0.2
+    box_loss = giou_loss if frame == "boxes" else smooth_l1_loss
+    objective = RankSortObjective(box_loss, frame=frame)
+    found = objective(problem.predictions, problem.assignment, problem.targets)
+    ranking, sorting = rank_sort_loss(problem.logits, problem.wanted(), own_iou(problem))
+    score = torch.stack([problem.logits[i, j, problem.targets[i].labels[box]] for i, j, box in problem.positives()]).detach().sigmoid()
+    if frame == "boxes":
+        each = 1 - generalized_box_iou(problem.decoded(), problem.matched_boxes()).diagonal()
+    else:
+        deltas = DeltaCoder().encode(problem.matched_boxes(), problem.own_anchors())
+        each = F.smooth_l1_loss(problem.offsets(), deltas, reduction="none").sum(1)
+    localization = (score * each).sum() / score.sum()
+    same(problem, found, {"ranking": ranking, "sorting": sorting, "localization": localization})
+    weights = objective.weights()
+    assert sorting > 0
+    balanced = weights["localization"] * found["localization"]
+    torch.testing.assert_close(balanced, ranking + sorting)
+    assert not torch.as_tensor(weights["localization"]).requires_grad
+    assert RankSortObjective(localization_weight=3.0).weights()["localization"] == 3.0
+
+
+def test_a_separate_objective_can_balance_itself() -> None:
+    objective = SeparateObjective(ap_loss, giou_loss, classification_per="batch", frame="boxes", self_balance=True, localization_weight=5.0)
+    assert objective.weights()["localization"] == 5.0
+    problem = Problem(0)
+    parts = objective(problem.predictions, problem.assignment, problem.targets)
+    objective.end_epoch()
+    expected = (parts["classification"] + parts["localization"]) / parts["localization"]
+    assert math.isclose(float(objective.weights()["localization"]), expected.item(), rel_tol=1e-5)
+
+
 @pytest.mark.parametrize("make", OBJECTIVES)
 @pytest.mark.parametrize("matched", [BACKGROUND, IGNORE])
 @pytest.mark.parametrize("counts", [(0, 0), (2, 1)])
 def test_without_positives_the_parts_are_there_and_their_graph_is_alive(make: Any, matched: int, counts: tuple[int, ...]) -> None:
     problem = Problem(0, counts=counts)
-    parts = make()(problem.predictions, Assignment(torch.full((2, 16), matched)), problem.targets)
-    assert list(parts) == ["classification", "localization"]
+    objective = make()
+    parts = objective(problem.predictions, Assignment(torch.full((2, 16), matched)), problem.targets)
+    assert list(parts) in (["classification", "localization"], ["ranking", "sorting", "localization"])
+    assert list(objective.weights()) == list(parts)
     assert parts["localization"].item() == 0
-    if "ALRP" in repr(make) or matched == IGNORE:
+    if isinstance(objective, ALRPObjective | RankSortObjective):
+        assert all(part.item() == 0 for part in parts.values())
+    elif matched == IGNORE and getattr(objective, "classification_per", "") != "picture":
         assert parts["classification"].item() == 0
     of_logits, of_regression = problem.gradients(parts)
     assert of_logits.isfinite().all()
@@ -229,7 +360,10 @@ def test_a_nan_comes_out_as_a_nan(make: Any, broken: str) -> None:
     with torch.no_grad():
         getattr(problem, broken)[i, j] = math.nan
     parts = make()(problem.predictions, problem.assignment, problem.targets)
-    assert parts["classification" if broken == "logits" else "localization"].isnan()
+    if broken == "logits":
+        assert parts[next(iter(parts))].isnan()
+    else:
+        assert parts["localization"].isnan()
 
 
 def test_the_self_balance_follows_training_steps_with_positives_only() -> None:
@@ -323,7 +457,13 @@ def test_an_assignment_of_another_batch_is_named(make: Any) -> None:
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: ALRPObjective(localization="diou"), "localization: one of 'iou', 'giou' expected, got 'diou'"),  # type: ignore[arg-type]
+        (lambda: ALRPObjective(localization="l1"), "localization: one of 'iou', 'giou', .*'alpha_iou' expected, got 'l1'"),
+        (lambda: SeparateObjective(target="iuo"), "target: one of 'label', 'iou', .* expected, got 'iuo'"),  # type: ignore[arg-type]
+        (lambda: SeparateObjective(classification_per="image"), "classification_per: one of 'positive', "),  # type: ignore[arg-type]
+        (lambda: SeparateObjective(localization_per="image"), "localization_per: one of 'positive', "),  # type: ignore[arg-type]
+        (lambda: RankSortObjective(frame="pixels"), "frame: one of 'deltas', 'boxes' expected"),  # type: ignore[arg-type]
+        (lambda: RankSortObjective(delta=math.inf), "delta: a finite number >= 0 expected, got inf"),
+        (lambda: RankSortObjective(localization_weight=-1.0), "localization_weight: a finite number >= 0 expected, got -1.0"),
         (lambda: ALRPObjective(delta=-1.0), "delta: a finite number >= 0 expected, got -1.0"),
         (lambda: ALRPObjective(tau=1.0), r"tau: a number in \[0, 1\) expected, got 1.0"),
         (lambda: SeparateObjective(frame="pixels"), "frame: one of 'deltas', 'boxes' expected, got 'pixels'"),  # type: ignore[arg-type]

@@ -1,0 +1,126 @@
+"""The positive anchors of a batch, their boxes and classes, and what the losses compare there."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from ..boxes import paired_iou
+from ..records import IGNORE, Assignment, RawPredictions, Targets
+
+
+class Positives(NamedTuple):
+    """The positive anchors of a batch, in the order of the logits: picture by picture, anchor by anchor.
+
+    Attributes:
+        picture: (P,) which picture of the batch.
+        anchor: (P,) which anchor.
+        anchors: (P, 4) the anchors.
+        boxes: (P, 4) the boxes they are matched to.
+        labels: (P,) their classes.
+    """
+
+    picture: Int[Tensor, " p"]
+    anchor: Int[Tensor, " p"]
+    anchors: Float[Tensor, "p 4"]
+    boxes: Float[Tensor, "p 4"]
+    labels: Int[Tensor, " p"]
+
+
+def find_positives(predictions: RawPredictions, assignment: Assignment, targets: Sequence[Targets]) -> Positives:
+    """The positive anchors of a batch with their boxes and classes; the one place of a step that waits for the device.
+
+    Args:
+        predictions: of b pictures.
+        assignment: of their anchors.
+        targets: their boxes, one record a picture.
+
+    Returns:
+        P anchors, as many as ``assignment.matched >= 0`` has.
+
+    Raises:
+        ValueError: shapes that do not fit each other.
+
+    Example:
+        >>> from lossbox.boxes import DeltaCoder
+        >>> raw = RawPredictions(torch.zeros(1, 2, 3), torch.zeros(1, 2, 4), torch.zeros(2, 4), (2,), DeltaCoder())
+        >>> box = Targets(torch.tensor([[0., 0., 10., 8.]]), torch.tensor([2]), torch.tensor([False]), 7, (40, 40), (40, 40))
+        >>> found = find_positives(raw, Assignment(torch.tensor([[-1, 0]])), [box])
+        >>> found.anchor, found.labels
+        (tensor([1]), tensor([2]))
+    """
+    matched = assignment.matched
+    if matched.shape != predictions.logits.shape[:2] or len(targets) != len(matched):
+        raise ValueError(
+            f"assignment, targets: {tuple(predictions.logits.shape[:2])} (pictures, anchors) as in predictions.logits expected, "
+            f"got {tuple(matched.shape)} and {len(targets)} targets"
+        )
+    picture, anchor = (matched >= 0).nonzero(as_tuple=True)
+    firsts, first = [], 0
+    for target in targets:
+        firsts.append(matched.new_full((1,), first))
+        first += len(target.boxes)
+    anchors = predictions.anchors_at(picture, anchor)
+    if not first:
+        return Positives(picture, anchor, anchors, anchors, anchor)
+    row = matched[picture, anchor] + torch.cat(firsts)[picture]
+    boxes = torch.cat([target.boxes for target in targets])[row]
+    return Positives(picture, anchor, anchors, boxes, torch.cat([target.labels for target in targets])[row])
+
+
+def class_targets(assignment: Assignment, positives: Positives, num_classes: int) -> Int[Tensor, "b a c"]:
+    """What each logit should say: 1 for the class of a positive anchor, -1 for all classes of an ignored one, else 0.
+
+    Args:
+        assignment: of the anchors.
+        positives: its positives.
+        num_classes: C.
+
+    Returns:
+        (b, a, C) int8 of 1, 0, -1; its ones are in the order of ``positives``.
+
+    Example:
+        >>> found = Positives(torch.tensor([0]), torch.tensor([1]), torch.zeros(1, 4), torch.zeros(1, 4), torch.tensor([2]))
+        >>> class_targets(Assignment(torch.tensor([[-1, 0, -2]])), found, 3)
+        tensor([[[ 0,  0,  0],
+                 [ 0,  0,  1],
+                 [-1, -1, -1]]], dtype=torch.int8)
+    """
+    wanted = torch.where(assignment.matched == IGNORE, -1, 0).to(torch.int8)[..., None].repeat(1, 1, num_classes)
+    wanted[positives.picture, positives.anchor, positives.labels] = 1
+    return wanted
+
+
+def decoded_boxes(predictions: RawPredictions, positives: Positives) -> Float[Tensor, "p 4"]:
+    """The predicted boxes of the positives, ``x1 y1 x2 y2`` in pixels, in float32 or better."""
+    return predictions.coder.decode(offsets_of(predictions, positives), positives.anchors)
+
+
+def offsets_of(predictions: RawPredictions, positives: Positives) -> Float[Tensor, "p 4"]:
+    """What the network says about the boxes of the positives, in the coder's units, in float32 or better."""
+    return full(predictions.regression[positives.picture, positives.anchor])
+
+
+def iou_targets(predictions: RawPredictions, positives: Positives, labels: Float[Tensor, "b a c"]) -> Float[Tensor, "b a c"]:
+    """The class targets with the IoU of the predicted with the true box in the place of each 1; no gradient flows through it."""
+    quality = torch.zeros_like(labels)
+    quality[positives.picture, positives.anchor, positives.labels] = paired_iou(
+        decoded_boxes(predictions, positives).detach(), positives.boxes
+    ).to(quality.dtype)
+    return quality
+
+
+FRAMES: Mapping[str, Callable[[RawPredictions, Positives], tuple[Tensor, Tensor]]] = {
+    "deltas": lambda raw, positives: (offsets_of(raw, positives), raw.coder.encode(positives.boxes, positives.anchors)),
+    "boxes": lambda raw, positives: (decoded_boxes(raw, positives), positives.boxes),
+}
+"""What a box loss compares at the positives."""
+
+
+def full(x: Tensor) -> Tensor:
+    """float16 and bfloat16 to float32."""
+    return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
