@@ -6,7 +6,16 @@ import pytest
 import torch
 from torchvision.ops import box_iou, generalized_box_iou
 
-from lossbox.boxes import MAX_LOG_SCALE, DeltaCoder, box_area, paired_giou, paired_iou, pairwise_intersection
+from lossbox.boxes import (
+    MAX_LOG_SCALE,
+    DeltaCoder,
+    PointCoder,
+    box_area,
+    centerness_targets,
+    paired_giou,
+    paired_iou,
+    pairwise_intersection,
+)
 
 
 def random_boxes(n: int, generator: torch.Generator, dtype: torch.dtype = torch.float64) -> torch.Tensor:
@@ -93,3 +102,77 @@ def test_half_precision_offsets_are_decoded_in_float32(dtype: torch.dtype) -> No
 def test_a_wrong_std_is_named(std: tuple[float, ...]) -> None:
     with pytest.raises(ValueError, match="std: four numbers > 0 expected"):
         DeltaCoder(std)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("shape", [(0,), (9,), (3, 5)])
+@pytest.mark.parametrize("side", [8.0, 0.5])
+def test_decode_undoes_encode_around_a_point(shape: tuple[int, ...], side: float) -> None:
+    generator = torch.Generator().manual_seed(1)
+    point = torch.rand(*shape, 2, generator=generator, dtype=torch.float64) * 40
+    near, far = (torch.rand(*shape, 2, generator=generator, dtype=torch.float64) * 15 * side + side for _ in range(2))
+    boxes = torch.cat([point - near, point + far], -1)
+    coder = PointCoder()
+    anchors = torch.cat([point - side / 2, point + side / 2], -1)
+    torch.testing.assert_close(coder.decode(coder.encode(boxes, anchors), anchors), boxes)
+
+
+def test_the_four_distances_are_those_of_the_formula() -> None:
+    cell = torch.tensor([16.0, 32.0, 24.0, 40.0], dtype=torch.float64)
+    box = torch.tensor([10.0, 20.0, 30.0, 46.0], dtype=torch.float64)
+    expected = [math.log(10 / 8), math.log(16 / 8), math.log(10 / 8), math.log(10 / 8)]
+    torch.testing.assert_close(PointCoder().encode(box, cell), torch.tensor(expected, dtype=torch.float64))
+
+
+def test_distances_out_of_the_limit_are_encoded_as_it() -> None:
+    cell = torch.tensor([-4.0, -4.0, 4.0, 4.0])
+    # left: 1000 units away; top: on the side; right: beyond it; bottom: a thousandth of a unit
+    found = PointCoder(16.0).encode(torch.tensor([-8000.0, 0.0, -1.0, 0.008]), cell)
+    torch.testing.assert_close(found, math.log(16) * torch.tensor([1.0, -1.0, -1.0, -1.0]))
+    assert PointCoder(50.0).encode(torch.tensor([-240.0, -8.0, 8.0, 8.0]), cell)[0].item() == pytest.approx(math.log(30))
+
+
+def test_a_wild_distance_is_held_and_stays_finite() -> None:
+    box = PointCoder().decode(torch.tensor([[1e30, -1e30, 0.0, 4.0]]), torch.tensor([[0.0, 0.0, 16.0, 16.0]]))
+    torch.testing.assert_close(box, torch.tensor([[8 - 1000.0, 8 - 0.256, 24.0, 8 + 16 * math.exp(4)]]))
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_distances_are_decoded_in_float32(dtype: torch.dtype) -> None:
+    cell = torch.tensor([[512.0, 512.0, 520.0, 520.0]])
+    distances = torch.tensor([[0.25, -0.5, 0.125, 1.0]])
+    found = PointCoder().decode(distances.to(dtype), cell)
+    assert found.dtype == torch.float32
+    torch.testing.assert_close(found, PointCoder().decode(distances, cell), rtol=0, atol=0)
+
+
+def test_point_decode_is_differentiable() -> None:
+    generator = torch.Generator().manual_seed(2)
+    cells = torch.tensor([[0.0, 0.0, 8.0, 8.0]], dtype=torch.float64)
+    regression = torch.randn(4, 4, generator=generator, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(lambda r: PointCoder().decode(r, cells), (regression,))
+
+
+@pytest.mark.parametrize("limit", [1.0, 0.5, -3.0, math.nan])
+def test_a_wrong_limit_is_named(limit: float) -> None:
+    with pytest.raises(ValueError, match="limit: a number > 1 expected"):
+        PointCoder(limit)
+
+
+def test_centerness_is_the_formula_inside_and_0_elsewhere() -> None:
+    generator = torch.Generator().manual_seed(3)
+    corner = torch.randint(0, 8, (60, 2), generator=generator).double()
+    # sizes of 0 too: lines and points
+    boxes = torch.cat([corner, corner + torch.randint(0, 8, (60, 2), generator=generator)], 1)
+    points = torch.randint(-1, 17, (60, 2), generator=generator).double()
+    points[:20] = corner[:20] + 1
+    points[20:24] = (boxes[20:24, :2] + boxes[20:24, 2:]) / 2
+    expected = []
+    for (x, y), (x1, y1, x2, y2) in zip(points.tolist(), boxes.tolist(), strict=True):
+        left, top, right, bottom = x - x1, y - y1, x2 - x, y2 - y
+        if min(left, top, right, bottom) <= 0:
+            expected.append(0.0)
+        else:
+            expected.append(math.sqrt(min(left, right) / max(left, right) * min(top, bottom) / max(top, bottom)))
+    found = centerness_targets(points, boxes)
+    torch.testing.assert_close(found, torch.tensor(expected, dtype=torch.float64))
+    assert 5 < (found > 0).sum() < 50

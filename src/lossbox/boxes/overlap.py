@@ -1,4 +1,4 @@
-"""Boxes as plain tensors: overlap, paired and pairwise, and the encodings that detectors predict.
+"""How much boxes overlap, paired and pairwise.
 
 Boxes are ``x1 y1 x2 y2`` in any one unit; one with ``x2 < x1`` or ``y2 < y1`` is empty. What torchvision.ops has right is taken from there.
 """
@@ -6,14 +6,10 @@ Boxes are ``x1 y1 x2 y2`` in any one unit; one with ``x2 < x1`` or ``y2 < y1`` i
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
-
-MAX_LOG_SCALE = math.log(1000 / 16)
-"""The largest log of a size ratio that is decoded: a network's wild first guesses would overflow ``exp``."""
 
 
 def paired_iou(boxes: Float[Tensor, "n 4"], others: Float[Tensor, "n 4"]) -> Float[Tensor, " n"]:
@@ -249,83 +245,3 @@ def _safe_ratio(numerator: Tensor, denominator: Tensor) -> Tensor:
     """
     empty = denominator <= 0
     return torch.where(empty, 0.0, numerator / torch.where(empty, 1.0, denominator))
-
-
-@dataclass(frozen=True)
-class DeltaCoder:
-    """Boxes as offsets from an anchor: center shift in units of the anchor's size, log of the size ratio.
-
-    ``t = ((x - x_a) / w_a, (y - y_a) / h_a, log(w / w_a), log(h / h_a)) / std``
-
-    Attributes:
-        std: what the four offsets are divided by; (0.1, 0.1, 0.2, 0.2) is usual.
-
-    Source:
-        Ren et al., Faster R-CNN, NeurIPS 2015, Eq. (2).
-
-    Example:
-        >>> coder = DeltaCoder()
-        >>> anchors = torch.tensor([[0., 0., 10., 10.]])
-        >>> coder.encode(torch.tensor([[1., 0., 11., 10.]]), anchors)
-        tensor([[1., 0., 0., 0.]])
-        >>> coder.decode(torch.tensor([[1., 0., 0., 0.]]), anchors)
-        tensor([[ 1.,  0., 11., 10.]])
-    """
-
-    std: tuple[float, float, float, float] = (0.1, 0.1, 0.2, 0.2)
-
-    def __post_init__(self) -> None:
-        if len(self.std) != 4 or not all(value > 0 for value in self.std):
-            raise ValueError(f"std: four numbers > 0 expected (x, y, width, height), got {self.std}")
-
-    def encode(self, boxes: Float[Tensor, "... 4"], anchors: Float[Tensor, "... 4"]) -> Float[Tensor, "... 4"]:
-        """Boxes to offsets.
-
-        Args:
-            boxes: (..., 4) ``x1 y1 x2 y2`` of positive width and height.
-            anchors: (..., 4) ``x1 y1 x2 y2`` of positive width and height; broadcast against ``boxes``.
-
-        Returns:
-            (..., 4): x, y, log width, log height, in units of ``std``.
-        """
-        x, y, width, height = _center_and_size(boxes)
-        anchor_x, anchor_y, anchor_width, anchor_height = _center_and_size(anchors)
-        # numbers, not a tensor of std: that would be copied to the accelerator, which waits for it, at every call
-        std_x, std_y, std_width, std_height = self.std
-        return torch.stack(
-            [
-                (x - anchor_x) / anchor_width / std_x,
-                (y - anchor_y) / anchor_height / std_y,
-                torch.log(width / anchor_width) / std_width,
-                torch.log(height / anchor_height) / std_height,
-            ],
-            -1,
-        )
-
-    def decode(self, regression: Float[Tensor, "... 4"], anchors: Float[Tensor, "... 4"]) -> Float[Tensor, "... 4"]:
-        """Offsets to boxes.
-
-        Args:
-            regression: (..., 4): x, y, log width, log height, in units of ``std``; the log size ratio is held within
-                +-``MAX_LOG_SCALE``, with a gradient of 0 beyond.
-            anchors: (..., 4) ``x1 y1 x2 y2``; broadcast against ``regression``.
-
-        Returns:
-            (..., 4) ``x1 y1 x2 y2`` in the frame of the anchors (float16 and bfloat16 give float32).
-        """
-        if regression.dtype in (torch.float16, torch.bfloat16):
-            regression = regression.float()
-        dx, dy, dw, dh = regression.unbind(-1)
-        anchor_x, anchor_y, anchor_width, anchor_height = _center_and_size(anchors)
-        std_x, std_y, std_width, std_height = self.std
-        x = anchor_x + dx * std_x * anchor_width
-        y = anchor_y + dy * std_y * anchor_height
-        half_width = (dw * std_width).clamp(-MAX_LOG_SCALE, MAX_LOG_SCALE).exp() * anchor_width / 2
-        half_height = (dh * std_height).clamp(-MAX_LOG_SCALE, MAX_LOG_SCALE).exp() * anchor_height / 2
-        return torch.stack([x - half_width, y - half_height, x + half_width, y + half_height], -1)
-
-
-def _center_and_size(boxes: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Center x and y, width and height."""
-    x1, y1, x2, y2 = boxes.unbind(-1)
-    return (x1 + x2) / 2, (y1 + y2) / 2, x2 - x1, y2 - y1
