@@ -27,8 +27,9 @@ MAY_IMPORT = {
     "objective": {"losses", "boxes", "records"},
     "training": TENSORS | PARTS,
     "report": {"losses", "metrics", "records"},
+    "analysis": {"losses", "metrics", "records"},
     "cli": TENSORS | PARTS | {"training", "report"},
-    "programs": TENSORS | PARTS | {"training", "report", "cli"},
+    "programs": TENSORS | PARTS | {"training", "report", "analysis", "cli"},
     "__main__": TENSORS | PARTS | {"training", "report", "programs", "cli"},
     "__init__": set(),
 }

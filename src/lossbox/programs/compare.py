@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import argparse
 import importlib.metadata
+import inspect
 import json
 import os
 import platform
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +16,53 @@ from .recipes import find_recipe, resume
 
 
 def run(argv: Sequence[str]) -> None:
-    """Runs ``lossbox compare``."""
+    """Runs ``lossbox compare``: a study where the first word names one, and otherwise recipes against each other."""
+    if argv and argv[0] in STUDIES:
+        STUDIES[argv[0]](argv[1:])
+    else:
+        compare_recipes(argv)
+
+
+def toy(argv: Sequence[str]) -> None:
+    """the toy example of aLRP's Figure 1: three detectors that only aLRP and AP tell apart"""
+    parser = argparse.ArgumentParser(
+        "lossbox compare toy",
+        allow_abbrev=False,
+        description="Three detectors with the same scores and the same four IoUs, dealt to them in another order: precision and AP by IoU, "
+        "cross-entropy, AP loss, IoU loss and aLRP loss of each, computed by the losses and metrics of this package. Instant.",
+        epilog="Source: Oksuz et al., NeurIPS 2020, Figure 1 and App. A.",
+    )
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write all numbers")
+    parser.add_argument("--out", type=Path, metavar="FOLDER", help="draw toy.png there")
+    options = parser.parse_args(argv)
+    from .. import report
+    from ..analysis import toy_study
+
+    study = toy_study()
+    report.print_toy(study)
+    if options.json:
+        report.write_json(options.json, study)
+        print(f"all numbers: {options.json}")
+    if options.out:
+        print(f"picture: {report.draw_toy(study, options.out / 'toy.png')}")
+
+
+STUDIES: dict[str, Callable[[Sequence[str]], None]] = {"toy": toy}
+"""Each takes the words after its name; the first line of its docstring is what ``lossbox compare --help`` says."""
+
+
+def compare_recipes(argv: Sequence[str]) -> None:
+    """Trains recipes with several seeds and prints their accuracy."""
+    studies = "".join(f"\n  {name:<14}{inspect.getdoc(study)}" for name, study in STUDIES.items())
     parser = argparse.ArgumentParser(
         "lossbox compare",
+        usage="lossbox compare RECIPE ... [options]\n       lossbox compare STUDY [options]",
         allow_abbrev=False,
-        description="Trains each recipe with each seed, one after another, and prints a markdown table of "
-        "their accuracy: mean and standard deviation over the seeds, of the last epoch (nothing is picked by its validation result). "
-        "Interrupted, it skips what is finished and resumes what is not.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        description="Trains each recipe with each seed, one after another, and prints a markdown table of their accuracy:\n"
+        "mean and standard deviation over the seeds, of the last epoch (nothing is picked by its validation result).\n"
+        "Interrupted, it skips what is finished and resumes what is not.\n\n"
+        f"Or a study of the papers, each with its own --help:{studies}",
         epilog="Any option of `lossbox fit` may follow and holds for all runs.",
     )
     parser.add_argument("recipes", nargs="+", help="recipes, by path or name")
@@ -29,12 +70,16 @@ def run(argv: Sequence[str]) -> None:
     parser.add_argument("--out", type=Path, default=Path("runs/compare"), help="holds a folder for each run (default: %(default)s)")
     parser.add_argument("--json", type=Path, help="where the results are written (default: OUT/accuracy.json)")
     options, overrides = parser.parse_known_args(argv)
+    try:
+        recipes = [find_recipe(name) for name in options.recipes]
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f"{error}; and the studies are: {', '.join(STUDIES)}") from None
     from .. import report
     from ..cli import LossboxCLI
 
     runs: list[dict[str, Any]] = []
     for seed in options.seeds:
-        for recipe in map(find_recipe, options.recipes):
+        for recipe in recipes:
             out = options.out / recipe.stem / f"seed-{seed}"
             if not (out / "run.json").is_file():
                 print(f"-- {recipe.stem}, seed {seed}", flush=True)

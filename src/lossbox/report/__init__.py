@@ -4,6 +4,7 @@ Needs the extra: ``pip install 'lossbox[train]'`` (matplotlib and rich are impor
 """
 
 from .pictures import draw_curves, draw_sheet, read_curves
+from .studies import draw_toy, print_toy, toy_loss_table, toy_precision_table
 from .tables import (
     COMPARED,
     accuracy_table,
@@ -22,11 +23,15 @@ __all__ = [
     "ap_table",
     "draw_curves",
     "draw_sheet",
+    "draw_toy",
     "olrp_table",
     "print_losses",
     "print_metrics",
+    "print_toy",
     "read_curves",
     "summarize",
+    "toy_loss_table",
+    "toy_precision_table",
     "write_json",
     "write_thresholds",
 ]

@@ -1,0 +1,45 @@
+"""`lossbox compare` on a study, called as a user would."""
+
+import json
+
+import pytest
+
+from lossbox.__main__ import main
+from lossbox.programs.compare import STUDIES
+
+
+def test_toy_prints_the_papers_numbers_and_writes_them(tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    assert main(["compare", "toy", "--json", str(tmp_path / "new" / "toy.json"), "--out", str(tmp_path / "out")]) == 0
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    # IoU 0.65, then the losses of C & R3: cross-entropy, AP, IoU, aLRP
+    assert ["0.65", "C", "&", "R3", *["0.33"] * 4, "0.30", "0.30", *["0.00"] * 4, "0.19"] in lines
+    assert ["C", "&", "R3", "0.87", "0.36", "0.28", "0.89", "0.20", "0.84", "-0.99"] in lines
+    numbers = json.loads((tmp_path / "new" / "toy.json").read_text())
+    assert numbers["detectors"]["C & R2"]["alrp_loss"] == pytest.approx(0.6925)
+    assert (tmp_path / "out" / "toy.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_help_lists_the_studies(capsys):
+    with pytest.raises(SystemExit) as stopped:
+        main(["compare", "--help"])
+    assert stopped.value.code == 0
+    shown = capsys.readouterr().out
+    for name in STUDIES:
+        assert any(line.split()[:1] == [name] for line in shown.splitlines())
+
+
+@pytest.mark.parametrize("name", STUDIES)
+def test_each_study_has_its_own_help(name, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        main(["compare", name, "--help"])
+    assert stopped.value.code == 0
+    assert f"usage: lossbox compare {name}" in capsys.readouterr().out
+
+
+def test_what_is_neither_study_nor_recipe_names_both(capsys):
+    assert main(["compare", "toi"]) == 2
+    said = capsys.readouterr().err
+    assert "toi" in said
+    assert "toy" in said
+    assert "digits_retinanet_alrp" in said
