@@ -1,14 +1,15 @@
 """Both rules against definitions with loops, written to be read, on random problems with many ties; then every rule by hand."""
 
 import math
+from typing import Any
 
 import pytest
 import torch
 
-from lossbox.assignment import ATSSAssigner, OverlapAssigner, assign_atss, assign_by_overlap
+from lossbox.assignment import ATSSAssigner, OverlapAssigner, SampledAssigner, assign_atss, assign_by_overlap
 from lossbox.boxes import DeltaCoder
 from lossbox.detectors import pyramid_anchors
-from lossbox.records import BACKGROUND, IGNORE, RawPredictions, Targets
+from lossbox.records import BACKGROUND, IGNORE, Assignment, RawPredictions, Targets
 
 
 def picture(boxes: list[list[float]], crowd: list[bool] | None = None) -> Targets:
@@ -225,4 +226,63 @@ def test_wrong_options_of_atss_are_named() -> None:
     with pytest.raises(ValueError, match="top_k: a number >= 1 expected, got 0"):
         ATSSAssigner(top_k=0)
     with pytest.raises(ValueError, match=r"anchors: \(a, 4\) expected"):
+        assign_atss(anchors[None], [1], [picture([])])
+    with pytest.raises(ValueError, match=r"anchors: \(a, 4\), or \(b, a, 4\) of b pictures, expected"):
         assign_by_overlap(torch.zeros(4), [])
+    with pytest.raises(ValueError, match=r"anchors: those of 1 pictures .* got those of 2"):
+        assign_by_overlap(torch.zeros(2, 3, 4), [picture([])])
+
+
+@pytest.mark.parametrize("rescue", [False, True])
+@pytest.mark.parametrize("seed", range(4))
+def test_anchors_of_each_picture_are_assigned_as_if_it_were_alone(seed: int, rescue: bool) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    targets = random_pictures(generator, [5, 0, 9])
+    corner = torch.rand(3, 60, 2, generator=generator) * 50
+    anchors = torch.cat([corner, corner + torch.rand(3, 60, 2, generator=generator) * 30 + 1], -1)
+    found = assign_by_overlap(anchors, targets, positive=0.2, negative=0.1, rescue=rescue).matched
+    for one, own, target in zip(found, anchors, targets, strict=True):
+        assert torch.equal(one[None], assign_by_overlap(own, [target], positive=0.2, negative=0.1, rescue=rescue).matched)
+    assert (found >= 0).any()
+
+
+def test_anchors_without_area_are_ignored() -> None:
+    anchors = torch.tensor([[[0.0, 0.0, 8.0, 8.0], [0.0] * 4], [[0.0] * 4, [0.0] * 4], [[30.0, 30.0, 38.0, 38.0], [0.0] * 4]])
+    targets = [picture([[0.0, 0.0, 8.0, 8.0]]), picture([[0.0, 0.0, 8.0, 8.0]]), picture([[0.0, 0.0, 40.0, 40.0]], [True])]
+    for rescue in (False, True):
+        assert assign_by_overlap(anchors, targets, rescue=rescue).matched.tolist() == [[0, IGNORE], [IGNORE, IGNORE], [IGNORE, IGNORE]]
+        assert assign_by_overlap(anchors[:, :0], targets, rescue=rescue).matched.shape == (3, 0)
+
+
+def test_a_sample_keeps_its_counts_and_changes_no_match() -> None:
+    generator = torch.Generator().manual_seed(0)
+    full = torch.randint(-2, 3, (4, 200), generator=generator)
+    full[1] = torch.where(full[1] >= 0, BACKGROUND, full[1])  # no positive
+    full[2, 5:] = IGNORE  # hardly anything to choose from
+    torch.manual_seed(3)
+    sampled = SampledAssigner(lambda predictions, targets: Assignment(full), count=40, positive_share=0.25)
+    first, second = (sampled(None, []).matched for _ in range(2))  # type: ignore[arg-type]
+    for matched in (first, second):
+        assert torch.equal(matched[matched != IGNORE], full[matched != IGNORE])
+        assert (matched >= 0).sum(1).tolist() == [10, 0, min(10, int((full[2] >= 0).sum())), 10]
+        assert (matched == BACKGROUND).sum(1).tolist() == [30, 40, int((full[2] == BACKGROUND).sum()), 30]
+    assert not torch.equal(first, second)
+    torch.manual_seed(3)
+    assert torch.equal(sampled(None, []).matched, first)  # type: ignore[arg-type]
+
+
+def test_a_sample_chooses_each_anchor_equally_often() -> None:
+    full = torch.tensor([[0] * 8 + [BACKGROUND] * 16])
+    torch.manual_seed(0)
+    sampled = SampledAssigner(lambda predictions, targets: Assignment(full), count=8)
+    kept = torch.stack([sampled(None, []).matched[0] != IGNORE for _ in range(800)]).float().mean(0)  # type: ignore[arg-type]
+    torch.testing.assert_close(kept, torch.tensor([0.5] * 8 + [0.25] * 16), atol=0.08, rtol=0)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [({"count": 0}, "count: a number >= 1 expected, got 0"), ({"positive_share": 1.5}, r"positive_share: a number in \[0, 1\] expected")],
+)
+def test_wrong_options_of_a_sample_are_named(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        SampledAssigner(OverlapAssigner(), **options)

@@ -9,7 +9,7 @@ matched to no other box is ignored.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -25,7 +25,7 @@ CROWD_SHARE = 0.5
 
 @torch.no_grad()
 def assign_by_overlap(
-    anchors: Float[Tensor, "a 4"], targets: Sequence[Targets], *, positive: float = 0.5, negative: float = 0.4, rescue: bool = True
+    anchors: Float[Tensor, "*own a 4"], targets: Sequence[Targets], *, positive: float = 0.5, negative: float = 0.4, rescue: bool = True
 ) -> Assignment:
     """Matches anchors to boxes by their IoU.
 
@@ -37,7 +37,8 @@ def assign_by_overlap(
     by several boxes goes to the one of highest IoU, then to the first. An IoU of 0 rescues nothing.
 
     Args:
-        anchors: (a, 4) ``x1 y1 x2 y2`` in the frame of the boxes, of positive area; those outside the picture take part as any other.
+        anchors: (a, 4) ``x1 y1 x2 y2`` in the frame of the boxes, or (b, a, 4), each picture's own; those outside the picture take part
+            as any other, those without area are ignored.
         targets: one record a picture.
         positive: IoU from which an anchor is positive, in (0, 1].
         negative: IoU below which it is background, in [0, positive].
@@ -64,11 +65,11 @@ def assign_by_overlap(
     rows = _Rows(anchors, targets)
     best, index = rows.best_of_picture(rows.iou)
     matched = torch.where(best >= positive, index, torch.where(best < negative, BACKGROUND, IGNORE))
-    if rescue:
+    if rescue and rows.iou.numel():
         best_of_box = rows.iou.amax(1, keepdim=True)
         best, index = rows.best_of_picture(torch.where(rows.iou == best_of_box, rows.iou, -1.0))
         matched = torch.where(best > 0, index, matched)
-    return Assignment(torch.where((matched < 0) & rows.in_crowd, IGNORE, matched))
+    return Assignment(torch.where((matched < 0) & (rows.in_crowd | (box_area(anchors) <= 0)), IGNORE, matched))
 
 
 @torch.no_grad()
@@ -105,6 +106,8 @@ def assign_atss(anchors: Float[Tensor, "a 4"], level_sizes: Sequence[int], targe
         tensor([[-1,  0, -1]])
     """
     _check_top_k(top_k)
+    if anchors.ndim != 2:
+        raise ValueError(f"anchors: (a, 4) expected, the anchors of a pyramid, got {tuple(anchors.shape)}")
     if sum(level_sizes) != len(anchors):
         raise ValueError(f"level_sizes: a sum of {len(anchors)} (the number of anchors) expected, got {tuple(level_sizes)}")
     rows = _Rows(anchors, targets)
@@ -165,6 +168,57 @@ class ATSSAssigner:
         return assign_atss(predictions.anchors, predictions.level_sizes, targets, top_k=self.top_k)
 
 
+@dataclass(frozen=True)
+class SampledAssigner:
+    """Another assigner, of whose anchors a random few of each picture are kept; the others are ignored.
+
+    A picture keeps ``positive_share * count`` of its positives (all if it has fewer) and fills up to ``count`` with negatives. What the
+    ranking losses do without; cross-entropy needs it where nothing else holds back the many negatives.
+
+    One number of torch's generator for the CPU is drawn a call, whatever the device: the state of that generator is all there is to keep.
+
+    Attributes:
+        assigner: decides what is positive, negative and ignored.
+        count: anchors kept of a picture, >= 1.
+        positive_share: at most this share of them is positive, in [0, 1].
+
+    Raises:
+        ValueError: an option out of its range.
+
+    Source:
+        Ren et al., Faster R-CNN, NeurIPS 2015, Sec. 3.1.3 (256, half of them positive); Girshick, Fast R-CNN, ICCV 2015, Sec. 2.3 (a
+        quarter).
+
+    Example:
+        >>> from lossbox.boxes import DeltaCoder
+        >>> anchors = torch.tensor([[0., 0., 8., 8.]] * 4 + [[20., 0., 28., 8.]] * 4)
+        >>> raw = RawPredictions(torch.zeros(1, 8, 1), torch.zeros(1, 8, 4), anchors, (8,), DeltaCoder())
+        >>> box = Targets(torch.tensor([[0., 0., 8., 8.]]), torch.tensor([0]), torch.tensor([False]), 7, (40, 40), (40, 40))
+        >>> SampledAssigner(OverlapAssigner(), count=4, positive_share=0.25)(raw, [box]).matched.sort().values
+        tensor([[-2, -2, -2, -2, -1, -1, -1,  0]])
+    """
+
+    assigner: Callable[[RawPredictions, list[Targets]], Assignment]
+    count: int = 256
+    positive_share: float = 0.5
+
+    def __post_init__(self) -> None:
+        if self.count < 1:
+            raise ValueError(f"count: a number >= 1 expected, got {self.count}")
+        if not 0 <= self.positive_share <= 1:
+            raise ValueError(f"positive_share: a number in [0, 1] expected, got {self.positive_share}")
+
+    @torch.no_grad()
+    def __call__(self, predictions: RawPredictions, targets: list[Targets]) -> Assignment:
+        matched = self.assigner(predictions, targets).matched
+        generator = torch.Generator(matched.device).manual_seed(int(torch.randint(2**62, ())))
+        order = torch.rand(matched.shape, generator=generator, device=matched.device)
+        most = int(self.count * self.positive_share)
+        positive = _first(matched >= 0, order, matched.new_full((len(matched), 1), most))
+        negative = _first(matched == BACKGROUND, order, self.count - positive.sum(1, keepdim=True))
+        return Assignment(torch.where(positive | negative, matched, IGNORE))
+
+
 class _Rows:
     """All boxes of a batch against all anchors.
 
@@ -179,13 +233,20 @@ class _Rows:
     in_crowd: Bool[Tensor, "b a"]
 
     def __init__(self, anchors: Tensor, targets: Sequence[Targets]) -> None:
-        if anchors.ndim != 2 or anchors.shape[1] != 4:
-            raise ValueError(f"anchors: (a, 4) expected, got {tuple(anchors.shape)}")
+        if anchors.ndim not in (2, 3) or anchors.shape[-1] != 4:
+            raise ValueError(f"anchors: (a, 4), or (b, a, 4) of b pictures, expected, got {tuple(anchors.shape)}")
+        if anchors.ndim == 3 and len(anchors) != len(targets):
+            raise ValueError(f"anchors: those of {len(targets)} pictures (as many as targets) expected, got those of {len(anchors)}")
         self._counts = [len(t.boxes) for t in targets]
         self.boxes = torch.cat([anchors.new_zeros(0, 4), *(t.boxes for t in targets)])
         crowd = torch.cat([torch.zeros(0, dtype=torch.bool, device=anchors.device), *(t.crowd for t in targets)])[:, None]
-        intersection = pairwise_intersection(self.boxes, anchors)
         anchor_area = box_area(anchors)
+        if anchors.ndim == 2:
+            intersection = pairwise_intersection(self.boxes, anchors)
+        else:
+            empty = anchors.new_zeros(0, anchors.shape[1])
+            intersection = torch.cat([empty, *(pairwise_intersection(t.boxes, own) for t, own in zip(targets, anchors, strict=True))])
+            anchor_area = torch.cat([empty, *(area.expand(n, -1) for area, n in zip(anchor_area, self._counts, strict=True))])
         iou = intersection / (box_area(self.boxes)[:, None] + anchor_area - intersection)
         self.iou = torch.where(crowd, -1.0, iou)
         share, _ = self.best_of_picture(torch.where(crowd, intersection / anchor_area, -1.0))
@@ -208,6 +269,12 @@ def _smallest(values: Float[Tensor, "m n"], count: int) -> Int[Tensor, "m k"]:
     column = torch.arange(values.shape[1], device=values.device)
     keys = (values.float().view(torch.int32).long() << 32) | column
     return keys.topk(min(count, values.shape[1]), 1, largest=False).values & 0xFFFFFFFF
+
+
+def _first(among: Bool[Tensor, "b a"], order: Float[Tensor, "b a"], count: Int[Tensor, "b 1"]) -> Bool[Tensor, "b a"]:
+    """Those of ``among`` that are the first ``count`` of their row in the given order (numbers < 1)."""
+    place = torch.where(among, order, 1.0).argsort(1).argsort(1)
+    return among & (place < count)
 
 
 def _check_thresholds(positive: float, negative: float) -> None:

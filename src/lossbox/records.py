@@ -51,6 +51,10 @@ class Targets:
     def to(self, device: torch.device | str) -> Targets:
         return replace(self, boxes=self.boxes.to(device), labels=self.labels.to(device), crowd=self.crowd.to(device))
 
+    def of_one_class(self) -> Targets:
+        """The same boxes, all of class 0: what a first stage that finds any object is trained on."""
+        return replace(self, labels=torch.zeros_like(self.labels))
+
 
 @dataclass(frozen=True)
 class Batch:
@@ -67,6 +71,11 @@ class Batch:
     def to(self, device: torch.device | str) -> Batch:
         return Batch(self.images.to(device, non_blocking=True), [t.to(device) for t in self.targets])
 
+    def pin_memory(self) -> Batch:
+        """The same in page-locked memory, from where copies to a GPU run beside its work; ``DataLoader(pin_memory=True)`` calls it."""
+        pinned = [replace(t, boxes=t.boxes.pin_memory(), labels=t.labels.pin_memory(), crowd=t.crowd.pin_memory()) for t in self.targets]
+        return Batch(self.images.pin_memory(), pinned)
+
 
 @dataclass(frozen=True)
 class RawPredictions:
@@ -75,16 +84,36 @@ class RawPredictions:
     Attributes:
         logits: (b, a, C), one score a class, before the sigmoid.
         regression: (b, a, 4), in the coder's units.
-        anchors: (a, 4), the same for every picture of the batch.
+        anchors: (a, 4), the same for every picture of the batch, or (b, a, 4), each picture's own, as a second stage has them. One without
+            area fills up the shorter of such lists: it is assigned to nothing and detects nothing.
         level_sizes: anchors on each pyramid level, finest first; they sum to a.
         coder: turns ``regression`` into boxes and back.
     """
 
     logits: Float[Tensor, "b a c"]
     regression: Float[Tensor, "b a 4"]
-    anchors: Float[Tensor, "a 4"]
+    anchors: Float[Tensor, "*own a 4"]
     level_sizes: tuple[int, ...]
     coder: BoxCoder
+
+    def anchors_at(self, picture: int | Tensor, anchor: Tensor) -> Tensor:
+        """The anchors (n, 4) of n places: the indices of their pictures (or one for all) and their indices in the picture."""
+        return self.anchors[anchor] if self.anchors.ndim == 2 else self.anchors[picture, anchor]
+
+
+@dataclass(frozen=True)
+class Proposals:
+    """What the first stage of a two-stage detector hands to the second.
+
+    Attributes:
+        features: the levels of the pyramid, finest first.
+        predictions: of the first stage, about one class: any object.
+        boxes: (b, p, 4) ``x1 y1 x2 y2``, best first, without a gradient; a row without area fills up a picture that has fewer than p.
+    """
+
+    features: list[Tensor]
+    predictions: RawPredictions
+    boxes: Float[Tensor, "b p 4"]
 
 
 @dataclass(frozen=True)
