@@ -1,12 +1,15 @@
 """Decoding against a loop written to be read, then each rule by hand."""
 
 import math
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
 
 from lossbox.boxes import DeltaCoder
-from lossbox.decoding import Decoder, decode
+from lossbox.decoding import Decoder, decode, read_thresholds
 from lossbox.detectors import pyramid_anchors
 from lossbox.records import RawPredictions
 
@@ -165,3 +168,98 @@ def test_detections_take_no_gradient() -> None:
     predictions = random_predictions(0)
     predictions.logits.requires_grad_()
     assert not decode(predictions, [(40, 56)] * 2)[0].scores.requires_grad
+
+
+def test_each_picture_may_have_its_own_anchors_and_those_without_area_detect_nothing() -> None:
+    shared = random_predictions(0)
+    own = replace(shared, anchors=torch.stack([shared.anchors, shared.anchors + 3]))
+    for i, (found, anchors) in enumerate(zip(decode(own, [(64, 64)] * 2), own.anchors, strict=True)):
+        alone = replace(shared, logits=shared.logits[i : i + 1], regression=shared.regression[i : i + 1], anchors=anchors)
+        expected = decode(alone, [(64, 64)])[0]
+        assert len(expected.scores) > 0
+        assert torch.equal(found.boxes, expected.boxes)
+        assert torch.equal(found.scores, expected.scores)
+    nothing = decode(replace(own, anchors=torch.zeros_like(own.anchors)), [(64, 64)] * 2, score_threshold=0.0)
+    assert [len(found.scores) for found in nothing] == [0, 0]
+
+
+# -- a threshold for each class
+
+
+def write_csv(path: Path, *rows: str) -> Path:
+    path.write_text("\n".join(("category_id,name,threshold", *rows)) + "\n")
+    return path
+
+
+@pytest.mark.parametrize("given", [(0.3, 0.7, math.nan), {0: 0.3, 1: 0.7}])
+def test_class_thresholds_cut_each_class_at_its_own_score(given: Sequence[float] | Mapping[int, float]) -> None:
+    predictions, sizes = random_predictions(3), [(40, 56)] * 2
+    everything = decode(predictions, sizes, max_detections=10_000)
+    cut = decode(predictions, sizes, max_detections=10_000, class_thresholds=given)
+    for a, b in zip(everything, cut, strict=True):
+        # cutting before the suppression is cutting after it: only a better box of the same class makes a box fall
+        kept = (a.labels == 0) & (a.scores >= 0.3) | (a.labels == 1) & (a.scores >= 0.7)
+        assert 5 < int(kept.sum()) < len(kept)
+        assert (a.labels == 2).any()
+        assert b.scores.equal(a.scores[kept])
+        assert b.labels.equal(a.labels[kept])
+
+
+def test_a_score_at_its_class_threshold_counts_as_lrp_counts_it() -> None:
+    score = decode(one_anchor(0.7), [(40, 40)])[0].scores.item()
+    assert len(decode(one_anchor(0.7), [(40, 40)], class_thresholds=[score])[0].scores) == 1
+    assert len(decode(one_anchor(0.7), [(40, 40)], class_thresholds=[score + 1e-6])[0].scores) == 0
+    # both thresholds hold
+    assert len(decode(one_anchor(0.7), [(40, 40)], class_thresholds=[0.0], score_threshold=0.9)[0].scores) == 0
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ([0.5, 0.5], "one for each of the 3 classes expected, got 2"),
+        ({3: 0.5}, r"labels in \[0, 3\) expected, got 3"),
+        ([0.5, 1.5, 0.5], "got 1.5 for label 1"),
+    ],
+)
+def test_class_thresholds_that_do_not_fit_are_named(given: Sequence[float] | Mapping[int, float], message: str) -> None:
+    with pytest.raises(ValueError, match=f"class_thresholds: .*{message}"):
+        decode(random_predictions(0), [(40, 56)] * 2, class_thresholds=given)
+
+
+def test_the_decoder_reads_thresholds_in_the_order_of_the_labels(tmp_path: Path) -> None:
+    # labels go by ascending category id, whatever the order of the rows
+    path = write_csv(tmp_path / "t.csv", "9,last,0.6", "2,first,", '5,"mid, dle",0.2')
+    assert list(read_thresholds(path)) == [2, 5, 9]
+    predictions, sizes = random_predictions(2), [(40, 56)] * 2
+    found = Decoder(thresholds=path)(predictions, sizes)
+    expected = decode(predictions, sizes, class_thresholds=[math.nan, 0.2, 0.6])
+    for a, b in zip(found, expected, strict=True):
+        assert a.scores.equal(b.scores)
+        assert a.labels.equal(b.labels)
+        assert set(a.labels.tolist()) == {1, 2}
+
+
+def test_a_thresholds_file_of_other_classes_is_named(tmp_path: Path) -> None:
+    path = write_csv(tmp_path / "t.csv", "1,a,0.5", "2,b,0.5")
+    with pytest.raises(ValueError, match=r"thresholds: .*t\.csv has 2 classes, the detector 3"):
+        Decoder(thresholds=path)(random_predictions(0), [(40, 56)] * 2)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "line 1: a column 'category_id' expected, got an empty file"),
+        ("category_id,name\n1,a\n", "line 1: a column 'threshold' expected"),
+        ("category_id,name,threshold\n1,a,0.5\n2,b,high\n", r"line 3: threshold must be a number in \[0, 1\].*got 'high'"),
+        ("category_id,name,threshold\n1,a,nan\n", "line 2: threshold must be a number"),
+        ("category_id,name,threshold\n1,a\n", "line 2: threshold must be a number.*got None"),
+        ("category_id,name,threshold\n1,a,1.5\n", "line 2: threshold must be a number.*got '1.5'"),
+        ("category_id,name,threshold\none,a,0.5\n", "line 2: category_id must be a whole number, got 'one'"),
+        ("category_id,name,threshold\n1,a,0.5\n1,b,0.5\n", "line 3: category_id 1 occurs twice"),
+    ],
+)
+def test_a_broken_thresholds_file_is_named_with_line_and_rule(text: str, message: str, tmp_path: Path) -> None:
+    path = tmp_path / "t.csv"
+    path.write_text(text)
+    with pytest.raises(ValueError, match=rf"t\.csv: {message}"):
+        Decoder(thresholds=path)

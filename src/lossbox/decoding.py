@@ -1,9 +1,12 @@
-"""From raw predictions to detections: threshold, best of each level, boxes, non-maximum suppression."""
+"""From raw predictions to detections: thresholds, best of each level, boxes, non-maximum suppression."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import csv
+import math
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -21,6 +24,7 @@ def decode(
     nms_threshold: float = 0.5,
     top_k_per_level: int = 1000,
     max_detections: int = 100,
+    class_thresholds: Sequence[float] | Mapping[int, float] | None = None,
 ) -> list[Detections]:
     """The detections of each picture.
 
@@ -35,13 +39,15 @@ def decode(
         nms_threshold: IoU, in [0, 1]; 1 keeps all.
         top_k_per_level: candidates a level, >= 1.
         max_detections: of one picture, >= 1.
+        class_thresholds: what a score of each class must reach (``>=``, beside being above ``score_threshold``), in [0, 1]: C numbers in
+            the order of the labels, NaN where nothing of a class is wanted; or by label, and then nothing of a label it lacks is returned.
 
     Returns:
         One record a picture, best score first; boxes in the frame of the anchors, scores float32.
 
     Raises:
         ValueError: a NaN in the predictions (names the picture of the batch: no NaN becomes a detection, and none is passed over in
-            silence), an option out of range, or another number of sizes than pictures.
+            silence), an option out of range, another number of sizes than pictures, or of class thresholds than classes.
 
     Example:
         >>> from lossbox.boxes import DeltaCoder
@@ -57,10 +63,11 @@ def decode(
         raise ValueError(f"sizes: one (height, width) for each of the {len(predictions.logits)} pictures expected, got {len(sizes)}")
     _check_numbers("logits", predictions.logits)
     _check_numbers("regression", predictions.regression)
+    cuts = None if class_thresholds is None else _cuts(class_thresholds, predictions.logits)
     found = []
     for i, (height, width) in enumerate(sizes):
-        scores, anchor, label = _candidates(predictions.logits[i], predictions.level_sizes, score_threshold, top_k_per_level)
-        boxes = predictions.coder.decode(predictions.regression[i, anchor], predictions.anchors[anchor])
+        scores, anchor, label = _candidates(predictions.logits[i], predictions.level_sizes, score_threshold, cuts, top_k_per_level)
+        boxes = predictions.coder.decode(predictions.regression[i, anchor], predictions.anchors_at(i, anchor))
         x, y = boxes[:, 0::2].clamp(0, width), boxes[:, 1::2].clamp(0, height)
         boxes = torch.stack([x[:, 0], y[:, 0], x[:, 1], y[:, 1]], 1)
         # written so that a NaN, which an infinite regression can give, is dropped too
@@ -79,17 +86,29 @@ class Decoder:
         nms_threshold: IoU with a better box of its class above which a box falls.
         top_k_per_level: candidates a level.
         max_detections: of one picture.
+        thresholds: a CSV file of ``lossbox evaluate --thresholds`` or ``lossbox validate``: each class is cut at its own score, see
+            ``read_thresholds``; the rows by ascending category id are the labels.
+
+    Raises:
+        ValueError: an option out of range; a file that breaks a rule, or, when called, has another number of classes than the detector.
     """
 
     score_threshold: float = 0.05
     nms_threshold: float = 0.5
     top_k_per_level: int = 1000
     max_detections: int = 100
+    thresholds: str | os.PathLike[str] | None = None
+    _class_thresholds: tuple[float, ...] | None = field(init=False, repr=False, compare=False, default=None)
 
     def __post_init__(self) -> None:
         _check_options(self.score_threshold, self.nms_threshold, self.top_k_per_level, self.max_detections)
+        if self.thresholds is not None:
+            object.__setattr__(self, "_class_thresholds", tuple(read_thresholds(self.thresholds).values()))
 
     def __call__(self, predictions: RawPredictions, sizes: list[tuple[int, int]]) -> list[Detections]:
+        classes = predictions.logits.shape[2]
+        if self._class_thresholds is not None and len(self._class_thresholds) != classes:
+            raise ValueError(f"thresholds: {self.thresholds} has {len(self._class_thresholds)} classes, the detector {classes}")
         return decode(
             predictions,
             sizes,
@@ -97,16 +116,94 @@ class Decoder:
             nms_threshold=self.nms_threshold,
             top_k_per_level=self.top_k_per_level,
             max_detections=self.max_detections,
+            class_thresholds=self._class_thresholds,
         )
 
 
-def _candidates(logits: Tensor, level_sizes: Sequence[int], threshold: float, top_k: int) -> tuple[Tensor, Tensor, Tensor]:
+def read_thresholds(path: str | os.PathLike[str]) -> dict[int, float]:
+    """The score at which to cut each class, from a CSV file with the columns ``category_id`` and ``threshold`` (others are not looked at).
+
+    Args:
+        path: what ``lossbox evaluate --thresholds`` or ``lossbox validate`` wrote.
+
+    Returns:
+        By category id, ascending as labels are; NaN where the file has none: no score of such a class was ever right, and ``decode``
+        returns nothing of it.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: a column is missing, an id is no whole number or occurs twice, or a threshold is no number in [0, 1]; names the line.
+
+    Example:
+        >>> import pathlib, tempfile
+        >>> path = pathlib.Path(tempfile.mkdtemp()) / "thresholds.csv"
+        >>> _ = path.write_text("category_id,name,threshold\\n3,cup,0.6\\n1,spoon,\\n")
+        >>> read_thresholds(path)
+        {1: nan, 3: 0.6}
+    """
+    found: dict[int, float] = {}
+    with open(path, newline="", encoding="utf-8") as file:
+        rows = csv.DictReader(file)
+        try:
+            missing = [name for name in ("category_id", "threshold") if name not in (rows.fieldnames or ())]
+            if missing:
+                raise ValueError(f"{path}: line 1: a column {missing[0]!r} expected, got {rows.fieldnames or 'an empty file'}")
+            for row in rows:
+                where = f"{path}: line {rows.line_num}"
+                category_id, threshold = _whole(row["category_id"], where), _threshold(row["threshold"], where)
+                if category_id in found:
+                    raise ValueError(f"{where}: category_id {category_id} occurs twice")
+                found[category_id] = threshold
+        except (csv.Error, UnicodeDecodeError) as error:
+            raise ValueError(f"{path}: is not CSV: {error}") from error
+    return dict(sorted(found.items()))
+
+
+def _whole(cell: str | None, where: str) -> int:
+    try:
+        return int(cell or "")
+    except ValueError:
+        raise ValueError(f"{where}: category_id must be a whole number, got {cell!r}") from None
+
+
+def _threshold(cell: str | None, where: str) -> float:
+    if cell is not None and not cell.strip():
+        return math.nan
+    try:
+        value = float(cell or "")
+    except ValueError:
+        value = math.nan
+    if not 0 <= value <= 1:
+        raise ValueError(f"{where}: threshold must be a number in [0, 1], or empty to return nothing of this class, got {cell!r}")
+    return value
+
+
+def _cuts(class_thresholds: Sequence[float] | Mapping[int, float], logits: Tensor) -> Tensor:
+    """(C,) what a score must reach; infinite for a class of which nothing is wanted."""
+    classes = logits.shape[2]
+    if isinstance(class_thresholds, Mapping):
+        unknown = [label for label in class_thresholds if not 0 <= label < classes]
+        if unknown:
+            raise ValueError(f"class_thresholds: labels in [0, {classes}) expected, got {unknown[0]}")
+        class_thresholds = [class_thresholds.get(label, math.nan) for label in range(classes)]
+    if len(class_thresholds) != classes:
+        raise ValueError(f"class_thresholds: one for each of the {classes} classes expected, got {len(class_thresholds)}")
+    for label, threshold in enumerate(class_thresholds):
+        if not (0 <= threshold <= 1 or math.isnan(threshold)):
+            raise ValueError(f"class_thresholds: numbers in [0, 1], or NaN, expected, got {threshold} for label {label}")
+    return logits.new_tensor([math.inf if math.isnan(t) else t for t in class_thresholds], dtype=torch.float32)
+
+
+def _candidates(
+    logits: Tensor, level_sizes: Sequence[int], threshold: float, cuts: Tensor | None, top_k: int
+) -> tuple[Tensor, Tensor, Tensor]:
     """Scores, anchors and classes of the best of each level of one picture, (k,) each."""
     classes = logits.shape[1]
     scores, places, start = [], [], 0
     for level in torch.split(logits.float().sigmoid(), list(level_sizes)):
         flat = level.reshape(-1)
-        above = (flat > threshold).nonzero()[:, 0]
+        wanted = level > threshold if cuts is None else (level > threshold) & (level >= cuts)
+        above = wanted.reshape(-1).nonzero()[:, 0]
         best, order = flat[above].topk(min(top_k, len(above)))
         scores.append(best)
         places.append(above[order] + start)
