@@ -6,6 +6,7 @@ OUT/checkpoints/best.ckpt          of the highest validation AP
 OUT/csv/version_N/metrics.csv      the logs, one file a start
 OUT/events.out.tfevents.*          the same for ``tensorboard --logdir OUT``
 OUT/metrics.json                   the last validation: AP, optimal LRP, per class
+OUT/thresholds.csv                 of the same: the score at which to cut each class, for ``lossbox predict --thresholds``
 OUT/run.json                       when the training is finished: minutes, epochs, steps
 """
 
@@ -139,16 +140,23 @@ class LossboxCLI(LightningCLI):
         if trainer.is_global_zero:
             timer = next(callback for callback in trainer.callbacks if isinstance(callback, Timer))  # type: ignore[attr-defined]
             run = {"minutes": timer.time_elapsed("train") / 60, "epochs": trainer.current_epoch, "steps": trainer.global_step}
-            report.write_json(self.out / "metrics.json", self.model.metrics)
+            self._write_metrics()
             report.write_json(self.out / "run.json", run)
 
     def validate(self, **kwargs: Any) -> None:
-        """Validates one checkpoint, prints the tables, writes metrics.json."""
+        """Validates one checkpoint, prints the tables, writes metrics.json and thresholds.csv."""
         self.trainer.validate(**kwargs, verbose=False, weights_only=True)
         if self.trainer.is_global_zero:
-            report.write_json(self.out / "metrics.json", self.model.metrics)
+            self._write_metrics()
             report.print_metrics(self.model.metrics)
-            print(f"{kwargs['ckpt_path']}: all numbers in {self.out / 'metrics.json'}")
+            print(
+                f"{kwargs['ckpt_path']}: all numbers in {self.out / 'metrics.json'}, "
+                f"the score at which to cut each class in {self.out / 'thresholds.csv'}"
+            )
+
+    def _write_metrics(self) -> None:
+        report.write_json(self.out / "metrics.json", self.model.metrics)
+        report.write_thresholds(self.out / "thresholds.csv", self.model.metrics)
 
     def draw_sheet(self, path: Path, *, pictures: int = 16) -> Path:
         """Draws the first pictures of the validation part with true and predicted boxes, each class cut at its LRP-optimal score."""

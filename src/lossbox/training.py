@@ -280,6 +280,9 @@ class Detection(LightningModule):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self._watch.look()
         checkpoint["lossbox_epochs_ended"] = self._epochs_ended
+        data = getattr(self.trainer, "datamodule", None)
+        if data is not None:  # the id and name of each label, for detections on pictures without annotations
+            checkpoint["lossbox_categories"] = [[*category] for category in zip(data.category_ids, data.class_names, strict=True)]
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self._epochs_ended = checkpoint["lossbox_epochs_ended"]
