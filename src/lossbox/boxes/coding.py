@@ -100,8 +100,8 @@ class PointCoder:
         limit: distances beyond it, in units, or below its inverse are encoded as it; > 1. What is decoded knows no such limit.
 
     Source:
-        Kong et al., FoveaBox, IEEE TIP 2020 (arXiv:1904.03797), the section on box prediction, with the limit of its published code; Tian et al., FCOS, ICCV 2019, Eq. (1) and
-        Sec. 3.1, where ``exp`` is applied in the same way (and no limit).
+        Kong et al., FoveaBox, IEEE TIP 2020 (arXiv:1904.03797), the section on box prediction, with the limit of its published code;
+        Tian et al., FCOS, ICCV 2019, Eq. (1) and Sec. 3.1, which applies ``exp`` in the same way and has no limit.
 
     Example:
         >>> coder = PointCoder()
