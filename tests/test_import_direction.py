@@ -14,7 +14,7 @@ import lossbox
 SOURCE = Path(lossbox.__file__).parent
 
 TENSORS = {"boxes", "losses", "metrics"}
-PARTS = {"records", "data", "detectors", "assignment", "objective", "decoding"}
+PARTS = {"records", "data", "detectors", "assignment", "objective", "decoding", "multi_scale"}
 MAY_IMPORT = {
     "records": set(),
     "boxes": set(),
@@ -24,6 +24,7 @@ MAY_IMPORT = {
     "detectors": {"boxes", "records"},
     "assignment": {"boxes", "records"},
     "decoding": {"boxes", "records"},
+    "multi_scale": {"records"},
     "objective": {"losses", "boxes", "records"},
     "training": TENSORS | PARTS,
     "report": {"losses", "metrics", "records"},
