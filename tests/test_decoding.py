@@ -263,3 +263,27 @@ def test_a_broken_thresholds_file_is_named_with_line_and_rule(text: str, message
     path.write_text(text)
     with pytest.raises(ValueError, match=rf"t\.csv: {message}"):
         Decoder(thresholds=path)
+
+
+def test_a_score_with_centerness_is_the_geometric_mean_of_the_two() -> None:
+    generator = torch.Generator().manual_seed(0)
+    anchors = torch.tensor([[30.0 * i, 0.0, 30.0 * i + 20.0, 20.0] for i in range(8)])
+    logits = torch.randn(2, 8, 3, generator=generator)
+    plain = RawPredictions(logits, torch.zeros(2, 8, 4), anchors, (5, 3), DeltaCoder())
+    raw = replace(plain, centerness=torch.randn(2, 8, generator=generator))
+    scores = (logits.sigmoid() * raw.centerness.sigmoid()[..., None]).sqrt()
+    for found, expected, without in zip(
+        decode(raw, [(40, 250)] * 2, score_threshold=0.4), scores, decode(plain, [(40, 250)] * 2), strict=True
+    ):
+        wanted = expected[expected > 0.4].sort(descending=True).values
+        torch.testing.assert_close(found.scores, wanted)
+        assert 3 < len(found.scores) < len(without.scores)
+        for box, score, label in zip(found.boxes, found.scores, found.labels, strict=True):
+            assert score == pytest.approx(expected[int(box[0]) // 30, label].item())
+
+
+def test_a_nan_in_the_centerness_is_named() -> None:
+    centerness = torch.tensor([[0.0], [math.nan]])
+    raw = RawPredictions(torch.zeros(2, 1, 1), torch.zeros(2, 1, 4), torch.tensor([[0.0, 0.0, 8.0, 8.0]]), (1,), DeltaCoder(), centerness)
+    with pytest.raises(ValueError, match=r"predictions\.centerness: no NaN expected, got 1 in picture 1 of the batch of 2"):
+        decode(raw, [(8, 8)] * 2)

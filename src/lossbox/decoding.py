@@ -28,7 +28,8 @@ def decode(
 ) -> list[Detections]:
     """The detections of each picture.
 
-    Every (anchor, class) is a candidate of score ``sigmoid(logit)``. On each level the ``top_k_per_level`` best of those above the
+    Every (anchor, class) is a candidate of score ``sigmoid(logit)``, or ``sqrt(sigmoid(logit) sigmoid(centerness))`` where the detector says
+    the centerness. On each level the ``top_k_per_level`` best of those above the
     threshold are kept; their boxes are decoded and cut at the border of the picture; boxes with nothing left are dropped; then in each
     class a box falls that has ``IoU > nms_threshold`` with a better one; the best ``max_detections`` of all classes remain.
 
@@ -63,10 +64,12 @@ def decode(
         raise ValueError(f"sizes: one (height, width) for each of the {len(predictions.logits)} pictures expected, got {len(sizes)}")
     _check_numbers("logits", predictions.logits)
     _check_numbers("regression", predictions.regression)
+    if predictions.centerness is not None:
+        _check_numbers("centerness", predictions.centerness)
     cuts = None if class_thresholds is None else _cuts(class_thresholds, predictions.logits)
     found = []
     for i, (height, width) in enumerate(sizes):
-        scores, anchor, label = _candidates(predictions.logits[i], predictions.level_sizes, score_threshold, cuts, top_k_per_level)
+        scores, anchor, label = _candidates(_scores(predictions, i), predictions.level_sizes, score_threshold, cuts, top_k_per_level)
         boxes = predictions.coder.decode(predictions.regression[i, anchor], predictions.anchors_at(i, anchor))
         x, y = boxes[:, 0::2].clamp(0, width), boxes[:, 1::2].clamp(0, height)
         boxes = torch.stack([x[:, 0], y[:, 0], x[:, 1], y[:, 1]], 1)
@@ -194,13 +197,21 @@ def _cuts(class_thresholds: Sequence[float] | Mapping[int, float], logits: Tenso
     return logits.new_tensor([math.inf if math.isnan(t) else t for t in class_thresholds], dtype=torch.float32)
 
 
+def _scores(predictions: RawPredictions, picture: int) -> Tensor:
+    """(a, C) of one picture, in [0, 1]."""
+    scores = predictions.logits[picture].float().sigmoid()
+    if predictions.centerness is None:
+        return scores
+    return (scores * predictions.centerness[picture, :, None].float().sigmoid()).sqrt()
+
+
 def _candidates(
-    logits: Tensor, level_sizes: Sequence[int], threshold: float, cuts: Tensor | None, top_k: int
+    of_picture: Tensor, level_sizes: Sequence[int], threshold: float, cuts: Tensor | None, top_k: int
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Scores, anchors and classes of the best of each level of one picture, (k,) each."""
-    classes = logits.shape[1]
+    """Scores, anchors and classes of the best of each level of one picture, (k,) each; from its scores (a, C)."""
+    classes = of_picture.shape[1]
     scores, places, start = [], [], 0
-    for level in torch.split(logits.float().sigmoid(), list(level_sizes)):
+    for level in torch.split(of_picture, list(level_sizes)):
         flat = level.reshape(-1)
         wanted = level > threshold if cuts is None else (level > threshold) & (level >= cuts)
         above = wanted.reshape(-1).nonzero()[:, 0]

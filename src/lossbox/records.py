@@ -88,6 +88,7 @@ class RawPredictions:
             area fills up the shorter of such lists: it is assigned to nothing and detects nothing.
         level_sizes: anchors on each pyramid level, finest first; they sum to a.
         coder: turns ``regression`` into boxes and back.
+        centerness: (b, a), before the sigmoid: how central each anchor says to lie in its object; None where a detector does not say.
     """
 
     logits: Float[Tensor, "b a c"]
@@ -95,6 +96,7 @@ class RawPredictions:
     anchors: Float[Tensor, "*own a 4"]
     level_sizes: tuple[int, ...]
     coder: BoxCoder
+    centerness: Float[Tensor, "b a"] | None = None
 
     def anchors_at(self, picture: int | Tensor, anchor: Tensor) -> Tensor:
         """The anchors (n, 4) of n places: the indices of their pictures (or one for all) and their indices in the picture."""
