@@ -28,10 +28,10 @@ def decode(
 ) -> list[Detections]:
     """The detections of each picture.
 
-    Every (anchor, class) is a candidate of score ``sigmoid(logit)``, or ``sqrt(sigmoid(logit) sigmoid(centerness))`` where the detector says
-    the centerness. On each level the ``top_k_per_level`` best of those above the
-    threshold are kept; their boxes are decoded and cut at the border of the picture; boxes with nothing left are dropped; then in each
-    class a box falls that has ``IoU > nms_threshold`` with a better one; the best ``max_detections`` of all classes remain.
+    Every (anchor, class) is a candidate of score ``sigmoid(logit)``, or of ``sqrt(sigmoid(logit) sigmoid(centerness))`` where the detector
+    says the centerness. On each level the ``top_k_per_level`` best of those above the threshold are kept; their boxes are decoded and cut
+    at the border of the picture; boxes with nothing left are dropped; then in each class a box falls that has ``IoU > nms_threshold`` with
+    a better one; the best ``max_detections`` of all classes remain.
 
     Args:
         predictions: of b pictures.
