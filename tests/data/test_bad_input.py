@@ -8,7 +8,7 @@ import warnings
 import pytest
 from PIL import Image
 
-from lossbox.data.coco import BOX_FINITE, BOX_INSIDE, BOX_SHAPE, BOX_SIZE, CocoDataset, read_coco
+from lossbox.data.coco import BOX_FINITE, BOX_INSIDE, BOX_SHAPE, BOX_SIZE, CocoDataset, inspect_coco, read_coco
 
 
 def starts(message):
@@ -46,8 +46,8 @@ def test_a_section_that_is_not_there_or_no_list_of_objects(coco_folder, section)
     for value, rule in [
         ({}, f"{section} must be a list, got {{}}"),
         (None, f"{section} must be a list, got None"),
-        ([3], f"{section}[0] must be an object, got 3"),
-        ([[]], f"{section}[0] must be an object, got []"),
+        ([3], f"{section}[0]: must be an object, got 3"),
+        ([[]], f"{section}[0]: must be an object, got []"),
     ]:
         coco_folder.document[section] = value
         with pytest.raises(ValueError, match=starts(f"{coco_folder.json_file}: {rule}")):
@@ -184,6 +184,53 @@ def test_no_warning_where_nothing_is_dropped(coco_folder):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         read_coco(*coco_folder.write(), on_bad_box="drop")
+
+
+# -- all of them
+
+
+@pytest.mark.parametrize(("broken", "message"), BROKEN_RECORDS.values(), ids=BROKEN_RECORDS)
+def test_inspection_finds_what_reading_stops_at(coco_folder, broken, message):
+    broken(coco_folder.document)
+    files = coco_folder.write()
+    if " is empty" in message:
+        with pytest.raises(ValueError, match=starts(f"{coco_folder.json_file}: {message}")):
+            inspect_coco(*files)
+        return
+    _, bad = inspect_coco(*files)
+    assert str(bad[0]).startswith(f"{coco_folder.json_file}: {message}")
+    # where an id is wrong there is none by the right id
+    assert all("is not the id of" in error.rule for error in bad[1:])
+    assert message.split(": ")[1].startswith(bad[0].rule[:20])
+
+
+def test_inspection_lists_every_bad_record_once_and_keeps_the_good_ones(coco_folder):
+    document = coco_folder.document
+    document["images"] += [{"id": 9, "file_name": "none.png", "width": 4, "height": 4}, "text", {"id": 10, "file_name": "../x", "width": 1}]
+    document["categories"] += [{"id": 4, "name": ""}]
+    bad_boxes = [box for box, _ in BROKEN_BOXES.values() if box is not None]
+    first = len(document["annotations"])
+    document["annotations"] += [{"id": 10 + i, "image_id": 6, "category_id": 20, "bbox": box} for i, box in enumerate(bad_boxes)]
+    # what refers to a bad record is not told again
+    document["annotations"] += [{"id": 90 + i, "image_id": i, "category_id": 20, "bbox": [0, 0, 1, 1]} for i in (9, 10)]
+    document["annotations"] += [{"id": 95, "image_id": 6, "category_id": 4, "bbox": [0, 0, 1, 1]}]
+    annotations, bad = inspect_coco(*coco_folder.write())
+    rules = [error.rule for error in bad]
+    assert rules[:3] == ["name must be a text that is not empty", "must be an object", "lacks 'height'"]
+    assert rules[3:-1] == [rule for box, rule in BROKEN_BOXES.values() if box is not None]
+    assert [error.where.number for error in bad[3:-1]] == list(range(first, first + len(bad_boxes)))
+    assert "none.png" in rules[-1]
+    assert [len(image.boxes) for image in annotations.images] == [2, 0, 1]
+    assert annotations.categories == [(3, "cat"), (20, "dog")]
+    assert annotations.dropped == {10 + i for i in range(len(bad_boxes))}
+
+
+def test_inspection_of_a_good_file_is_reading(coco_folder):
+    annotations, bad = inspect_coco(*coco_folder.write())
+    assert bad == []
+    read = read_coco(*coco_folder.write())
+    assert (annotations.categories, annotations.dropped) == (read.categories, read.dropped)
+    assert [image.boxes.tolist() for image in annotations.images] == [image.boxes.tolist() for image in read.images]
 
 
 # -- pictures

@@ -7,9 +7,9 @@ import os
 import re
 import reprlib
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple, NoReturn
+from typing import Any, NamedTuple
 
 _repr = reprlib.Repr()
 _repr.maxstring = _repr.maxother = 200
@@ -26,7 +26,28 @@ class Where(NamedTuple):
     id: Any
 
     def __str__(self) -> str:
-        return f"{self.path}: {self.section}[{self.number}] (id {brief(self.id)})"
+        return f"{self.path}: {self.section}[{self.number}]" + ("" if self.id is ... else f" (id {brief(self.id)})")
+
+
+class BadRecord(ValueError):
+    """A record of the file breaks a rule.
+
+    Attributes:
+        where: the record.
+        rule: what it breaks, in words; equal for all records where it has no number in it.
+    """
+
+    def __init__(self, where: Where, rule: str, *, picture: str = "", got: Any = ...) -> None:
+        self.where, self.rule = where, rule
+        super().__init__(f"{where}{picture}: {rule}" + ("" if got is ... else f", got {brief(got)}"))
+
+
+OnBadRecord = Callable[[BadRecord], None]
+"""What is done about a bad record: raise it, or write it down, upon which the record is passed over."""
+
+
+def stop(error: BadRecord) -> None:
+    raise error
 
 
 def load_json(path: Path) -> dict[str, Any]:
@@ -46,35 +67,34 @@ def load_json(path: Path) -> dict[str, Any]:
     return document
 
 
-def records(path: Path, document: dict[str, Any], section: str) -> Iterator[tuple[Where, dict[str, Any]]]:
+def records(path: Path, document: dict[str, Any], section: str, on_bad: OnBadRecord = stop) -> Iterator[tuple[Where, dict[str, Any]]]:
     if section not in document:
         raise ValueError(f"{path}: lacks the section {section!r} of COCO detection JSON; it has {brief(sorted(document))}")
     if not isinstance(document[section], list):
         raise ValueError(f"{path}: {section} must be a list, got {brief(document[section])}")
     for index, entry in enumerate(document[section]):
-        if not isinstance(entry, dict):
-            raise ValueError(f"{path}: {section}[{index}] must be an object, got {brief(entry)}")
-        yield Where(path, section, index, entry.get("id")), entry
+        if isinstance(entry, dict):
+            yield Where(path, section, index, entry.get("id")), entry
+        else:
+            on_bad(BadRecord(Where(path, section, index, ...), "must be an object", got=entry))
 
 
 def whole(entry: dict[str, Any], key: str, where: Where) -> int:
     value = entry.get(key)
     if type(value) is not int:  # a bool is an int too
-        _wrong(entry, key, where, "a whole number")
+        raise _wrong(entry, key, where, "a whole number")
     return value
 
 
 def text(entry: dict[str, Any], key: str, where: Where) -> str:
     value = entry.get(key)
     if not isinstance(value, str) or not value:
-        _wrong(entry, key, where, "a text that is not empty")
+        raise _wrong(entry, key, where, "a text that is not empty")
     return value
 
 
-def _wrong(entry: dict[str, Any], key: str, where: Where, expected: str) -> NoReturn:
-    if key not in entry:
-        raise ValueError(f"{where}: lacks {key!r}")
-    raise ValueError(f"{where}: {key} must be {expected}, got {brief(entry[key])}")
+def _wrong(entry: dict[str, Any], key: str, where: Where, expected: str) -> BadRecord:
+    return BadRecord(where, f"{key} must be {expected}", got=entry[key]) if key in entry else BadRecord(where, f"lacks {key!r}")
 
 
 class InsideFolder:
@@ -89,12 +109,12 @@ class InsideFolder:
         """The path of a picture, or None where no such file exists.
 
         Raises:
-            ValueError: the name leaves the folder.
+            BadRecord: the name leaves the folder.
         """
         parts = re.split(r"[/\\]", file_name)
         # The same names are refused on every system: a drive letter or a backslash means nothing here, but it does on Windows.
         if ".." in parts or parts[0] == "" or re.match(r"[A-Za-z]:", file_name) or "\0" in file_name:
-            raise ValueError(f"{where}: file_name must be a path inside the picture folder {self.root}, got {brief(file_name)}")
+            raise BadRecord(where, f"file_name must be a path inside the picture folder {self.root}", got=file_name)
         full = os.path.join(self.root, file_name)
         try:
             mode = os.lstat(full).st_mode
@@ -108,5 +128,5 @@ class InsideFolder:
                 self.real_folders[folder] = os.path.realpath(folder)
             real = self.real_folders[folder]
         if real != self.real_root and not real.startswith(os.path.join(self.real_root, "")):
-            raise ValueError(f"{where}: file_name {brief(file_name)} leads out of the picture folder {self.root}, to {real}")
+            raise BadRecord(where, f"file_name {brief(file_name)} leads out of the picture folder {self.root}, to {real}")
         return Path(full) if os.path.isfile(full) else None

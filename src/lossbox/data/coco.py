@@ -5,7 +5,6 @@ An error names the file, the record and the rule that it breaks. Pictures withou
 
 from __future__ import annotations
 
-import math
 import os
 import warnings
 from collections.abc import Callable
@@ -21,17 +20,24 @@ from torch.utils.data import Dataset
 from torchvision import tv_tensors
 
 from ..records import Targets
-from ._checks import InsideFolder, brief, load_json, records, text, whole
+from ._checks import BadRecord, OnBadRecord, load_json, stop
+from ._sections import BOX_FINITE, BOX_INSIDE, BOX_SHAPE, BOX_SIZE, Sections, read_sections
+
+__all__ = [
+    "BOX_FINITE",
+    "BOX_INSIDE",
+    "BOX_SHAPE",
+    "BOX_SIZE",
+    "BadRecord",
+    "CocoAnnotations",
+    "CocoDataset",
+    "CocoImage",
+    "decode_picture",
+    "inspect_coco",
+    "read_coco",
+]
 
 OnBadBox = Literal["error", "drop"]
-
-CLIPPED = 1.0
-"""A box may leave its picture by less than this many pixels, as COCO's do by rounding; it is clipped."""
-
-BOX_SHAPE = "bbox must be a list of four numbers: x, y, width, height"
-BOX_FINITE = "bbox must be finite"
-BOX_SIZE = "bbox must have a positive width and height"
-BOX_INSIDE = f"bbox must lie inside its picture (less than {CLIPPED:g} px outside is clipped)"
 
 EXIF_ORIENTATION = 0x0112
 
@@ -124,21 +130,50 @@ def read_coco(
     """
     if on_bad_box not in ("error", "drop"):
         raise ValueError(f"on_bad_box: 'error' or 'drop' expected, got {on_bad_box!r}")
-    path, root = Path(annotation_file), Path(image_root)
-    document = load_json(path)
-    if not root.is_dir():
-        raise FileNotFoundError(f"image_root: {root} is not a folder; it must hold the pictures that {path} names")
-    categories = _read_categories(path, document)
-    places = _read_images(path, document, root)
-    rows, dropped = _read_annotations(
-        path, document, places, {category_id: label for label, (category_id, _) in enumerate(categories)}, on_bad_box
-    )
-    images = []
-    for place, found in zip(places.values(), rows, strict=True):
-        numbers = np.array(found, dtype=np.float64).reshape(-1, 6)
-        boxes, labels, crowd = numbers[:, :4].astype(np.float32), numbers[:, 4].astype(np.int64), numbers[:, 5].astype(np.bool_)
-        images.append(CocoImage(*place, torch.from_numpy(boxes), torch.from_numpy(labels), torch.from_numpy(crowd)))
-    return CocoAnnotations(path, categories, images, frozenset(dropped))
+    bad_boxes: list[BadRecord] = []
+    on_bad_box_do = bad_boxes.append if on_bad_box == "drop" else _stop_with_a_hint
+    path, document, sections = _read(annotation_file, image_root, on_bad=stop, on_bad_box=on_bad_box_do)
+    if missing := sections.missing:
+        total = len(missing) + len(sections.images)
+        raise FileNotFoundError(f"{missing[0]} ({len(missing)} of {total} pictures are missing from {image_root})")
+    for rule in dict.fromkeys(error.rule for error in bad_boxes):
+        broken = [error for error in bad_boxes if error.rule == rule]
+        counted = f"{len(broken)} of {len(document['annotations'])} annotations dropped"
+        warnings.warn(f"{counted}, the first is {broken[0]}", stacklevel=2)
+    return _annotations(path, sections, frozenset(error.where.id for error in bad_boxes))
+
+
+def inspect_coco(annotation_file: str | os.PathLike[str], image_root: str | os.PathLike[str]) -> tuple[CocoAnnotations, list[BadRecord]]:
+    """Reads COCO detection JSON by the rules of ``read_coco``, and does not stop at the first record that breaks one.
+
+    Args:
+        annotation_file: the JSON file.
+        image_root: the folder that each ``file_name`` is relative to.
+
+    Returns:
+        What can be used, and every record that cannot, each with the first rule that it breaks. What refers to a bad picture or category
+        is left out with it and is not listed.
+
+    Raises:
+        FileNotFoundError: the JSON file or the folder is not there.
+        ValueError: the file as a whole breaks a rule: it is not JSON, lacks a section, or a section has no record.
+
+    Example:
+        >>> import json, tempfile, pathlib
+        >>> root = pathlib.Path(tempfile.mkdtemp())
+        >>> _ = (root / "cup.jpg").write_bytes(b"")
+        >>> _ = (root / "cups.json").write_text(json.dumps({
+        ...     "images": [{"id": 7, "file_name": "cup.jpg", "width": 60, "height": 40}, {"id": 8}],
+        ...     "categories": [{"id": 3, "name": "cup"}],
+        ...     "annotations": [{"id": 1, "image_id": 7, "category_id": 3, "bbox": [10, 10, 0, 25]}]}))
+        >>> annotations, bad = inspect_coco(root / "cups.json", root)
+        >>> len(annotations.images), [error.rule for error in bad]
+        (1, ["lacks 'width'", 'bbox must have a positive width and height'])
+    """
+    bad: list[BadRecord] = []
+    path, _, sections = _read(annotation_file, image_root, on_bad=bad.append, on_bad_box=bad.append)
+    dropped = frozenset(error.where.id for error in bad if error.where.section == "annotations" and type(error.where.id) is int)
+    return _annotations(path, sections, dropped), [*bad, *sections.missing]
 
 
 def decode_picture(image: CocoImage, *, source: Path) -> UInt8[Tensor, "3 h w"]:
@@ -232,101 +267,24 @@ class CocoDataset(Dataset[tuple[Tensor, Targets]]):
         return self._decoded[index]
 
 
-# -- the sections of the file, one function each
+def _stop_with_a_hint(error: BadRecord) -> None:
+    raise ValueError(f"{error}; on_bad_box='drop' leaves such boxes out")
 
 
-def _read_categories(path: Path, document: dict[str, Any]) -> list[tuple[int, str]]:
-    categories: dict[int, str] = {}
-    for where, entry in records(path, document, "categories"):
-        category_id = whole(entry, "id", where)
-        if category_id in categories:
-            raise ValueError(f"{where}: id occurs twice in categories")
-        categories[category_id] = text(entry, "name", where)
-    if not categories:
-        raise ValueError(f"{path}: categories is empty; a detector needs at least one")
-    return sorted(categories.items())
+def _read(
+    annotation_file: str | os.PathLike[str], image_root: str | os.PathLike[str], *, on_bad: OnBadRecord, on_bad_box: OnBadRecord
+) -> tuple[Path, dict[str, Any], Sections]:
+    path, root = Path(annotation_file), Path(image_root)
+    document = load_json(path)
+    if not root.is_dir():
+        raise FileNotFoundError(f"image_root: {root} is not a folder; it must hold the pictures that {path} names")
+    return path, document, read_sections(path, document, root, on_bad=on_bad, on_bad_box=on_bad_box)
 
 
-def _read_images(path: Path, document: dict[str, Any], root: Path) -> dict[int, tuple[int, Path, int, int]]:
-    """Id -> (id, path, width, height), in the order of the file."""
-    inside = InsideFolder(root)
-    images: dict[int, tuple[int, Path, int, int]] = {}
-    missing: list[str] = []
-    for where, entry in records(path, document, "images"):
-        image_id = whole(entry, "id", where)
-        if image_id in images:
-            raise ValueError(f"{where}: id occurs twice in images")
-        width, height = whole(entry, "width", where), whole(entry, "height", where)
-        if not (0 < width < 2**31 and 0 < height < 2**31):
-            raise ValueError(f"{where}: width and height must be positive numbers of pixels, got {width} and {height}")
-        file_name = text(entry, "file_name", where)
-        picture = inside.path(file_name, where)
-        if picture is None:
-            missing.append(f"{where}: the picture {brief(str(root / file_name))} does not exist")
-            continue
-        images[image_id] = (image_id, picture, width, height)
-    if missing:
-        raise FileNotFoundError(f"{missing[0]} ({len(missing)} of {len(missing) + len(images)} pictures are missing from {root})")
-    if not images:
-        raise ValueError(f"{path}: images is empty; at least one picture expected")
-    return images
-
-
-def _read_annotations(
-    path: Path, document: dict[str, Any], images: dict[int, tuple[int, Path, int, int]], labels: dict[int, int], on_bad_box: OnBadBox
-) -> tuple[list[list[tuple[float, ...]]], set[int]]:
-    """For each picture its rows (x1, y1, x2, y2, label, crowd), and the ids of the annotations that were dropped."""
-    rows: dict[int, list[tuple[float, ...]]] = {image_id: [] for image_id in images}
-    seen: set[int] = set()
-    dropped: set[int] = set()
-    broken: dict[str, list[str]] = {}
-    for where, entry in records(path, document, "annotations"):
-        annotation_id, image_id, category_id = (
-            whole(entry, "id", where),
-            whole(entry, "image_id", where),
-            whole(entry, "category_id", where),
-        )
-        if annotation_id in seen:
-            raise ValueError(f"{where}: id occurs twice in annotations")
-        seen.add(annotation_id)
-        if image_id not in images:
-            raise ValueError(f"{where}: image_id {image_id} is not the id of an image")
-        if category_id not in labels:
-            raise ValueError(f"{where}: category_id {category_id} is not the id of a category")
-        crowd = entry.get("iscrowd", 0)
-        if crowd not in (0, 1):
-            raise ValueError(f"{where}: iscrowd must be 0 or 1, got {brief(crowd)}")
-        box = _corners(entry.get("bbox"), images[image_id][2], images[image_id][3])
-        if isinstance(box, tuple):
-            rows[image_id].append((*box, float(labels[category_id]), float(crowd)))
-            continue
-        _, _, width, height = images[image_id]
-        message = f"{where}, image id {image_id} of {width} x {height} px: {box}, got {brief(entry.get('bbox'))}"
-        if on_bad_box == "error":
-            raise ValueError(f"{message}; on_bad_box='drop' leaves such boxes out")
-        dropped.add(annotation_id)
-        broken.setdefault(box, []).append(message)
-    for messages in broken.values():
-        warnings.warn(f"{len(messages)} of {len(seen)} annotations dropped, the first is {messages[0]}", stacklevel=3)
-    return list(rows.values()), dropped
-
-
-def _corners(box: Any, width: int, height: int) -> tuple[float, float, float, float] | str:
-    """``x1 y1 x2 y2`` of a COCO box, clipped to its picture where less than ``CLIPPED`` is outside; else the rule that it breaks."""
-    if not isinstance(box, list) or len(box) != 4 or not {type(v) for v in box} <= {int, float}:
-        return BOX_SHAPE
-    try:
-        x, y, w, h = map(float, box)
-    except OverflowError:  # a whole number beyond 1e308
-        return BOX_FINITE
-    if not (math.isfinite(x) and math.isfinite(y) and math.isfinite(w) and math.isfinite(h)):
-        return BOX_FINITE
-    if not (w > 0 and h > 0):
-        return BOX_SIZE
-    if not (x > -CLIPPED and y > -CLIPPED and x + w < width + CLIPPED and y + h < height + CLIPPED):
-        return BOX_INSIDE
-    x1, y1, x2, y2 = max(x, 0.0), max(y, 0.0), min(x + w, float(width)), min(y + h, float(height))
-    # In float32, the type of the records, a box of a fraction of a pixel far from the origin may have no size left.
-    if not (np.float32(x1) < np.float32(x2) and np.float32(y1) < np.float32(y2)):
-        return BOX_SIZE if x1 < x2 and y1 < y2 else BOX_INSIDE
-    return x1, y1, x2, y2
+def _annotations(path: Path, sections: Sections, dropped: frozenset[int]) -> CocoAnnotations:
+    images = []
+    for place, found in zip(sections.images.values(), sections.rows.values(), strict=True):
+        numbers = np.array(found, dtype=np.float64).reshape(-1, 6)
+        boxes, labels, crowd = numbers[:, :4].astype(np.float32), numbers[:, 4].astype(np.int64), numbers[:, 5].astype(np.bool_)
+        images.append(CocoImage(*place, torch.from_numpy(boxes), torch.from_numpy(labels), torch.from_numpy(crowd)))
+    return CocoAnnotations(path, sections.categories, images, dropped)
