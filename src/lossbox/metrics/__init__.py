@@ -5,6 +5,7 @@ Importing this needs torch and numpy only; average precision needs hotcoco when 
 """
 
 from .average_precision import AveragePrecision, average_precision, interpolated_precision
+from .calibration import ANY_OVERLAP, Calibration, CalibrationError, fit_calibration, localization_aware_calibration_error
 from .coco_files import read_ground_truth, read_results
 from .correlation import pearson, redealt_scores, score_iou_correlation
 from .evaluator import Evaluator, evaluate, to_json
@@ -12,8 +13,11 @@ from .lrp import LRP, LRPCurve, LRPOptimum, lrp, lrp_curve, optimal_lrp, optimal
 from .matching import GroundTruth, Matches, Results, match_detections
 
 __all__ = [
+    "ANY_OVERLAP",
     "LRP",
     "AveragePrecision",
+    "Calibration",
+    "CalibrationError",
     "Evaluator",
     "GroundTruth",
     "LRPCurve",
@@ -22,7 +26,9 @@ __all__ = [
     "Results",
     "average_precision",
     "evaluate",
+    "fit_calibration",
     "interpolated_precision",
+    "localization_aware_calibration_error",
     "lrp",
     "lrp_curve",
     "match_detections",
