@@ -29,8 +29,9 @@ format: venv    ## put the code in its form
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-bench: venv     ## speed and memory: losses beside focal loss and the published loop, evaluation beside pycocotools -> benchmarks/results/*.json
+bench: venv     ## speed and memory of losses, assignment, training steps and evaluation beside other libraries -> benchmarks/results/*.json
 	$(BIN)/python benchmarks/ranking.py
+	$(BIN)/python benchmarks/losses.py
 	$(BIN)/python benchmarks/evaluation.py
 
 accuracy: venv  ## aLRP against focal + smooth L1 on the digits, three seeds each: about 25 minutes -> benchmarks/results/digits_accuracy.json

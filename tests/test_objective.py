@@ -3,6 +3,7 @@
 import functools
 import math
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -34,7 +35,7 @@ from lossbox.losses import (
     rank_sort_loss,
     smooth_l1_loss,
 )
-from lossbox.objective import ALRPObjective, RankSortObjective, SeparateObjective
+from lossbox.objective import ALRPObjective, RankSortObjective, SeparateObjective, WithCenterness
 from lossbox.records import BACKGROUND, IGNORE, Assignment, RawPredictions, Targets
 
 CLASSES = 3
@@ -281,6 +282,40 @@ def test_rank_sort_weights_boxes_by_score_and_balances_each_step(frame: Any) -> 
     torch.testing.assert_close(balanced, ranking + sorting)
     assert not torch.as_tensor(weights["localization"]).requires_grad
     assert RankSortObjective(localization_weight=3.0).weights()["localization"] == 3.0
+
+
+def test_centerness_is_a_third_part_of_any_objective() -> None:
+    problem = Problem(7)
+    centerness = torch.randn(3, 16, dtype=torch.float64).requires_grad_()
+    arguments = (problem.assignment, problem.targets)
+    for objective in (SeparateObjective(), ALRPObjective()):
+        found = WithCenterness(objective, centerness_weight=0.5)(replace(problem.predictions, centerness=centerness), *arguments)
+        assert list(found) == ["classification", "localization", "centerness"]
+        expected = 0.0
+        for (i, j, box), anchor in zip(problem.positives(), problem.own_anchors().tolist(), strict=True):
+            x, y = (anchor[0] + anchor[2]) / 2, (anchor[1] + anchor[3]) / 2
+            x1, y1, x2, y2 = problem.targets[i].boxes[box].tolist()
+            sides = [max(side, 0.0) for side in (x - x1, x2 - x, y - y1, y2 - y)]
+            wanted = math.sqrt(min(sides[:2]) / max(sides[:2]) * min(sides[2:]) / max(sides[2:])) if max(sides) > 0 else 0.0
+            score = centerness[i, j].sigmoid().item()
+            expected -= wanted * math.log(score) + (1 - wanted) * math.log(1 - score)
+        assert math.isclose(found["centerness"].item(), expected / len(problem.positives()), rel_tol=1e-9)
+        assert torch.autograd.grad(found["centerness"], centerness)[0].abs().sum() > 0
+    with pytest.raises(ValueError, match=r"predictions\.centerness: this objective needs a detector that says it"):
+        WithCenterness(ALRPObjective())(problem.predictions, *arguments)
+    with pytest.raises(ValueError, match="centerness_weight: a finite number >= 0 expected, got -1"):
+        WithCenterness(ALRPObjective(), centerness_weight=-1)
+    nothing = Assignment(torch.full((3, 16), BACKGROUND))
+    assert WithCenterness(ALRPObjective())(replace(problem.predictions, centerness=centerness), nothing, problem.targets)["centerness"] == 0
+
+
+def test_centerness_follows_the_balance_of_the_objective_it_is_added_to() -> None:
+    objective = WithCenterness(ALRPObjective(initial_weight=7.0))
+    assert objective.weights() == {"classification": 1.0, "localization": 7.0, "centerness": 1.0}
+    problem = Problem(0)
+    objective(replace(problem.predictions, centerness=torch.zeros(3, 16)), problem.assignment, problem.targets)
+    objective.end_epoch()
+    assert objective.weights()["localization"] != 7.0
 
 
 def test_a_separate_objective_can_balance_itself() -> None:

@@ -5,8 +5,9 @@ keys), ``end_epoch()`` closes the period of whatever it remembers. It computes i
 live graph and the same keys where a batch has no positive.
 """
 
+from .centerness import WithCenterness
 from .positives import Positives, class_targets, find_positives
 from .ranking import ALRPObjective, RankSortObjective
 from .separate import SeparateObjective
 
-__all__ = ["ALRPObjective", "Positives", "RankSortObjective", "SeparateObjective", "class_targets", "find_positives"]
+__all__ = ["ALRPObjective", "Positives", "RankSortObjective", "SeparateObjective", "WithCenterness", "class_targets", "find_positives"]

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 import torch
+import torch.distributed as dist
 from jaxtyping import Float, Int
 from torch import Tensor
 
@@ -119,6 +120,16 @@ FRAMES: Mapping[str, Callable[[RawPredictions, Positives], tuple[Tensor, Tensor]
     "boxes": lambda raw, positives: (decoded_boxes(raw, positives), positives.boxes),
 }
 """What a box loss compares at the positives."""
+
+
+def global_count(of_positives: Float[Tensor, "p ..."], *, training: bool) -> Float[Tensor, ""]:
+    """The number of positives, at least 1; in distributed training the mean over the ranks, so that the averaged gradient is that of one
+    large batch. A validation may run on one rank alone and does not wait for the others."""
+    count = of_positives.new_full((), len(of_positives))
+    if training and dist.is_available() and dist.is_initialized():
+        dist.all_reduce(count)
+        count = count / dist.get_world_size()
+    return count.clamp(min=1)
 
 
 def full(x: Tensor) -> Tensor:

@@ -6,12 +6,11 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
 import torch
-import torch.distributed as dist
 from torch import Tensor, nn
 
 from ..losses import SelfBalance, focal_loss, smooth_l1_loss
 from ..records import Assignment, RawPredictions, Targets
-from .positives import FRAMES, class_targets, find_positives, full, iou_targets
+from .positives import FRAMES, class_targets, find_positives, full, global_count, iou_targets
 
 
 class SeparateObjective(nn.Module):
@@ -101,11 +100,7 @@ class SeparateObjective(nn.Module):
             positives = find_positives(predictions, assignment, targets)
             logits = full(predictions.logits)
             wanted = class_targets(assignment, positives, logits.shape[-1])
-            count = logits.new_full((), len(positives.picture))
-            if self.training and dist.is_available() and dist.is_initialized():
-                dist.all_reduce(count)
-                count = count / dist.get_world_size()
-            count = count.clamp(min=1)
+            count = global_count(positives.boxes.to(logits.dtype), training=self.training)
             labels = wanted.clamp(min=0).to(logits.dtype)
             told = TARGETS[self.target](labels, lambda: iou_targets(predictions, positives, labels))
             classification = CLASSIFICATION_PER[self.classification_per](self.classification, logits, told, wanted < 0, count)
