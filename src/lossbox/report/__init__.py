@@ -3,6 +3,16 @@
 Needs the extra: ``pip install 'lossbox[train]'`` (matplotlib and rich are imported where they are used).
 """
 
+from .evaluation import (
+    bounds_table,
+    draw_evaluation,
+    draw_lrp,
+    draw_precision_recall,
+    draw_reliability,
+    draw_score_iou,
+    print_bounds,
+)
+from .loss_curves import AXES, Axis, LossCurves, curves_of, draw_loss, plot_loss, trace
 from .pictures import draw_curves, draw_sheet, read_curves
 from .studies import draw_toy, print_toy, toy_loss_table, toy_precision_table
 from .tables import (
@@ -18,13 +28,26 @@ from .tables import (
 )
 
 __all__ = [
+    "AXES",
     "COMPARED",
+    "Axis",
+    "LossCurves",
     "accuracy_table",
     "ap_table",
+    "bounds_table",
+    "curves_of",
     "draw_curves",
+    "draw_evaluation",
+    "draw_loss",
+    "draw_lrp",
+    "draw_precision_recall",
+    "draw_reliability",
+    "draw_score_iou",
     "draw_sheet",
     "draw_toy",
     "olrp_table",
+    "plot_loss",
+    "print_bounds",
     "print_losses",
     "print_metrics",
     "print_toy",
@@ -32,6 +55,7 @@ __all__ = [
     "summarize",
     "toy_loss_table",
     "toy_precision_table",
+    "trace",
     "write_json",
     "write_thresholds",
 ]
