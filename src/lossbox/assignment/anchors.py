@@ -1,11 +1,4 @@
-"""Which box each anchor is trained on: by overlap, and ATSS.
-
-Both work on all boxes of the batch at once: one row a box, one column an anchor, no loop over boxes. A row then only competes with the rows
-of its own picture. Nothing here takes a gradient or reads a value back from the device.
-
-Crowd regions are treated alike by all rules: a crowd is never matched, and an anchor that lies in it with at least half of its area and is
-matched to no other box is ignored.
-"""
+"""Which box each anchor is trained on: by overlap, ATSS, and a random sample of either."""
 
 from __future__ import annotations
 
@@ -16,11 +9,9 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from .boxes import box_area, pairwise_intersection
-from .records import BACKGROUND, IGNORE, Assignment, RawPredictions, Targets
-
-CROWD_SHARE = 0.5
-"""An anchor with at least this share of its area in a crowd region is no negative."""
+from ..boxes import box_area, paired_iou
+from ..records import BACKGROUND, IGNORE, Assignment, RawPredictions, Targets
+from ._boxes import PaddedBoxes, ignoring
 
 
 @torch.no_grad()
@@ -62,14 +53,20 @@ def assign_by_overlap(
         tensor([[ 0, -1,  1]])
     """
     _check_thresholds(positive, negative)
-    rows = _Rows(anchors, targets)
-    best, index = rows.best_of_picture(rows.iou)
+    padded = PaddedBoxes(anchors, targets)
+    shared = padded.shared_area(anchors)
+    area = box_area(anchors)
+    # of anchors without area nothing is asked: any positive number keeps the quotient finite
+    union = box_area(padded.boxes)[..., None] + torch.where(area > 0, area, 1.0).unsqueeze(-2) - shared
+    iou = torch.where(padded.matchable[..., None], shared / union, -1.0)
+    # of equal values max() names the first
+    best, index = iou.max(1)
     matched = torch.where(best >= positive, index, torch.where(best < negative, BACKGROUND, IGNORE))
-    if rescue and rows.iou.numel():
-        best_of_box = rows.iou.amax(1, keepdim=True)
-        best, index = rows.best_of_picture(torch.where(rows.iou == best_of_box, rows.iou, -1.0))
+    if rescue and iou.shape[2]:
+        best_of_box = iou.amax(2, keepdim=True)
+        best, index = torch.where(iou == best_of_box, iou, -1.0).max(1)
         matched = torch.where(best > 0, index, matched)
-    return Assignment(torch.where((matched < 0) & (rows.in_crowd | (box_area(anchors) <= 0)), IGNORE, matched))
+    return ignoring(matched, padded.in_crowd(anchors, shared) | (area <= 0))
 
 
 @torch.no_grad()
@@ -110,24 +107,26 @@ def assign_atss(anchors: Float[Tensor, "a 4"], level_sizes: Sequence[int], targe
         raise ValueError(f"anchors: (a, 4) expected, the anchors of a pyramid, got {tuple(anchors.shape)}")
     if sum(level_sizes) != len(anchors):
         raise ValueError(f"level_sizes: a sum of {len(anchors)} (the number of anchors) expected, got {tuple(level_sizes)}")
-    rows = _Rows(anchors, targets)
-    anchor_x, anchor_y = ((anchors[:, :2] + anchors[:, 2:]) / 2).unbind(-1)
-    x1, y1, x2, y2 = rows.boxes.unsqueeze(1).unbind(-1)
-    distance = (anchor_x - (x1 + x2) / 2).square() + (anchor_y - (y1 + y2) / 2).square()
+    padded = PaddedBoxes(anchors, targets)
+    x, y = ((anchors[:, :2] + anchors[:, 2:]) / 2).T.contiguous()
+    x1, y1, x2, y2 = padded.boxes[:, :, None].unbind(-1)
+    # in place: a fresh (b, m, a) costs the CPU more than what is computed in it
+    distance = (x - (x1 + x2) / 2).square_().add_((y - (y1 + y2) / 2).square_())
     candidates, start = [], 0
-    for nearest in torch.split(distance, list(level_sizes), 1):
+    for nearest in torch.split(distance, list(level_sizes), 2):
         candidates.append(_smallest(nearest, top_k) + start)
-        start += nearest.shape[1]
-    candidate = torch.cat(candidates, 1)
-    iou = rows.iou.gather(1, candidate)
+        start += nearest.shape[2]
+    # from here on k candidates a box, and no more (b, m, a)
+    candidate = torch.cat(candidates, 2)
+    pairs = anchors[candidate]
+    overlap = paired_iou(padded.boxes[:, :, None].expand_as(pairs).reshape(-1, 4), pairs.reshape(-1, 4)).reshape(candidate.shape)
     # measured from the largest, so that the mean of equal numbers is exactly that number
-    iou = iou - iou.amax(1, keepdim=True)
-    mean = iou.mean(1, keepdim=True)
-    std = ((iou - mean).square().sum(1, keepdim=True) / max(iou.shape[1] - 1, 1)).sqrt()
-    chosen = torch.zeros_like(rows.iou, dtype=torch.bool).scatter_(1, candidate, iou >= mean + std)
-    inside = (anchor_x > x1) & (anchor_x < x2) & (anchor_y > y1) & (anchor_y < y2)
-    best, index = rows.best_of_picture(torch.where(chosen & inside, rows.iou, -1.0))
-    return Assignment(torch.where(best >= 0, index, torch.where(rows.in_crowd, IGNORE, BACKGROUND)))
+    iou = overlap - overlap.amax(2, keepdim=True)
+    mean = iou.mean(2, keepdim=True)
+    std = ((iou - mean).square().sum(2, keepdim=True) / max(iou.shape[2] - 1, 1)).sqrt()
+    inside = (x[candidate] > x1) & (x[candidate] < x2) & (y[candidate] > y1) & (y[candidate] < y2)
+    claim = torch.where((iou >= mean + std) & inside & padded.matchable[..., None], overlap, -1.0)
+    return ignoring(_best_claim(candidate, claim, len(anchors)), padded.in_crowd(anchors))
 
 
 @dataclass(frozen=True)
@@ -219,56 +218,24 @@ class SampledAssigner:
         return Assignment(torch.where(positive | negative, matched, IGNORE))
 
 
-class _Rows:
-    """All boxes of a batch against all anchors.
-
-    Attributes:
-        boxes: (m, 4) of all pictures, one after the other.
-        iou: (m, a), -1 in the rows of crowds: they match nothing.
-        in_crowd: (b, a), anchors with ``CROWD_SHARE`` of their area or more in one crowd of the picture.
-    """
-
-    boxes: Float[Tensor, "m 4"]
-    iou: Float[Tensor, "m a"]
-    in_crowd: Bool[Tensor, "b a"]
-
-    def __init__(self, anchors: Tensor, targets: Sequence[Targets]) -> None:
-        if anchors.ndim not in (2, 3) or anchors.shape[-1] != 4:
-            raise ValueError(f"anchors: (a, 4), or (b, a, 4) of b pictures, expected, got {tuple(anchors.shape)}")
-        if anchors.ndim == 3 and len(anchors) != len(targets):
-            raise ValueError(f"anchors: those of {len(targets)} pictures (as many as targets) expected, got those of {len(anchors)}")
-        self._counts = [len(t.boxes) for t in targets]
-        self.boxes = torch.cat([anchors.new_zeros(0, 4), *(t.boxes for t in targets)])
-        crowd = torch.cat([torch.zeros(0, dtype=torch.bool, device=anchors.device), *(t.crowd for t in targets)])[:, None]
-        anchor_area = box_area(anchors)
-        if anchors.ndim == 2:
-            intersection = pairwise_intersection(self.boxes, anchors)
-        else:
-            empty = anchors.new_zeros(0, anchors.shape[1])
-            intersection = torch.cat([empty, *(pairwise_intersection(t.boxes, own) for t, own in zip(targets, anchors, strict=True))])
-            anchor_area = torch.cat([empty, *(area.expand(n, -1) for area, n in zip(anchor_area, self._counts, strict=True))])
-        iou = intersection / (box_area(self.boxes)[:, None] + anchor_area - intersection)
-        self.iou = torch.where(crowd, -1.0, iou)
-        share, _ = self.best_of_picture(torch.where(crowd, intersection / anchor_area, -1.0))
-        self.in_crowd = share >= CROWD_SHARE
-
-    def best_of_picture(self, values: Float[Tensor, "m a"]) -> tuple[Float[Tensor, "b a"], Int[Tensor, "b a"]]:
-        """The largest value of each anchor over the boxes of each picture, and the first box that has it; -1 and 0 without boxes."""
-        empty = values.new_full((1, values.shape[1]), -1.0)
-        # of equal values max() names the first
-        best = [(rows if len(rows) else empty).max(0) for rows in torch.split(values, self._counts)]
-        if not best:
-            return values[:0], values[:0].long()
-        return torch.stack([one.values for one in best]), torch.stack([one.indices for one in best])
-
-
-def _smallest(values: Float[Tensor, "m n"], count: int) -> Int[Tensor, "m k"]:
+def _smallest(values: Float[Tensor, "b m n"], count: int) -> Int[Tensor, "b m k"]:
     """The columns of the ``count`` smallest values (>= 0) of each row, of all if there are fewer; of equal values the first ones."""
     # topk() picks any of equal values, and distances on a grid are often equal. The bits of floats >= 0 are ordered as the floats are;
     # with the column in the lower half no two keys are equal.
-    column = torch.arange(values.shape[1], device=values.device)
-    keys = (values.float().view(torch.int32).long() << 32) | column
-    return keys.topk(min(count, values.shape[1]), 1, largest=False).values & 0xFFFFFFFF
+    column = torch.arange(values.shape[2], device=values.device)
+    keys = values.float().contiguous().view(torch.int32).long().bitwise_left_shift_(32).bitwise_or_(column)
+    return keys.topk(min(count, values.shape[2]), 2, largest=False).values & 0xFFFFFFFF
+
+
+def _best_claim(anchor: Int[Tensor, "b m k"], claim: Float[Tensor, "b m k"], anchors: int) -> Int[Tensor, "b a"]:
+    """For each anchor the box of the highest claim (>= 0) to it, of equal ones the first; ``BACKGROUND`` where none has one."""
+    boxes = claim.shape[1]
+    box = torch.arange(boxes, device=claim.device)[:, None].expand_as(claim).flatten(1)
+    anchor, claim = anchor.flatten(1), claim.flatten(1)
+    best = claim.new_full((len(claim), anchors), -1.0).scatter_reduce_(1, anchor, claim, "amax")
+    rival = torch.where(claim == best.gather(1, anchor), box, boxes)
+    index = rival.new_full((len(claim), anchors), boxes).scatter_reduce_(1, anchor, rival, "amin")
+    return torch.where(best >= 0, index, BACKGROUND)
 
 
 def _first(among: Bool[Tensor, "b a"], order: Float[Tensor, "b a"], count: Int[Tensor, "b 1"]) -> Bool[Tensor, "b a"]:
