@@ -9,7 +9,8 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Protocol, cast
+from functools import partial
+from typing import Any, NamedTuple, Protocol, cast
 
 import torch
 from lightning.pytorch import LightningModule
@@ -17,8 +18,9 @@ from torch import Tensor, nn
 from torch.optim import SGD, AdamW, Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
+from .detectors.proposals import add_true_boxes
 from .metrics.evaluator import Evaluator
-from .records import Assignment, Batch, Detections, RawPredictions, Targets
+from .records import Assignment, Batch, Detections, Proposals, RawPredictions, Targets
 
 
 class Assigner(Protocol):
@@ -188,6 +190,47 @@ def gradient_balance(gradient: Tensor, assignment: Assignment, targets: list[Tar
     return torch.where(positive > 0, negative / positive, torch.nan)
 
 
+@dataclass(frozen=True)
+class FirstStage:
+    """How the first stage of a two-stage detector is trained: on the same boxes, all of one class.
+
+    Its proposals are chosen the same way in training and in evaluation; in training the true boxes join them.
+
+    Attributes:
+        assigner: (predictions, targets) -> Assignment, of the anchors of the first stage.
+        objective: (predictions, assignment, targets) -> the unweighted parts of its loss by name; ``rpn_`` goes before the names.
+        weight: of the whole of it beside the loss of the second stage, >= 0.
+
+    Raises:
+        ValueError: a weight out of its range.
+    """
+
+    assigner: Assigner
+    objective: nn.Module
+    weight: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.weight < math.inf:
+            raise ValueError(f"first_stage.weight: a finite number >= 0 expected, got {self.weight}")
+
+
+class TwoStageDetector(Protocol):
+    """A detector whose proposals are assigned between its two stages."""
+
+    def propose(self, images: Tensor) -> Proposals: ...
+
+    def refine(self, features: list[Tensor], boxes: Tensor) -> RawPredictions: ...
+
+
+class Losses(NamedTuple):
+    """What one batch comes to: the last predictions, their assignment, and all unweighted parts of the loss with their weights."""
+
+    predictions: RawPredictions
+    assignment: Assignment
+    parts: dict[str, Tensor]
+    weights: dict[str, Tensor | float]
+
+
 class Detection(LightningModule):
     """Trains and validates one detector.
 
@@ -204,7 +247,12 @@ class Detection(LightningModule):
         objective: (predictions, assignment, targets) -> the unweighted parts of the loss by name.
         decoder: (predictions, sizes) -> the detections of each picture.
         optimizer: builds the optimizer and its schedule; OneCycle or WarmupSteps, or your own.
+        first_stage: how the proposals of a two-stage detector (FasterRCNN) are trained; assigner and objective are then those of its
+            second stage. None for every other detector.
         channels_last: lay pictures and weights out as NHWC; faster on CPUs and on tensor cores.
+
+    Raises:
+        ValueError: a first stage for a detector that has none, or none for one that has.
     """
 
     def __init__(
@@ -215,12 +263,18 @@ class Detection(LightningModule):
         decoder: Decoding,
         optimizer: Optimization,
         *,
+        first_stage: FirstStage | None = None,
         channels_last: bool = False,
     ) -> None:
         super().__init__()
+        if hasattr(detector, "propose") != (first_stage is not None):
+            needs = "one expected, with assigner and objective of the proposals" if first_stage is None else "none expected"
+            raise ValueError(f"first_stage: {needs} for {type(detector).__name__}, got {first_stage}")
         self.detector = detector.to(memory_format=torch.channels_last) if channels_last else detector
         self.assigner = assigner
         self.objective = cast(Objective, objective)
+        self.first_stage = first_stage
+        self.first_objective = None if first_stage is None else first_stage.objective  # registered: what it remembers is state
         self.decoder = decoder
         self.optimizer = optimizer
         self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
@@ -242,6 +296,26 @@ class Detection(LightningModule):
         optimizer, schedule = self.optimizer(self, int(total_steps))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
+    def _losses(self, batch: Batch) -> Losses:
+        """One pass over a batch, in training and in validation."""
+        if self.first_stage is None:
+            return self._assign_and_weigh(self(batch.images), batch.targets)
+        detector, objective = cast(TwoStageDetector, self.detector), cast(Objective, self.first_stage.objective)
+        found = detector.propose(batch.images.contiguous(memory_format=self.memory_format))
+        objects = [target.of_one_class() for target in batch.targets]
+        first = objective(found.predictions, self.first_stage.assigner(found.predictions, objects), objects)
+        weight = self.first_stage.weight
+        first_weights = {f"rpn_{name}": weight * value for name, value in objective.weights().items()}
+        boxes = add_true_boxes(found.boxes, batch.targets) if self.training else found.boxes
+        second = self._assign_and_weigh(detector.refine(found.features, boxes), batch.targets)
+        parts = {f"rpn_{name}": part for name, part in first.items()} | second.parts
+        return second._replace(parts=parts, weights=first_weights | second.weights)
+
+    def _assign_and_weigh(self, predictions: RawPredictions, targets: list[Targets]) -> Losses:
+        assignment = self.assigner(predictions, targets)
+        parts = self.objective(predictions, assignment, targets)
+        return Losses(predictions, assignment, parts, dict(self.objective.weights()))
+
     # -- training
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
@@ -249,13 +323,12 @@ class Detection(LightningModule):
         # (whose checkpoint would miss it) and which Lightning skips or repeats on some resumes.
         while self._epochs_ended < self.current_epoch:
             self.objective.end_epoch()
+            if self.first_stage is not None:
+                cast(Objective, self.first_stage.objective).end_epoch()
             self._epochs_ended += 1
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        predictions = self(batch.images)
-        assignment = self.assigner(predictions, batch.targets)
-        parts = self.objective(predictions, assignment, batch.targets)
-        weights = self.objective.weights()
+        predictions, assignment, parts, weights = self._losses(batch)
         total = torch.stack([weights[name] * part for name, part in parts.items()]).sum()
 
         logged = (self.global_step + 1) % self.trainer.log_every_n_steps == 0  # type: ignore[attr-defined]
@@ -266,7 +339,8 @@ class Detection(LightningModule):
             self.log_dict({f"train/{name}": part.detach() for name, part in parts.items()})
             self.log_dict({f"weight/{name}": torch.as_tensor(weight, device=self.device) for name, weight in weights.items()})
             self.log("train/total", total.detach(), prog_bar=True)
-            predictions.logits.register_hook(lambda gradient: self._keep_balance(gradient, assignment, batch.targets))
+            keep = partial(self._keep_balance, assignment=assignment, targets=batch.targets)
+            predictions.logits.register_hook(keep)  # type: ignore[no-untyped-call]
         return total
 
     def _keep_balance(self, gradient: Tensor, assignment: Assignment, targets: list[Targets]) -> None:
@@ -295,9 +369,7 @@ class Detection(LightningModule):
         self._evaluator.reset()
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        predictions = self(batch.images)
-        assignment = self.assigner(predictions, batch.targets)
-        parts = self.objective(predictions, assignment, batch.targets)
+        predictions, _, parts, _ = self._losses(batch)
         self.log_dict({f"val/{name}": part for name, part in parts.items()}, batch_size=len(batch.targets), sync_dist=True)
         found = self.decoder(predictions, [target.size for target in batch.targets])
         assert self._evaluator is not None

@@ -1,0 +1,289 @@
+"""Faster R-CNN: a first stage that proposes boxes of any object, a second that classes and refines them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from ..boxes import DeltaCoder, box_area
+from ..records import Proposals, RawPredictions
+from .anchors import cached_pyramid_anchors
+from .backbone import resnet_pyramid
+from .proposals import choose_proposals, crop_regions
+from .retinanet import IMAGENET_MEAN, IMAGENET_STD
+
+NOTHING = -1e4
+"""The logit of a proposal that only fills up a batch: finite, so that a loss that gives it no weight stays finite; its score is 0."""
+
+
+class FasterRCNN(nn.Module):
+    """Two-stage detector. It sees no targets and knows no training mode.
+
+    ``propose`` and ``refine`` are its two stages, between which the training task assigns the proposals; called as a whole, it does one
+    after the other. The second stage has one sigmoid a class, as the aLRP paper has it, and no background class. Its box regression
+    is shared by the classes (four numbers a proposal), which that paper does not specify.
+
+    Args:
+        num_classes: C.
+        backbone: a ResNet, ResNeXt or Wide ResNet of torchvision, by name.
+        weights: null for random numbers, ``DEFAULT`` for torchvision's ImageNet weights.
+        stages: how many of the four stages of the ResNet are used; coarser levels come from stride-2 convolutions.
+        frozen_stages: the stem and so many stages are not trained; by default 1 with weights and 0 without.
+        frozen_norm: batch norms keep the statistics that they were loaded with; by default True with weights only.
+        strides: of the levels in pixels, finest first, each twice the one before.
+        channels: of every level and of the first stage.
+        anchor_scale: side of the square anchor of scale 1, in strides.
+        scales: of the anchors on one place.
+        ratios: height over width of the anchors on one place.
+        anchor_delta_std: what the four box offsets of the first stage are divided by.
+        nms_threshold: IoU with a better proposal of its level above which one falls.
+        top_k_per_level: candidates for proposals, a level.
+        max_proposals: of one picture.
+        region_levels: the second stage looks at so many of the finest levels.
+        region_size: rows and columns of what it sees of a proposal.
+        finest_scale: pixels; proposals of up to twice this side are cut from the finest level.
+        head_channels: of the two hidden layers of the second stage.
+        delta_std: what the four box offsets of the second stage are divided by.
+        prior: probability of each class, and of an object, at the start.
+
+    Raises:
+        ValueError: an option out of its range.
+        ConnectionError: weights that could not be fetched.
+
+    Source:
+        Ren et al., Faster R-CNN, NeurIPS 2015; on a pyramid: Lin et al., Feature Pyramid Networks for Object Detection, CVPR 2017; the
+        sigmoids: Oksuz et al., aLRP Loss, NeurIPS 2020, App. G.4.
+
+    Example:
+        >>> detector = FasterRCNN(3, strides=(8, 16), stages=3, channels=16, region_levels=2, head_channels=32, max_proposals=20)
+        >>> found = detector.propose(torch.rand(2, 3, 64, 64))
+        >>> tuple(found.predictions.logits.shape), found.boxes.shape[0], found.boxes.shape[2]
+        ((2, 240, 1), 2, 4)
+        >>> detector.refine(found.features, found.boxes).logits.shape == (*found.boxes.shape[:2], 3)
+        True
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(
+        self,
+        num_classes: int,
+        *,
+        backbone: str = "resnet18",
+        weights: str | None = None,
+        stages: int = 4,
+        frozen_stages: int | None = None,
+        frozen_norm: bool | None = None,
+        strides: tuple[int, ...] = (4, 8, 16, 32, 64),
+        channels: int = 256,
+        anchor_scale: float = 8.0,
+        scales: tuple[float, ...] = (1.0,),
+        ratios: tuple[float, ...] = (0.5, 1.0, 2.0),
+        anchor_delta_std: tuple[float, float, float, float] = (1.0, 1.0, 1.0, 1.0),
+        nms_threshold: float = 0.7,
+        top_k_per_level: int = 1000,
+        max_proposals: int = 1000,
+        region_levels: int = 4,
+        region_size: int = 7,
+        finest_scale: float = 56.0,
+        head_channels: int = 1024,
+        delta_std: tuple[float, float, float, float] = (0.1, 0.1, 0.2, 0.2),
+        prior: float = 0.01,
+    ) -> None:
+        super().__init__()
+        for name, values in (("anchor_scale", (anchor_scale,)), ("scales", scales), ("ratios", ratios), ("finest_scale", (finest_scale,))):
+            if not values or not all(value > 0 for value in values):
+                raise ValueError(f"{name}: numbers > 0 expected, got {values}")
+        for name, value in (("top_k_per_level", top_k_per_level), ("max_proposals", max_proposals), ("region_size", region_size)):
+            if value < 1:
+                raise ValueError(f"{name}: a number >= 1 expected, got {value}")
+        if not 0 <= nms_threshold <= 1:
+            raise ValueError(f"nms_threshold: a number in [0, 1] expected, got {nms_threshold}")
+        if not 1 <= region_levels <= len(strides):
+            raise ValueError(f"region_levels: 1 to {len(strides)} (the number of strides) expected, got {region_levels}")
+        self.anchor_scale, self.scales, self.ratios = anchor_scale, tuple(scales), tuple(ratios)
+        self.nms_threshold, self.top_k_per_level, self.max_proposals = nms_threshold, top_k_per_level, max_proposals
+        self.region_levels, self.region_size, self.finest_scale = region_levels, region_size, finest_scale
+        self.anchor_coder, self.coder = DeltaCoder(anchor_delta_std), DeltaCoder(delta_std)
+        self.pyramid = resnet_pyramid(
+            backbone,
+            weights=weights,
+            strides=strides,
+            channels=channels,
+            stages=stages,
+            frozen_stages=frozen_stages,
+            frozen_norm=frozen_norm,
+        )
+        self.proposal_head = ProposalHead(channels, num_anchors=len(scales) * len(ratios), prior=prior)
+        self.head = RegionHead(channels * region_size**2, num_classes=num_classes, channels=head_channels, prior=prior)
+        # constants, not state: a checkpoint does not hold them
+        self.register_buffer("mean", torch.tensor(IMAGENET_MEAN).view(3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(IMAGENET_STD).view(3, 1, 1), persistent=False)
+
+    def forward(self, images: Float[Tensor, "b 3 h w"]) -> RawPredictions:
+        """Both stages.
+
+        Args:
+            images: (b, 3, h, w), RGB in [0, 1]; normalized here. Any height and width; one picture of any size is a batch of its own.
+
+        Returns:
+            What ``refine`` says about the proposals of ``propose``.
+
+        Raises:
+            ValueError: not a batch of RGB pictures of floats.
+        """
+        found = self.propose(images)
+        return self.refine(found.features, found.boxes)
+
+    def propose(self, images: Float[Tensor, "b 3 h w"]) -> Proposals:
+        """The first stage: where there may be an object.
+
+        Args:
+            images: as in ``forward``.
+
+        Returns:
+            The features, what the first stage says on the anchors of all levels (finest first; on a level row by row, then column, ratio,
+            scale), and the proposals that follow from it.
+
+        Raises:
+            ValueError: not a batch of RGB pictures of floats.
+        """
+        if images.ndim != 4 or images.shape[1] != 3 or not images.is_floating_point():
+            raise ValueError(f"images: (b, 3, h, w) floats in [0, 1] expected, got {tuple(images.shape)} of {images.dtype}")
+        levels = self.pyramid((images - self.mean) / self.std)
+        logits, regression = self.proposal_head(levels)
+        sizes = tuple((level.shape[2], level.shape[3]) for level in levels)
+        per_place = len(self.scales) * len(self.ratios)
+        predictions = RawPredictions(
+            logits=logits,
+            regression=regression,
+            anchors=cached_pyramid_anchors(sizes, self.pyramid.strides, self.anchor_scale, self.scales, self.ratios, logits.device),
+            level_sizes=tuple(rows * columns * per_place for rows, columns in sizes),
+            coder=self.anchor_coder,
+        )
+        boxes = choose_proposals(
+            predictions,
+            (images.shape[2], images.shape[3]),
+            nms_threshold=self.nms_threshold,
+            top_k_per_level=self.top_k_per_level,
+            max_proposals=self.max_proposals,
+        )
+        return Proposals(levels, predictions, boxes)
+
+    def refine(self, features: list[Tensor], boxes: Float[Tensor, "b p 4"]) -> RawPredictions:
+        """The second stage: what each proposal is, and its better box.
+
+        Args:
+            features: those of ``propose``.
+            boxes: (b, p, 4) ``x1 y1 x2 y2``, its proposals or any others; those without area only fill up the batch.
+
+        Returns:
+            Predictions whose anchors are the boxes; what has no area has the score 0 in all classes.
+        """
+        levels = self.region_levels
+        strides = self.pyramid.strides[:levels]
+        regions = crop_regions(features[:levels], boxes, strides, size=self.region_size, finest_scale=self.finest_scale)
+        logits, regression = self.head(regions)
+        logits = logits.unflatten(0, boxes.shape[:2])
+        return RawPredictions(
+            logits=torch.where((box_area(boxes) > 0)[..., None], logits, NOTHING),
+            regression=regression.unflatten(0, boxes.shape[:2]),
+            anchors=boxes,
+            level_sizes=(boxes.shape[1],),
+            coder=self.coder,
+        )
+
+
+class ProposalHead(nn.Module):
+    """Object or not, and the box, of every anchor, by one 3 x 3 convolution with a ReLU and a 1 x 1 convolution for each of the two.
+
+    Args:
+        channels: of the levels.
+        num_anchors: on one place.
+        prior: probability of an object at the start, in (0, 1).
+
+    Raises:
+        ValueError: a prior out of its range.
+
+    Source:
+        Ren et al., Faster R-CNN, NeurIPS 2015, Sec. 3.1.
+
+    Example:
+        >>> logits, regression = ProposalHead(8, num_anchors=3)([torch.zeros(1, 8, 4, 5), torch.zeros(1, 8, 2, 3)])
+        >>> tuple(logits.shape), tuple(regression.shape)
+        ((1, 78, 1), (1, 78, 4))
+    """
+
+    def __init__(self, channels: int, *, num_anchors: int, prior: float = 0.01) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(channels, channels, 3, padding=1)
+        self.classification = nn.Conv2d(channels, num_anchors, 1)
+        self.box = nn.Conv2d(channels, num_anchors * 4, 1)
+        for layer in (self.conv, self.classification, self.box):
+            nn.init.normal_(layer.weight, std=0.01)
+            nn.init.constant_(layer.bias, _bias(prior) if layer is self.classification else 0.0)  # type: ignore[arg-type]
+
+    def forward(self, levels: Sequence[Float[Tensor, "b c _h _w"]]) -> tuple[Float[Tensor, "b a 1"], Float[Tensor, "b a 4"]]:
+        """Levels, finest first, to logits and regression; the order of a: level, row, column, anchor on the place."""
+        logits, regression = [], []
+        for level in levels:
+            x = self.conv(level).relu()
+            # (b, A * k, h, w) to (b, h * w * A, k)
+            logits.append(self.classification(x).permute(0, 2, 3, 1).reshape(len(x), -1, 1))
+            regression.append(self.box(x).permute(0, 2, 3, 1).reshape(len(x), -1, 4))
+        return torch.cat(logits, 1), torch.cat(regression, 1)
+
+
+class RegionHead(nn.Module):
+    """Class scores and box regression of crops, by two hidden layers.
+
+    Args:
+        inputs: numbers in a crop.
+        num_classes: C.
+        channels: of the hidden layers.
+        prior: probability of each class at the start, in (0, 1).
+
+    Raises:
+        ValueError: an option out of its range.
+
+    Source:
+        Lin et al., Feature Pyramid Networks for Object Detection, CVPR 2017, Sec. 4.2.
+
+    Example:
+        >>> logits, regression = RegionHead(8 * 7 * 7, num_classes=3, channels=16)(torch.zeros(5, 8, 7, 7))
+        >>> tuple(logits.shape), tuple(regression.shape)
+        ((5, 3), (5, 4))
+    """
+
+    def __init__(self, inputs: int, *, num_classes: int, channels: int = 1024, prior: float = 0.01) -> None:
+        super().__init__()
+        for name, value in (("num_classes", num_classes), ("head_channels", channels)):
+            if value < 1:
+                raise ValueError(f"{name}: a number >= 1 expected, got {value}")
+        self.num_classes = num_classes
+        self.hidden = nn.Sequential(nn.Linear(inputs, channels), nn.ReLU(), nn.Linear(channels, channels), nn.ReLU())
+        self.classification = nn.Linear(channels, num_classes)
+        self.box = nn.Linear(channels, 4)
+        for layer in (self.hidden[0], self.hidden[2]):
+            nn.init.kaiming_uniform_(layer.weight, a=1)  # type: ignore[arg-type]
+            nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
+        for layer, std, bias in ((self.classification, 0.01, _bias(prior)), (self.box, 0.001, 0.0)):
+            nn.init.normal_(layer.weight, std=std)
+            nn.init.constant_(layer.bias, bias)
+
+    def forward(self, crops: Float[Tensor, "n c _h _w"]) -> tuple[Float[Tensor, "n classes"], Float[Tensor, "n 4"]]:
+        """Crops to logits and regression."""
+        x = self.hidden(crops.flatten(1))
+        return self.classification(x), self.box(x)
+
+
+def _bias(prior: float) -> float:
+    """The logit of a probability."""
+    if not 0 < prior < 1:
+        raise ValueError(f"prior: a probability in (0, 1) expected, got {prior}")
+    return -math.log((1 - prior) / prior)
