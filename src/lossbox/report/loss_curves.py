@@ -312,6 +312,7 @@ def plot_loss(curves: LossCurves, *, width: int = 100, color: bool = False) -> s
     panels: Sequence[tuple[str, dict[str, list[float]]]] = (("value", curves.values), ("gradient", curves.gradients))
     for index, (title, lines) in enumerate(panels):
         panel = figure.subplot(1 + index // columns, 1 + index % columns)
+        panel.theme("simple" if color else "colorless")
         panel.title(f"{curves.name}: {title}")
         for (line, heights), character in zip(lines.items(), "*o+x", strict=False):
             signal = panel.signal(curves.x, heights, marker=None if color else character)
@@ -320,7 +321,6 @@ def plot_loss(curves: LossCurves, *, width: int = 100, color: bool = False) -> s
                 signal.label(line)
             panel.draw(signal)
     figure.plot_size(min(width, 140), 18 * rows)
-    figure.theme("simple" if color else "colorless")
     text: str = figure.build().string(colorless=not color)
     figure.clear()
     return "\n".join([*(line.rstrip() for line in text.splitlines()), f"x: {curves.label}"])
