@@ -3,6 +3,7 @@
 import json
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -15,7 +16,7 @@ from lossbox.data.module import CocoDataModule, SeededSampler, collate
 from lossbox.data.transforms import Augmentation
 from lossbox.records import Batch, Targets
 
-DIGITS = Augmentation(horizontal_flip=0.0, photometric=0.5, scale_jitter=(0.7, 1.4), aspect_jitter=1.2)
+DIGITS = Augmentation(horizontal_flip=0.0, photometric=0.5, scale_jitter=(0.7, 1.4), aspect_jitter=1.2, mosaic=0.5)
 PLAIN = Augmentation(horizontal_flip=0.0)
 
 
@@ -202,6 +203,25 @@ def test_a_run_that_goes_on_from_a_checkpoint_is_fed_what_it_would_have_been_fed
     assert first.fed + rest.fed == whole.fed
 
 
+def test_mosaics_are_made_for_training_alone_and_as_often_as_wanted(digits):
+    def epoch(mosaic):
+        data = CocoDataModule(**digits, image_size=64, batch_size=1, augmentation=replace(PLAIN, mosaic=mosaic), seed=1)
+        return {batch.targets[0].image_id: batch for batch in epoch_of(data, 0)}, list(data.val_dataloader())
+
+    (never, val), (some, _), (always, val_beside) = epoch(0.0), epoch(0.5), epoch(1.0)
+    assert same(val, val_beside)
+    # what is no mosaic is what it is without the option
+    changed = {
+        name: sum(not torch.equal(epoch[i].images, never[i].images) for i in never) for name, epoch in (("some", some), ("all", always))
+    }
+    assert changed["all"] == 27
+    assert 6 < changed["some"] < 21
+    for batch in always.values():
+        targets = batch.targets[0]
+        assert len(targets.boxes) == len(targets.labels) == len(targets.crowd)
+        assert targets.size == (64, 64)
+
+
 # -- memory
 
 
@@ -223,6 +243,20 @@ def test_cache_is_for_small_sets_only(digits, monkeypatch):
     assert decoded_in_two_epochs(cache=True) == 54
     monkeypatch.setattr(module, "CACHE_LIMIT", 27 * 64 * 64 * 3)
     assert decoded_in_two_epochs(cache=True) == 27
+
+
+def test_memory_is_pinned_for_a_gpu_alone(digits):
+    class OnDevice:
+        world_size, global_rank = 1, 0
+
+        def __init__(self, name):
+            self.strategy = SimpleNamespace(root_device=torch.device(name))
+
+    data = CocoDataModule(**digits, batch_size=3)
+    assert not data.train_dataloader().pin_memory
+    for device, pinned in (("cpu", False), ("cuda", True)):
+        data.trainer = OnDevice(device)
+        assert data.train_dataloader().pin_memory is data.val_dataloader().pin_memory is pinned
 
 
 # -- mistakes

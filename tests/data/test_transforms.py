@@ -5,6 +5,8 @@ from dataclasses import replace
 
 import pytest
 import torch
+from torchvision import tv_tensors
+from torchvision.transforms import v2
 
 from lossbox.data.transforms import FILL, Augmentation, crop_and_place, eval_transforms, fitted_size, train_transforms
 from lossbox.records import Targets
@@ -163,6 +165,51 @@ def test_iou_crop_cuts_most_pictures():
     assert 15 < sum(scales) < 30
 
 
+def test_boxes_that_an_iou_crop_cuts_away_are_gone_with_their_labels_and_flags():
+    """torchvision's crop sets such boxes to zero and keeps their labels; its sanitizing step, by default, filters `labels` and no more."""
+    image, targets = blocks()
+    boxes = tv_tensors.BoundingBoxes(targets.boxes, format="XYXY", canvas_size=(HEIGHT, WIDTH))
+    transform = train_transforms(Augmentation(horizontal_flip=0.0, iou_crop=True), size=WIDTH)
+    zeroed = 0
+    for seed in range(20):
+        torch.manual_seed(seed)
+        _, sample = v2.RandomIoUCrop()(tv_tensors.Image(image), {"boxes": boxes, "labels": targets.labels, "crowd": targets.crowd})
+        assert len(sample["boxes"]) == len(sample["labels"]) == 4
+        inside = (sample["boxes"] != 0).any(1)
+        zeroed += int((~inside).sum())
+        torch.manual_seed(seed)
+        _, found = transform(image, targets)
+        assert found.labels.tolist() == targets.labels[inside].tolist()
+        assert found.crowd.tolist() == targets.crowd[inside].tolist()
+    assert zeroed > 10
+
+
+@pytest.mark.parametrize("side", [1, 2, 3, 4])
+def test_iou_crop_passes_pictures_of_a_few_pixels(side):
+    """torchvision takes a share of 0.3 of each side, rounded down: of 3 px nothing is left, and it divides by it."""
+    whole = torch.tensor([[0.0, 0.0, side, side]])
+    targets = Targets(whole, LABELS[:1], CROWD[:1], 1, (side, side), (side, side))
+    for seed in range(20):
+        torch.manual_seed(seed)
+        image, found = train_transforms(Augmentation(iou_crop=True), size=64)(torch.zeros(3, side, side, dtype=torch.uint8), targets)
+        assert max(image.shape[-2:]) == 64
+        assert len(found.boxes) == 1
+
+
+@pytest.mark.parametrize("largest", [1.0, 4.0])
+def test_zoom_out_shows_the_whole_picture_on_a_larger_canvas(largest):
+    transform = train_transforms(Augmentation(horizontal_flip=0.0, zoom_out=1.0, zoom_out_side=(largest, largest)), size=WIDTH)
+    for seed in range(5):
+        torch.manual_seed(seed)
+        image, targets = transform(*blocks())
+        assert image.shape == (3, HEIGHT, WIDTH)
+        assert targets.labels.tolist() == LABELS.tolist()
+        sides = (targets.boxes[:, 2:] - targets.boxes[:, :2]) / (BOXES[:, 2:] - BOXES[:, :2])
+        torch.testing.assert_close(sides, torch.full((4, 2), 1 / largest))
+        plain = (image - torch.tensor(FILL)[:, None, None] / 255).abs().amax(0) < 0.02
+        assert abs(float(plain.float().mean()) - (1 - 1 / largest**2)) < 0.05
+
+
 def test_what_is_outside_the_picture_is_filled_plainly():
     image, boxes = crop_and_place(
         torch.zeros(3, 8, 8, dtype=torch.uint8), torch.tensor([[0.0, 0, 8, 8]]), window=(0, 0, 8, 8), place=(2, 5, 4, 3), canvas=(10, 12)
@@ -287,6 +334,7 @@ def test_tuple_size_and_square():
         ({"aspect_jitter": 0.5}, "aspect_jitter"),
         ({"aspect_jitter": 2.0}, "aspect_jitter"),
         ({"min_visible": 2.0}, "min_visible"),
+        ({"mosaic": 1.1}, "mosaic"),
     ],
 )
 def test_options_out_of_range_are_named(options, name):

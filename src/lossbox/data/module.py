@@ -23,6 +23,7 @@ except ImportError as error:
 from ..records import Batch, Targets
 from ._checks import load_json
 from .coco import CocoAnnotations, CocoDataset, OnBadBox, read_coco
+from .mosaic import Mosaic
 from .transforms import MIRROR, Augmentation, RecordTransform, eval_transforms, train_transforms
 
 PAD_MULTIPLE = 32
@@ -108,6 +109,8 @@ class CocoDataModule(LightningDataModule):
         self.val_annotations, self.val_images = Path(val_annotations), Path(val_images)
         self.batch_size, self.num_workers, self.on_bad_box, self.cache, self.seed = batch_size, num_workers, on_bad_box, cache, seed
         self.train_transforms = train_transforms(augmentation, size=image_size)
+        self.mosaic = Mosaic(image_size, augmentation.keep_aspect, augmentation.min_visible)
+        self.mosaic_probability = augmentation.mosaic
         self.eval_transforms = eval_transforms(size=image_size)
         self._train: CocoAnnotations | None = None
         self._val: CocoAnnotations | None = None
@@ -163,7 +166,7 @@ class CocoDataModule(LightningDataModule):
         """
         self.setup("fit")
         assert self._train is not None
-        dataset = self._dataset(self._train, self.train_transforms)
+        dataset = self._dataset(self._train, self.train_transforms, mosaic=self.mosaic, mosaic_probability=self.mosaic_probability)
         processes = (self.trainer.world_size, self.trainer.global_rank) if self.trainer is not None else (1, 0)
         seed = int(os.environ.get("PL_GLOBAL_SEED", 0)) if self.seed is None else self.seed
         sampler = SeededSampler(dataset, num_replicas=processes[0], rank=processes[1], shuffle=True, seed=seed, drop_last=True)
@@ -193,9 +196,9 @@ class CocoDataModule(LightningDataModule):
             )
         return read_coco(annotations, images, on_bad_box=self.on_bad_box)
 
-    def _dataset(self, annotations: CocoAnnotations, transforms: RecordTransform) -> CocoDataset:
+    def _dataset(self, annotations: CocoAnnotations, transforms: RecordTransform, **mosaic: Any) -> CocoDataset:
         fits = sum(3 * image.width * image.height for image in annotations.images) <= CACHE_LIMIT
-        return CocoDataset(annotations, transforms=transforms, cache=self.cache and fits)
+        return CocoDataset(annotations, transforms=transforms, cache=self.cache and fits, **mosaic)
 
     def _loader(self, dataset: CocoDataset, **options: Any) -> DataLoader[tuple[Tensor, Targets]]:
         return DataLoader(
@@ -203,6 +206,7 @@ class CocoDataModule(LightningDataModule):
             batch_size=self.batch_size,
             num_workers=self.num_workers,
             persistent_workers=self.num_workers > 0,
+            pin_memory=self.trainer is not None and self.trainer.strategy.root_device.type == "cuda",
             collate_fn=collate,
             **options,
         )

@@ -43,8 +43,9 @@ class Augmentation:
         scale_jitter: smallest and largest factor by which the content is scaled, drawn log-uniformly; what is larger than the picture is
             cut at a random place, what is smaller is put at a random place on a plain canvas. None: no jitter.
         aspect_jitter: largest factor by which width over height is changed by the jitter; 1 keeps it.
-        min_visible: boxes of which the jitter leaves less than this share in the picture are not trained on.
+        min_visible: boxes of which the jitter or the mosaic leaves less than this share in the picture are not trained on.
         keep_aspect: False squeezes or stretches pictures to the full square, as SSD and its followers do.
+        mosaic: probability that parts of the picture and of three others make one picture, before all else; the validation sees none.
     """
 
     horizontal_flip: float = 0.5
@@ -56,9 +57,10 @@ class Augmentation:
     aspect_jitter: float = 1.0
     min_visible: float = 0.4
     keep_aspect: bool = True
+    mosaic: float = 0.0
 
     def __post_init__(self) -> None:
-        for name in ("horizontal_flip", "photometric", "zoom_out", "min_visible"):
+        for name in ("horizontal_flip", "photometric", "zoom_out", "min_visible", "mosaic"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name}: a number in [0, 1] expected, got {getattr(self, name)}")
         if not 1 <= self.zoom_out_side[0] <= self.zoom_out_side[1]:
@@ -118,14 +120,14 @@ def eval_transforms(*, size: int | tuple[int, int]) -> RecordTransform:
         >>> image.shape, targets.boxes, targets.size, targets.original_size
         (torch.Size([3, 50, 100]), tensor([[25.0000, 12.5000, 75.0000, 37.5000]]), (50, 100), (200, 400))
     """
-    return RecordTransform((partial(_fit, size=_shorter_longer(size)), v2.ToDtype(torch.float32, scale=True)))
+    return RecordTransform((partial(_fit, size=shorter_and_longer(size)), v2.ToDtype(torch.float32, scale=True)))
 
 
 def train_transforms(augmentation: Augmentation = MIRROR, *, size: int | tuple[int, int]) -> RecordTransform:
     """Augments a picture and its boxes, scales it and gives float32 in [0, 1].
 
     Args:
-        augmentation: what is done.
+        augmentation: what is done; all but the mosaic, which takes four pictures and is up to the data set.
         size: as for ``eval_transforms``. Scale jitter leaves a picture as large as it would be without.
 
     Returns:
@@ -142,7 +144,7 @@ def train_transforms(augmentation: Augmentation = MIRROR, *, size: int | tuple[i
         >>> mirror(torch.zeros(3, 64, 64, dtype=torch.uint8), targets)[1].boxes
         tensor([[34., 10., 54., 40.]])
     """
-    shorter_longer = _shorter_longer(size)
+    shorter_longer = shorter_and_longer(size)
     if not augmentation.keep_aspect and shorter_longer[0] != shorter_longer[1]:
         raise ValueError(f"size: a single number expected where keep_aspect is False, got {size}")
     steps: list[Step] = []
@@ -163,6 +165,22 @@ def train_transforms(augmentation: Augmentation = MIRROR, *, size: int | tuple[i
     # Scaling may leave a box 1e-5 px outside, for which the last step would remove it.
     steps += [v2.ClampBoundingBoxes(), v2.SanitizeBoundingBoxes(min_size=MIN_SIZE, labels_getter=_labels_and_crowd)]
     return RecordTransform(tuple(steps))
+
+
+def shorter_and_longer(size: int | tuple[int, int]) -> tuple[int, int]:
+    """The pair that a ``size`` stands for.
+
+    Raises:
+        ValueError: numbers that are not positive, or in another order.
+
+    Example:
+        >>> shorter_and_longer(512), shorter_and_longer((500, 833))
+        ((512, 512), (500, 833))
+    """
+    shorter, longer = (size, size) if isinstance(size, int) else size
+    if not 0 < shorter <= longer:
+        raise ValueError(f"size: a positive number of pixels, or a pair with 0 < shorter <= longer, expected, got {size}")
+    return shorter, longer
 
 
 def fitted_size(height: int, width: int, *, shorter: int, longer: int) -> tuple[int, int]:
@@ -229,7 +247,8 @@ def _fit(image: Tensor, sample: Sample, *, size: tuple[int, int], keep_aspect: b
 
 
 def _iou_crop(image: Tensor, sample: Sample, *, crop: v2.RandomIoUCrop) -> tuple[Tensor, Sample]:
-    if len(sample["boxes"]) == 0:  # torchvision would try 280 crops in the mean, and then leave the picture as it is
+    # Without boxes torchvision would try 280 crops in the mean, and then leave the picture as it is; of a side below 4 px it takes 0 px.
+    if len(sample["boxes"]) == 0 or min(image.shape[-2:]) < 4:
         return image, sample
     cropped: tuple[Tensor, Sample] = crop(image, sample)
     return cropped
@@ -274,10 +293,3 @@ def _along(extent: int, canvas: int, scale: float, draw: float) -> tuple[int, in
 
 def _labels_and_crowd(inputs: tuple[Tensor, Sample]) -> tuple[Tensor, Tensor]:
     return inputs[1]["labels"], inputs[1]["crowd"]
-
-
-def _shorter_longer(size: int | tuple[int, int]) -> tuple[int, int]:
-    shorter, longer = (size, size) if isinstance(size, int) else size
-    if not 0 < shorter <= longer:
-        raise ValueError(f"size: a positive number of pixels, or a pair with 0 < shorter <= longer, expected, got {size}")
-    return shorter, longer
