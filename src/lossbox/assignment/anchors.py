@@ -110,12 +110,13 @@ def assign_atss(anchors: Float[Tensor, "a 4"], level_sizes: Sequence[int], targe
     padded = PaddedBoxes(anchors, targets)
     x, y = ((anchors[:, :2] + anchors[:, 2:]) / 2).T.contiguous()
     x1, y1, x2, y2 = padded.boxes[:, :, None].unbind(-1)
-    # in place: a fresh (b, m, a) costs the CPU more than what is computed in it
-    distance = (x - (x1 + x2) / 2).square_().add_((y - (y1 + y2) / 2).square_())
+    center_x, center_y = (x1 + x2) / 2, (y1 + y2) / 2
     candidates, start = [], 0
-    for nearest in torch.split(distance, list(level_sizes), 2):
-        candidates.append(_smallest(nearest, top_k) + start)
-        start += nearest.shape[2]
+    for level_x, level_y in zip(x.split(list(level_sizes)), y.split(list(level_sizes)), strict=True):
+        # in place: a fresh (b, m, a) costs the CPU more than what is computed in it
+        distance = (level_x - center_x).square_().add_((level_y - center_y).square_())
+        candidates.append(_smallest(distance, top_k) + start)
+        start += len(level_x)
     # from here on k candidates a box, and no more (b, m, a)
     candidate = torch.cat(candidates, 2)
     pairs = anchors[candidate]
@@ -223,7 +224,7 @@ def _smallest(values: Float[Tensor, "b m n"], count: int) -> Int[Tensor, "b m k"
     # topk() picks any of equal values, and distances on a grid are often equal. The bits of floats >= 0 are ordered as the floats are;
     # with the column in the lower half no two keys are equal.
     column = torch.arange(values.shape[2], device=values.device)
-    keys = values.float().contiguous().view(torch.int32).long().bitwise_left_shift_(32).bitwise_or_(column)
+    keys = values.float().view(torch.int32).long().bitwise_left_shift_(32).bitwise_or_(column)
     return keys.topk(min(count, values.shape[2]), 2, largest=False).values & 0xFFFFFFFF
 
 
