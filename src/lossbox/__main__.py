@@ -19,6 +19,8 @@ COMMANDS = {
     "demo": "see it work: draw digits, train aLRP on them, validate, and leave curves and pictures (about 4 minutes on 2 CPU cores)",
     "fit": "train a detector as a recipe says, on the digits or on your own COCO-format pictures",
     "validate": "measure a trained detector: COCO AP, and optimal LRP with its components, per class and mean",
+    "predict": "find objects in your pictures with a trained detector: boxes as JSON and drawn, no annotations needed",
+    "calibrate": "fit a map that turns the scores of a trained detector into the IoU to expect, and say how wrong they were",
     "evaluate": "measure detections of any program: two COCO files in, AP and optimal LRP out, with the score at which to cut each class",
     "losses": "list the losses: family, hyper-parameters, range, paper; or explain and draw one",
     "compare": "train several recipes with several seeds, and print and write their accuracy, mean and spread",
@@ -63,6 +65,7 @@ def hush() -> None:
         "could not find the monitored key",
         "Checkpoint directory .* exists and is not empty",
         "Be aware that when using .ckpt_path.",
+        "It is recommended to use .self.log\\(.val/",  # the metrics are those of all ranks already
     ):
         warnings.filterwarnings("ignore", f".*{message}")
 

@@ -32,6 +32,8 @@ class EpochLines(Callback):
     """Says what is trained, then one plain line an epoch; beside a progress bar as well as without a terminal."""
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if not trainer.is_global_zero:
+            return
         count = sum(parameter.numel() for parameter in pl_module.parameters() if parameter.requires_grad)
         steps = f"{trainer.num_training_batches} steps an epoch"
         where = f"on {trainer.strategy.root_device.type} in {trainer.precision}, {steps}; results in {trainer.default_root_dir}"
@@ -41,6 +43,8 @@ class EpochLines(Callback):
         self._started = time.monotonic()
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if not trainer.is_global_zero:
+            return
         validated = trainer.fit_loop.epoch_loop._should_check_val_epoch()
         wanted = [name for name in trainer.callback_metrics if name.startswith("train/")] + ["val/AP", "val/oLRP"] * validated
         numbers = "  ".join(f"{name} {float(trainer.callback_metrics[name]):.3f}" for name in wanted if name in trainer.callback_metrics)

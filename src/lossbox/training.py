@@ -336,9 +336,10 @@ class Detection(LightningModule):
         if logged or self.device.type == "cpu":
             self._watch.look()
         if logged:
-            self.log_dict({f"train/{name}": part.detach() for name, part in parts.items()})
+            # the mean over the ranks, on logged steps only: a rank whose pictures are empty would say 0 for all
+            self.log_dict({f"train/{name}": part.detach() for name, part in parts.items()}, sync_dist=True)
             self.log_dict({f"weight/{name}": torch.as_tensor(weight, device=self.device) for name, weight in weights.items()})
-            self.log("train/total", total.detach(), prog_bar=True)
+            self.log("train/total", total.detach(), prog_bar=True, sync_dist=True)
             keep = partial(self._keep_balance, assignment=assignment, targets=batch.targets)
             predictions.logits.register_hook(keep)  # type: ignore[no-untyped-call]
         return total
