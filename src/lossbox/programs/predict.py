@@ -1,0 +1,279 @@
+"""``lossbox predict``."""
+
+from __future__ import annotations
+
+import argparse
+import glob
+import json
+import os
+import sys
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ..metrics import Calibration
+    from ..records import Detections
+    from .trained import Categories, Trained
+
+PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm")
+"""What is taken from a folder; a file that is named is opened whatever its name."""
+
+
+def run(argv: Sequence[str]) -> None:
+    """Runs ``lossbox predict``."""
+    parser = argparse.ArgumentParser(
+        "lossbox predict",
+        description="Finds objects in pictures: DIR/detections.json (COCO's results format with file names, boxes as x y width height in "
+        "pixels of the picture as it is stored; an EXIF orientation is not applied, as in training) and DIR/pictures, the pictures with "
+        "their boxes. The folder of the run is all that is needed, no annotations.",
+        epilog="A threshold is compared with the detector's own score, not with a calibrated one. To measure: "
+        "lossbox predict --ckpt X val --annotations val.json --out D && lossbox evaluate val.json D/detections.json",
+    )
+    parser.add_argument(
+        "pictures", nargs="+", metavar="PICTURES", help="files, folders (with all below them) or patterns such as 'a/*.jpg'"
+    )
+    parser.add_argument("--ckpt", type=Path, required=True, metavar="FILE", help="OUT/checkpoints/best.ckpt or last.ckpt of a run")
+    parser.add_argument("--config", type=Path, metavar="FILE", help="the resolved recipe (default: OUT/config.yaml of that run)")
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="where the results go")
+    parser.add_argument("--thresholds", type=Path, metavar="FILE", help="cut each class at its own score: OUT/thresholds.csv of a run")
+    parser.add_argument("--score-threshold", type=float, metavar="S", help="only scores above it (default: the recipe's)")
+    parser.add_argument("--max-detections", type=int, metavar="N", help="of one picture (default: the recipe's)")
+    parser.add_argument("--calibration", type=Path, metavar="FILE", help="OUT/calibration.json: write scores that say the expected IoU")
+    parser.add_argument("--annotations", type=Path, metavar="FILE", help="COCO JSON to take the image ids from (by file name)")
+    parser.add_argument("--no-pictures", action="store_true", help="write detections.json only")
+    parser.add_argument("--draw-threshold", type=float, metavar="S", help="draw scores from this on (default: 0.3; with --thresholds all)")
+    parser.add_argument("--skip-bad", action="store_true", help="leave out pictures that cannot be read, and say how many")
+    parser.add_argument("--batch-size", type=int, metavar="N", help="pictures at a time (default: the recipe's)")
+    parser.add_argument("--device", default="auto", help="cpu, cuda, cuda:1, ... (default: a GPU where there is one)")
+    options = parser.parse_args(argv)
+    if options.batch_size is not None and options.batch_size < 1:
+        raise ValueError(f"batch-size: a number >= 1 expected, got {options.batch_size}")
+
+    files = find_pictures(options.pictures, outside=options.out / "pictures")
+    names = relative_names(files, options.pictures)
+    ids, categories = (None, None) if options.annotations is None else _read_ids(options.annotations, files)
+    from ..decoding import read_thresholds
+    from ..metrics import Calibration
+    from .trained import load_trained
+
+    trained = load_trained(
+        options.ckpt,
+        options.config,
+        device=options.device,
+        categories=categories,
+        decoder={name: getattr(options, name) for name in ("thresholds", "score_threshold", "max_detections")},
+    )
+    if options.thresholds:
+        _check_categories("thresholds", options.thresholds, list(read_thresholds(options.thresholds)), trained.categories)
+    calibration = None
+    if options.calibration:
+        calibration = Calibration.read(options.calibration)
+        _check_categories("calibration", options.calibration, list(calibration.category_ids), trained.categories)
+    draw_from = options.draw_threshold if options.draw_threshold is not None else 0.0 if options.thresholds else 0.3
+
+    started, done = time.monotonic(), 0
+    skipped: list[str] = []
+    rows: list[dict[str, Any]] = []
+    batches = _batches(files, ids, trained, options.batch_size or trained.data.batch_size, skipped if options.skip_bad else None)
+    for batch in _with_progress(batches, len(files)):
+        for (number, image_id, picture), found in zip(batch, _detect(trained, batch), strict=True):
+            ranked = _calibrated(found, calibration)
+            rows += _results(ranked, image_id, names[number], trained.categories)
+            if not options.no_pictures:
+                _draw(picture, ranked, trained.categories, options.out / "pictures" / names[number], files[number], least=draw_from)
+            done += 1
+    for message in skipped:
+        print(f"left out: {message}", file=sys.stderr)
+    if not done:
+        raise ValueError(f"PICTURES: none of the {len(files)} can be read")
+    seconds = time.monotonic() - started
+    path = options.out / "detections.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(rows, allow_nan=False) + "\n")
+    left_out = f", {len(skipped)} left out" if skipped else ""
+    print(f"{len(rows)} detections in {done} pictures{left_out}, {done / seconds:.1f} pictures/s on {trained.device}: {path}")
+
+
+def find_pictures(words: Iterable[str], *, outside: Path | None = None) -> list[Path]:
+    """The files that words name, each once: files as they are, of folders all pictures below, sorted, of patterns what matches, sorted.
+
+    Args:
+        words: files, folders, patterns.
+        outside: a folder whose files are not taken: earlier results are no pictures to look at.
+
+    Raises:
+        FileNotFoundError: a word names nothing, or a folder without a picture.
+
+    Example:
+        >>> import tempfile
+        >>> root = Path(tempfile.mkdtemp())
+        >>> (root / "deep").mkdir()
+        >>> for name in ("b.jpg", "a.PNG", "notes.txt", "deep/c.jpg"):
+        ...     (root / name).touch()
+        >>> [file.name for file in find_pictures([str(root), f"{root}/*.jpg"])]
+        ['a.PNG', 'b.jpg', 'c.jpg']
+    """
+    found: dict[Path, Path] = {}
+    for word in words:
+        path = Path(word)
+        if path.is_file():
+            files = [path]
+        elif path.is_dir():
+            files = sorted(file for file in path.rglob("*") if file.suffix.lower() in PICTURE_SUFFIXES and file.is_file())
+            if outside is not None and outside.is_dir():
+                files = [file for file in files if outside.resolve() not in file.resolve().parents]
+            if not files:
+                raise FileNotFoundError(f"PICTURES: no picture ({', '.join(PICTURE_SUFFIXES)}) in the folder {word}")
+        else:
+            files = [Path(name) for name in sorted(glob.glob(word, recursive=True)) if Path(name).is_file()]
+            if not files:
+                raise FileNotFoundError(f"PICTURES: no file, folder or pattern {word}")
+        for file in files:
+            found.setdefault(file.resolve(), file)
+    return list(found.values())
+
+
+def relative_names(files: Sequence[Path], words: Iterable[str]) -> list[str]:
+    """What to call each file: its path below the folder that holds everything that was named, so that no two are called the same.
+
+    Example:
+        >>> relative_names([Path("x/a/1.jpg"), Path("x/b/1.jpg")], ["x/a/1.jpg", "x/b/1.jpg"])
+        ['a/1.jpg', 'b/1.jpg']
+    """
+    folders = {os.path.abspath(file.parent) for file in files} | {os.path.abspath(word) for word in words if Path(word).is_dir()}
+    base = os.path.commonpath(folders)
+    return [Path(os.path.abspath(file)).relative_to(base).as_posix() for file in files]
+
+
+Loaded = tuple[int, int, Any]
+"""Number of a picture among the files, its image id, and its pixels (3, h, w)."""
+
+
+def _batches(
+    files: Sequence[Path], ids: Sequence[int] | None, trained: Trained, size: int, skipped: list[str] | None
+) -> Iterator[list[Loaded]]:
+    batch: list[Loaded] = []
+    for number, file in enumerate(files):
+        image_id = number + 1 if ids is None else ids[number]
+        try:
+            batch.append((number, image_id, _load(file, image_id)))
+        except (ValueError, OSError) as error:
+            if skipped is None:
+                raise ValueError(f"{error}; --skip-bad leaves such pictures out") from error
+            skipped.append(str(error))
+        if len(batch) == size:
+            yield batch
+            batch = []
+    if batch:
+        yield batch
+
+
+def _load(file: Path, image_id: int) -> Any:
+    """(3, h, w) uint8, as the data set loads it."""
+    import torch
+    from PIL import Image
+
+    from ..data.coco import CocoImage, decode_picture
+
+    try:
+        with Image.open(file) as picture:
+            width, height = picture.size
+    except Exception as error:  # decoders of broken files raise OSError, SyntaxError, struct.error and more
+        raise ValueError(f"PICTURES: {file} is not a picture that can be decoded: {error}") from error
+    none = torch.zeros(0, dtype=torch.long)
+    return decode_picture(CocoImage(image_id, file, width, height, torch.zeros(0, 4), none, none.bool()), source=Path("PICTURES"))
+
+
+def _detect(trained: Trained, batch: Sequence[Loaded]) -> list[Detections]:
+    import torch
+
+    from ..data.module import collate
+    from ..records import Targets
+
+    samples = []
+    for _, image_id, picture in batch:
+        size = (picture.shape[1], picture.shape[2])
+        none = torch.zeros(0, dtype=torch.long)
+        samples.append(trained.data.eval_transforms(picture, Targets(torch.zeros(0, 4), none, none.bool(), image_id, size, size)))
+    return trained.detect(collate(samples))
+
+
+def _calibrated(found: Detections, calibration: Calibration | None) -> Detections:
+    if calibration is None:
+        return found
+    import torch
+
+    from ..records import Detections
+
+    scores = torch.from_numpy(calibration(found.scores, found.labels))
+    order = scores.argsort(descending=True, stable=True)
+    return Detections(found.boxes[order], scores[order], found.labels[order])
+
+
+def _results(found: Detections, image_id: int, name: str, categories: Categories) -> Iterator[dict[str, Any]]:
+    for (x1, y1, x2, y2), score, label in zip(found.boxes.tolist(), found.scores.tolist(), found.labels.tolist(), strict=True):
+        box = [x1, y1, x2 - x1, y2 - y1]
+        yield {"image_id": image_id, "file_name": name, "category_id": categories[label][0], "bbox": box, "score": score}
+
+
+def _draw(picture: Any, found: Detections, categories: Categories, path: Path, source: Path, *, least: float) -> None:
+    from PIL import Image
+
+    from ..report.boxes import draw_boxes
+
+    if path.exists() and path.samefile(source):
+        raise ValueError(f"out: {path} is one of the pictures; name another folder")
+    format = Image.registered_extensions().get(path.suffix.lower())
+    if format not in Image.SAVE:
+        path, format = path.with_name(f"{path.name}.png"), "PNG"
+    drawn = draw_boxes(Image.fromarray(picture.permute(1, 2, 0).numpy()), found, [name for _, name in categories], threshold=least)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    drawn.save(path, format=format, **({"quality": 92} if format in ("JPEG", "WEBP") else {}))
+
+
+def _with_progress(batches: Iterable[list[Loaded]], total: int) -> Iterator[list[Loaded]]:
+    """The same batches, with a bar on a terminal."""
+    if not sys.stdout.isatty():
+        yield from batches
+        return
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    with Progress(TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), transient=True) as progress:
+        task = progress.add_task("pictures", total=total)
+        for batch in batches:
+            yield batch
+            progress.update(task, completed=batch[-1][0] + 1)
+
+
+def _read_ids(annotations: Path, files: Sequence[Path]) -> tuple[list[int], Categories]:
+    """The image id of each file, and the categories, of a COCO file."""
+    from ..data._checks import load_json, records, text, whole
+
+    document = load_json(annotations)
+    known = {text(entry, "file_name", where): whole(entry, "id", where) for where, entry in records(annotations, document, "images")}
+    categories = sorted(
+        (whole(entry, "id", where), text(entry, "name", where)) for where, entry in records(annotations, document, "categories")
+    )
+    ids: dict[int, Path] = {}
+    for file in files:
+        parts = Path(os.path.abspath(file)).parts
+        # the longest end of its path that the file names
+        names = ("/".join(parts[start:]) for start in range(1, len(parts)))
+        name = next((name for name in names if name in known), None)
+        if name is None:
+            raise ValueError(f"annotations: {annotations} names no picture {file} (by file_name, the end of its path)")
+        if known[name] in ids:
+            raise ValueError(f"annotations: {annotations} has one image, id {known[name]}, for {ids[known[name]]} and {file}")
+        ids[known[name]] = file
+    return list(ids), categories
+
+
+def _check_categories(option: str, path: Path, found: list[int], categories: Categories) -> None:
+    expected = [category_id for category_id, _ in categories]
+    if found != expected:
+        raise ValueError(
+            f"{option}: {path} must have the category ids of the detector; it has {len(found)}, the detector {len(expected)}, "
+            f"and {len(set(found) ^ set(expected))} are on one side only"
+        )

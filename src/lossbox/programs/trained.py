@@ -1,0 +1,177 @@
+"""A trained detector out of the folder of its run, for the commands that use one without training it."""
+
+from __future__ import annotations
+
+import pickle
+import textwrap
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from ..data.module import CocoDataModule
+from ..decoding import Decoder
+from ..records import Batch, Detections
+from ..training import Detection, to_original
+
+if TYPE_CHECKING:
+    from jsonargparse import ArgumentParser
+
+AUTOCAST = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
+"""What Lightning's mixed precisions compute in; with any other a detector is used in float32."""
+
+Categories = list[tuple[int, str]]
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A detector as its run left it, ready to be used.
+
+    Attributes:
+        task: in evaluation mode, on ``device``.
+        data: the data module of the recipe; nothing is read before it is asked for.
+        categories: COCO id and name of each label.
+        device: where the detector is.
+        autocast: what it computes in beside float32, or None.
+    """
+
+    task: Detection
+    data: CocoDataModule
+    categories: Categories
+    device: torch.device
+    autocast: torch.dtype | None
+
+    @torch.inference_mode()
+    def detect(self, batch: Batch) -> list[Detections]:
+        """What is found in each picture, on the CPU, boxes in pixels of the file on disk: what validation evaluates."""
+        images = batch.images.to(self.device)
+        with torch.autocast(self.device.type, self.autocast, enabled=self.autocast is not None):
+            found = self.task.decoder(self.task(images), [target.size for target in batch.targets])
+        return [to_original(detections.cpu(), target) for detections, target in zip(found, batch.targets, strict=True)]
+
+
+def load_trained(
+    checkpoint: Path,
+    config: Path | None = None,
+    *,
+    device: str = "auto",
+    categories: Categories | None = None,
+    decoder: Mapping[str, Any] | None = None,
+    data: Mapping[str, Any] | None = None,
+) -> Trained:
+    """Builds the detector of a recipe and loads its weights.
+
+    Args:
+        checkpoint: a file that ``lossbox fit`` wrote.
+        config: the resolved recipe; by default ``config.yaml`` in the folder of the run, which holds ``checkpoints/``.
+        device: a name of torch's, or ``auto``: the first GPU where there is one.
+        categories: COCO id and name of each label, for a checkpoint that does not hold them; one that does must have the same.
+        decoder: options of ``lossbox.decoding.Decoder`` instead of the recipe's; a value of None leaves one as it is.
+        data: options of the data module instead of the recipe's.
+
+    Returns:
+        The detector in evaluation mode. Its weights are all from the checkpoint: none are downloaded.
+
+    Raises:
+        FileNotFoundError: the checkpoint or the recipe is not there.
+        ValueError: they do not fit each other, or an option is out of its range.
+    """
+    where = _device(device)
+    content = _read_checkpoint(checkpoint)
+    recipe = _read_recipe(checkpoint, config)
+    stored = [(int(category_id), str(name)) for category_id, name in content.get("lossbox_categories", [])] or None
+    if stored is not None and categories is not None and stored != categories:
+        raise ValueError(f"ckpt: {checkpoint} was trained on other categories: {_first_difference(stored, categories)}")
+    known = stored or categories
+    if known is None:
+        raise ValueError(f"ckpt: {checkpoint} does not hold the names of its classes (an older lossbox wrote it); name --annotations")
+    task, pictures = _build(recipe, data or {}, len(known), config or _config_of(checkpoint))
+    try:
+        task.load_state_dict(content["state_dict"])
+    except RuntimeError as error:
+        raise ValueError(f"ckpt: {checkpoint} does not fit its recipe: {_one_line(error)}") from error
+    options = {name: value for name, value in (decoder or {}).items() if value is not None}
+    if options:
+        if not isinstance(task.decoder, Decoder):
+            raise ValueError(f"{next(iter(options))}: the recipe's decoder, {type(task.decoder).__name__}, takes no such option")
+        task.decoder = replace(task.decoder, **options)
+    autocast = AUTOCAST.get(str(recipe.get("trainer", {}).get("precision")))
+    if where.type == "cpu" and autocast == torch.float16:
+        autocast = None  # made for GPUs; on CPUs slow where it works
+    return Trained(task.eval().to(where), pictures, known, where, autocast)
+
+
+def _device(name: str) -> torch.device:
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        raise ValueError(f"device: no {name!r} here: {_one_line(error)}") from None
+    return device
+
+
+def _read_checkpoint(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        raise FileNotFoundError(f"ckpt: no file {path}; a run keeps its checkpoints in OUT/checkpoints (last.ckpt, best.ckpt)")
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except (RuntimeError, EOFError, KeyError, ValueError, pickle.UnpicklingError) as error:
+        raise ValueError(f"ckpt: {path} is not a checkpoint of lossbox fit: {_one_line(error)}") from error
+    if not isinstance(content, Mapping) or "state_dict" not in content:
+        raise ValueError(f"ckpt: {path} is not a checkpoint of lossbox fit: it lacks a state_dict")
+    return dict(content)
+
+
+def _config_of(checkpoint: Path) -> Path:
+    return checkpoint.absolute().parents[1] / "config.yaml"
+
+
+def _read_recipe(checkpoint: Path, config: Path | None) -> dict[str, Any]:
+    import yaml
+
+    path = config or _config_of(checkpoint)
+    if not path.is_file():
+        hint = "" if config else "; --config names the resolved recipe (OUT/config.yaml) of a checkpoint that was moved"
+        raise FileNotFoundError(f"config: no file {path}{hint}")
+    try:
+        recipe = yaml.safe_load(path.read_text())
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ValueError(f"config: {path} is not YAML: {error}") from error
+    lacking = [name for name in ("model", "data") if not isinstance(recipe, dict) or not isinstance(recipe.get(name), dict)]
+    if lacking:
+        raise ValueError(f"config: {path} lacks {lacking[0]!r}; the resolved recipe of a run (OUT/config.yaml) expected")
+    return dict(recipe)
+
+
+def _build(recipe: Mapping[str, Any], data: Mapping[str, Any], num_classes: int, path: Path) -> tuple[Detection, CocoDataModule]:
+    from jsonargparse import ArgumentError, ArgumentParser, Namespace
+
+    detector = recipe["model"].get("detector") or {}
+    options = {**detector.get("init_args", {}), "num_classes": num_classes}
+    if options.get("weights") is not None:
+        # The checkpoint holds all weights. What the name of some decides besides, which kind of batch norm is built, is kept.
+        if options.get("frozen_norm", False) is None:
+            options["frozen_norm"] = True
+        options["weights"] = None
+    model = {**recipe["model"], "detector": {**detector, "init_args": options}}
+    parser: ArgumentParser = ArgumentParser(exit_on_error=False)
+    parser.add_class_arguments(Detection, "model")
+    parser.add_class_arguments(CocoDataModule, "data")
+    try:
+        built: Namespace = parser.instantiate_classes(parser.parse_object({"model": model, "data": {**recipe["data"], **data}}))
+    except ArgumentError as error:
+        raise ValueError(f"config: {path}: {_one_line(error)}") from error
+    return built.model, built.data
+
+
+def _first_difference(stored: Categories, given: Categories) -> str:
+    only = sorted(set(stored) ^ set(given))
+    return f"{len(only)} (id, name) are on one side only, the first is {only[0]}"
+
+
+def _one_line(error: Exception) -> str:
+    return textwrap.shorten(str(error), 300, placeholder=" ...")
