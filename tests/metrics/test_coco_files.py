@@ -131,6 +131,9 @@ def test_mistakes_in_ground_truth(content, message):
         ([DETECTIONS[0] | {"category_id": 1}], r"results\[0\]: category_id is not the id of a category of the ground truth, got 1"),
         ([DETECTIONS[0] | {"bbox": [0, 0, math.nan, 1]}], r"results\[0\]: bbox must be finite"),
         ([DETECTIONS[0] | {"bbox": [0, 0, -1, 1]}], r"results\[0\]: bbox must not have a negative width or height"),
+        ([DETECTIONS[0], DETECTIONS[0] | {"image_id": 10**30}], r"results\[1\]: image_id has a number too large for int64"),
+        ([DETECTIONS[0], DETECTIONS[0] | {"bbox": [0, 0, 10**400, 1]}], r"results\[1\]: bbox has a number too large for float64"),
+        ([DETECTIONS[0], DETECTIONS[0] | {"score": 10**400}], r"results\[1\]: score has a number too large for float64"),
     ],
 )
 def test_mistakes_in_results(content, message):
@@ -161,5 +164,27 @@ def test_errors_name_the_file(tmp_path):
     path.write_text(json.dumps([DETECTIONS[0] | {"score": math.nan}]))  # Python writes and reads NaN, which is not JSON
     with pytest.raises(ValueError, match=r"broken.json\[0\]: score"):
         read_results(path, read_ground_truth(CONTENT))
-    with pytest.raises(FileNotFoundError):
-        read_ground_truth(tmp_path / "absent.json")
+
+
+def test_what_is_no_json_file_is_named(tmp_path):
+    truth = read_ground_truth(CONTENT)
+    path = tmp_path / "broken.json"
+    with pytest.raises(FileNotFoundError, match=r"broken.json does not exist; a COCO ground truth file \(JSON\) expected"):
+        read_ground_truth(path)
+    with pytest.raises(FileNotFoundError, match=r"broken.json does not exist; a COCO results file"):
+        read_results(path, truth)
+    with pytest.raises(IsADirectoryError, match="is a folder; a COCO results file"):
+        read_results(tmp_path, truth)
+    for content in (b"", b"\x89PNG\r\n\x1a\n\x00\x00\xff", b"\x1f\x8b\x08\x00", b"[" + b"1" * 5000 + b"]"):
+        path.write_bytes(content)
+        with pytest.raises(ValueError, match=r"broken.json: not JSON: "):
+            read_results(path, truth)
+    path.write_bytes(b"[" * 200_000)
+    with pytest.raises(ValueError, match=r"broken.json: nested too deeply"):
+        read_results(path, truth)
+
+
+def test_a_byte_order_mark_is_no_mistake(tmp_path):
+    path = tmp_path / "dt.json"
+    path.write_bytes(b"\xef\xbb\xbf" + json.dumps(DETECTIONS).encode())
+    assert len(read_results(path, read_ground_truth(CONTENT)).scores) == 3

@@ -7,6 +7,7 @@ import pytest
 from scipy import stats
 
 from lossbox.metrics import (
+    GroundTruth,
     Matches,
     average_precision,
     match_detections,
@@ -14,6 +15,7 @@ from lossbox.metrics import (
     read_ground_truth,
     read_results,
     redealt_scores,
+    score_bounds,
     score_iou_correlation,
 )
 from lossbox.metrics.matching import Results
@@ -83,3 +85,24 @@ def test_redealt_scores_bound_ap(random_problem):
             assert np.all(np.diff(by_iou) * (1 if best else -1) >= 0)
         ap[best] = average_precision(truth, Results(results.image, results.category, results.boxes, scores)).numbers
     assert ap[True]["AP"] > ap[None]["AP"] > ap[False]["AP"]
+
+
+def test_score_bounds_are_equal_where_matched_and_apart_above():
+    """One detection an object and false positives elsewhere: at IoU 0.5 only the dealing differs, above it the order counts."""
+    rng = np.random.default_rng(0)
+    count = 40
+    objects = np.stack([np.arange(count) * 100.0, np.zeros(count), np.full(count, 50.0), np.full(count, 50.0)], 1)
+    right = objects * [1, 1, 1, 0] + np.outer(rng.uniform(26, 50, count), [0, 0, 0, 1])
+    boxes = np.concatenate([right, objects + np.array([0, 500, 0, 0])])
+    zeros = np.zeros(2 * count, dtype=int)
+    truth = GroundTruth(
+        np.array([1]), np.array([1]), ("cup",), zeros[:count], zeros[:count], objects, np.full(count, 2500.0), np.zeros(count, dtype=bool)
+    )
+    results = Results(zeros, zeros, boxes, rng.permutation(2 * count) / 80)
+    matches, ap = match_detections(truth, results), average_precision(truth, results)
+    bounds = score_bounds(truth, results, matches=matches, ap=ap)
+    assert bounds["measured"] == {name: ap.numbers[name] for name in ("AP", "AP50", "AP75", "AP90")}
+    assert bounds["lower"]["AP50"] == bounds["measured"]["AP50"] == bounds["upper"]["AP50"]
+    for name in ("AP", "AP75", "AP90"):
+        assert bounds["lower"][name] < bounds["measured"][name] - 0.01
+        assert bounds["measured"][name] < bounds["upper"][name] - 0.01

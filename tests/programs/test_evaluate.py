@@ -2,6 +2,7 @@
 
 import csv
 import json
+import math
 
 import pytest
 
@@ -56,13 +57,150 @@ def test_evaluate_at_another_iou(files, tmp_path):
     assert json.loads(out.read_text())["per_class"][0]["oLRP"] == pytest.approx(2 / 3)
 
 
+def written(tmp_path, truth, found):
+    paths = tmp_path / "truth.json", tmp_path / "found.json"
+    for path, content in zip(paths, (truth, found), strict=True):
+        path.write_text(json.dumps(content))
+    return list(map(str, paths))
+
+
+def numbers_of(tmp_path, truth, found, *words):
+    out = tmp_path / "n.json"
+    assert main(["evaluate", *written(tmp_path, truth, found), "--json", str(out), *words]) == 0
+    return json.loads(out.read_text())
+
+
+def test_a_class_without_ground_truth_has_no_numbers_and_no_say(tmp_path):
+    jar = {"id": 9, "name": "jar"}
+    found = [*FOUND, {"image_id": 1, "category_id": 9, "bbox": [0, 0, 5, 5], "score": 0.9}]
+    before = numbers_of(tmp_path, TRUTH, FOUND)
+    numbers = numbers_of(tmp_path, TRUTH | {"categories": [*TRUTH["categories"], jar]}, found)
+    assert numbers["per_class"][2] == dict.fromkeys(numbers["per_class"][2]) | {"id": 9, "name": "jar", "num_ground_truth": 0}
+    assert {name: numbers[name] for name in ("AP", "oLRP", "rho")} == {name: before[name] for name in ("AP", "oLRP", "rho")}
+
+
+def test_nothing_found_is_a_result(tmp_path, capsys):
+    plots = tmp_path / "plots"
+    numbers = numbers_of(tmp_path, TRUTH, [], "--bounds", "--per-class", "--plots", str(plots))
+    assert (numbers["AP"], numbers["AR100"], numbers["oLRP"], numbers["oLRP_false_negative"]) == (0, 0, 1, 1)
+    assert numbers["rho"] is numbers["oLRP_localization"] is numbers["oLRP_false_positive"] is None
+    assert {row["AP"] for row in numbers["bounds"].values()} == {0}
+    assert len(list(plots.glob("*.png"))) == 4
+
+
+def test_pictures_without_boxes_and_a_data_set_without_any(tmp_path):
+    before = numbers_of(tmp_path, TRUTH, FOUND)
+    assert numbers_of(tmp_path, TRUTH | {"images": [*TRUTH["images"], {"id": 3}]}, FOUND) == before
+    numbers = numbers_of(tmp_path, {"images": [], "categories": [], "annotations": []}, [], "--bounds", "--plots", str(tmp_path / "p"))
+    assert numbers["AP"] is numbers["oLRP"] is numbers["rho"] is None
+    assert numbers["per_class"] == []
+
+
+def test_boxes_outside_the_picture_are_evaluated_as_they_are(tmp_path):
+    far = [-50, -50, 2000, 2000]
+    truth = TRUTH | {"annotations": [TRUTH["annotations"][0] | {"bbox": far, "area": 4e6}]}
+    assert numbers_of(tmp_path, truth, [FOUND[0] | {"bbox": far}])["AP"] == pytest.approx(1)
+
+
+def test_the_same_detection_twice_is_a_false_positive(tmp_path):
+    truth = TRUTH | {"annotations": TRUTH["annotations"][:1]}
+    cup = numbers_of(tmp_path, truth, [FOUND[0], FOUND[0]])["per_class"][0]
+    # the two have one score, so both are kept: (0.2 / 0.5 + 1) / 2
+    assert (cup["oLRP"], cup["false_positive"]) == pytest.approx((0.7, 0.5))
+
+
+def test_bounds_and_plots(tmp_path, capsys):
+    # of the two cups that are right, the looser one (IoU 0.8) has the higher score
+    numbers = numbers_of(tmp_path, TRUTH, FOUND, "--bounds", "--plots", str(tmp_path / "plots"))
+    bounds = numbers["bounds"]
+    for name in ("AP", "AP50", "AP75", "AP90"):
+        assert bounds["measured"][name] == numbers[name]
+        assert bounds["lower"][name] == numbers[name]
+    # at IoU 0.9 one of two cups is found, at precision 1/2 as scored and 1 at best, up to recall 1/2: 51 of 101 recalls; and no spoon
+    assert (bounds["measured"]["AP90"], bounds["upper"]["AP90"]) == pytest.approx((51 / 101 / 4, 51 / 101 / 2))
+    assert bounds["upper"]["AP50"] == numbers["AP50"]
+    shown = capsys.readouterr().out
+    assert "upper bound" in shown
+    names = {"precision_recall.png", "lrp.png", "score_iou.png", "reliability.png"}
+    assert {path.name for path in (tmp_path / "plots").iterdir()} == names
+    assert all(name in shown.replace("\n", "") for name in names)
+
+
+def test_the_bar_is_for_terminals_only(files, capsys, monkeypatch):
+    assert main(["evaluate", *map(str, files)]) == 0
+    assert capsys.readouterr().err == ""
+    monkeypatch.setenv("FORCE_COLOR", "1")  # rich then takes any stream for a terminal
+    assert main(["evaluate", *map(str, files)]) == 0
+    shown = capsys.readouterr().err
+    assert "reading the detections" in shown
+    assert "4/4" not in shown  # the last stage is never over before the bar is gone
+    assert "3/4" in shown
+
+
+def annotation(**fields):
+    return TRUTH | {"annotations": [TRUTH["annotations"][0], TRUTH["annotations"][1] | fields]}
+
+
 @pytest.mark.parametrize(
-    ("content", "message"),
-    [("{}", "list"), ("not json", "JSON"), ('[{"image_id": 9, "category_id": 3, "bbox": [0, 0, 1, 1], "score": 0.5}]', "image_id")],
+    ("truth", "message"),
+    [
+        (TRUTH | {"images": [{"id": 1}, {"id": 1}]}, "truth.json: images[1]: id was already used"),
+        (TRUTH | {"categories": [{"id": 3, "name": "a"}, {"id": 3, "name": "b"}]}, "truth.json: categories[1]: id was already used"),
+        (annotation(id=1), "truth.json: annotations[1]: id was already used by an earlier record, got 1"),
+        (annotation(image_id=8), "truth.json: annotations[1]: image_id is not the id of an image of the ground truth, got 8"),
+        (annotation(category_id=8), "truth.json: annotations[1]: category_id is not the id of a category of the ground truth, got 8"),
+        (annotation(bbox=[0, 0, math.nan, 1]), "truth.json: annotations[1]: bbox must be finite, got [0, 0, nan, 1]"),
+        (annotation(bbox=[5, 5, 1, -2]), "truth.json: annotations[1]: bbox must not have a negative width or height"),
+        ([TRUTH], "truth.json: an object with images, categories and annotations expected, got list"),
+    ],
 )
-def test_evaluate_names_what_is_wrong_with_a_file(files, capsys, content, message):
-    files[1].write_text(content)
-    assert main(["evaluate", *map(str, files)]) == 2
-    error = capsys.readouterr().err
-    assert "found.json" in error
-    assert message in error
+def test_evaluate_names_the_record_of_the_ground_truth(tmp_path, capsys, truth, message):
+    assert main(["evaluate", *written(tmp_path, truth, FOUND)]) == 2
+    assert_one_line(capsys.readouterr().err, message)
+
+
+@pytest.mark.parametrize(
+    ("found", "message"),
+    [
+        ([FOUND[0], FOUND[0] | {"image_id": 9}], "found.json[1]: image_id is not the id of an image of the ground truth, got 9"),
+        ([FOUND[0] | {"category_id": 9}], "found.json[0]: category_id is not the id of a category of the ground truth, got 9"),
+        ([FOUND[0] | {"bbox": [0, math.nan, 1, 1]}], "found.json[0]: bbox must be finite"),
+        ([FOUND[0] | {"bbox": [9, 9, -1, 1]}], "found.json[0]: bbox must not have a negative width or height"),
+        ([FOUND[0] | {"score": 1.01}], "found.json[0]: score must be in [0, 1], got 1.01"),
+        ([FOUND[0] | {"score": math.nan}], "found.json[0]: score must be in [0, 1], got nan"),
+        ([FOUND[0], {}], "found.json[1]: 'score' is missing"),
+        ({"annotations": FOUND}, "found.json: a results file is a list of detections, got object"),
+    ],
+)
+def test_evaluate_names_the_record_of_the_results(tmp_path, capsys, found, message):
+    assert main(["evaluate", *written(tmp_path, TRUTH, found)]) == 2
+    assert_one_line(capsys.readouterr().err, message)
+
+
+def test_evaluate_names_what_is_no_json_file(files, tmp_path, capsys):
+    truth, found = files
+    (tmp_path / "a folder").mkdir()
+    picture = tmp_path / "picture.png"
+    picture.write_bytes(b"\x89PNG\r\n\x1a\n\x00\x00\xff")
+    for wrong, message in (
+        (tmp_path / "absent.json", "absent.json does not exist; a COCO results file (JSON) expected"),
+        (tmp_path / "a folder", "a folder is a folder; a COCO results file (JSON) expected"),
+        (picture, "picture.png: not JSON"),
+    ):
+        assert main(["evaluate", str(truth), str(wrong)]) == 2
+        assert_one_line(capsys.readouterr().err, message)
+        assert main(["evaluate", str(wrong), str(found)]) == 2
+        assert_one_line(capsys.readouterr().err, message.replace("results", "ground truth"))
+
+
+def assert_one_line(said, message):
+    first, *more = said.splitlines()
+    assert first.startswith("lossbox evaluate: ")
+    assert message in first
+    assert more == ["(--debug shows where this was raised)"]
+
+
+@pytest.mark.parametrize("iou", ["0", "1", "nan", "-0.5"])
+def test_evaluate_refuses_an_iou_that_is_none(files, capsys, iou):
+    assert main(["evaluate", *map(str, files), f"--iou={iou}"]) == 2
+    assert "--iou must be in (0, 1), got" in capsys.readouterr().err

@@ -7,8 +7,8 @@ Importing this needs torch and numpy only; average precision needs hotcoco when 
 from .average_precision import AveragePrecision, average_precision, interpolated_precision
 from .calibration import ANY_OVERLAP, Calibration, CalibrationError, fit_calibration, localization_aware_calibration_error
 from .coco_files import read_ground_truth, read_results
-from .correlation import pearson, redealt_scores, score_iou_correlation
-from .evaluator import Evaluator, evaluate, to_json
+from .correlation import pearson, redealt_scores, score_bounds, score_iou_correlation
+from .evaluator import Evaluator, evaluate, numbers_of, to_json
 from .lrp import LRP, LRPCurve, LRPOptimum, lrp, lrp_curve, optimal_lrp, optimal_lrp_per_class
 from .matching import GroundTruth, Matches, Results, match_detections
 
@@ -32,12 +32,14 @@ __all__ = [
     "lrp",
     "lrp_curve",
     "match_detections",
+    "numbers_of",
     "optimal_lrp",
     "optimal_lrp_per_class",
     "pearson",
     "read_ground_truth",
     "read_results",
     "redealt_scores",
+    "score_bounds",
     "score_iou_correlation",
     "to_json",
 ]

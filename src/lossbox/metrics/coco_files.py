@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
+from numpy.typing import NDArray
 
 from .matching import GroundTruth, Results
 
@@ -121,13 +122,20 @@ def _load(source: Any, name: str) -> tuple[Any, str]:
     """The content and what to call it in an error."""
     if not isinstance(source, str | Path):
         return source, name
-    text = Path(source).read_bytes()
+    try:
+        text = Path(source).read_bytes()
+    except FileNotFoundError:
+        raise FileNotFoundError(f"{source} does not exist; a COCO {name} file (JSON) expected") from None
+    except IsADirectoryError:
+        raise IsADirectoryError(f"{source} is a folder; a COCO {name} file (JSON) expected") from None
     # Parsing makes millions of objects and drops none; the cycle collector would walk them again and again, for half of the time.
     collecting = gc.isenabled()
     gc.disable()
     try:
         return json.loads(text), str(source)
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except RecursionError:
+        raise ValueError(f"{source}: nested too deeply for COCO's JSON") from None
+    except ValueError as error:  # also bytes that are no text, and numbers of thousands of digits
         raise ValueError(f"{source}: not JSON: {error}") from error
     finally:
         if collecting:
@@ -151,14 +159,31 @@ def _floats(values: Sequence[Any], key: str, where: str) -> Float[np.ndarray, " 
     index = _first_other_than(values, (int, float, np.integer, np.floating))
     if index is not None:
         raise ValueError(f"{where}[{index}]: {key} must be a number, got {values[index]!r}")
-    return np.array(values, dtype=np.float64)
+    return _array(values, np.float64, key, where)
 
 
 def _integers(values: Sequence[Any], key: str, where: str) -> Int[np.ndarray, " n"]:
     index = _first_other_than(values, (int, np.integer))
     if index is not None:
         raise ValueError(f"{where}[{index}]: {key} must be an integer, got {values[index]!r}")
-    return np.array(values, dtype=np.int64)
+    return _array(values, np.int64, key, where)
+
+
+def _array(values: Sequence[Any], dtype: type[np.generic], key: str, where: str, *, width: int = 1) -> NDArray[Any]:
+    """The values as an array; those of one record are ``width`` in number."""
+    try:
+        return np.array(values, dtype=dtype)
+    except OverflowError:  # JSON's integers have any number of digits
+        index = next(index for index, value in enumerate(values) if not _fits(value, dtype))
+        raise ValueError(f"{where}[{index // width}]: {key} has a number too large for {dtype.__name__}") from None
+
+
+def _fits(value: Any, dtype: type[np.generic]) -> bool:
+    try:
+        np.array(value, dtype=dtype)
+    except OverflowError:
+        return False
+    return True
 
 
 def _first_other_than(values: Sequence[Any], types: tuple[type, ...]) -> int | None:
@@ -197,7 +222,7 @@ def _boxes(records: Sequence[Any], where: str) -> Float[np.ndarray, "n 4"]:
         index = place // 4
     if index is not None:
         raise ValueError(f"{where}[{index}]: bbox must be a list of 4 numbers, x y width height; got {boxes[index]!r}")
-    array = np.array(flat, dtype=np.float64).reshape(-1, 4)
+    array = _array(flat, np.float64, "bbox", where, width=4).reshape(-1, 4)
     _forbid(np.count_nonzero(np.isfinite(array), axis=1) < 4, records, "bbox", where, "must be finite")
     _forbid(
         np.minimum(array[:, 2], array[:, 3]) < 0,

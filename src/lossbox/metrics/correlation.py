@@ -1,12 +1,18 @@
-"""How well scores order boxes by quality: the correlation of score and IoU."""
+"""How well scores order boxes by quality: the correlation of score and IoU, and what a perfect order would be worth in AP."""
 
 from __future__ import annotations
+
+from dataclasses import replace
 
 import numpy as np
 from jaxtyping import Float
 
 from ._arrays import Values, as_array, mean_of_defined
-from .matching import Matches
+from .average_precision import AveragePrecision, average_precision
+from .matching import GroundTruth, Matches, Results
+
+BOUNDED = ("AP", "AP50", "AP75", "AP90")
+"""The numbers of Table 5."""
 
 
 def pearson(scores: Values, ious: Values) -> float:
@@ -100,3 +106,44 @@ def redealt_scores(matches: Matches, scores: Float[np.ndarray, " m"], *, best: b
     by_iou = np.lexsort((-matches.ious[right] if best else matches.ious[right], matches.category[right]))
     dealt[matches.detection[right[by_iou]]] = matches.scores[right]
     return dealt
+
+
+def score_bounds(ground_truth: GroundTruth, results: Results, *, matches: Matches, ap: AveragePrecision) -> dict[str, dict[str, float]]:
+    """How far AP can rise or fall by the order of the true positives alone: with their scores dealt by IoU, and inversely.
+
+    ``upper = AP(redealt_scores(best=True))``, ``lower = AP(redealt_scores(best=False))``, each matched anew as COCO does. They are bounds,
+    and equal at the IoU of ``matches``, where no object has two detections; after NMS few have. With many duplicates a new score also
+    changes which of two detections on one object is the right one, and the measured AP can lie outside.
+
+    Args:
+        ground_truth: the annotations.
+        results: the detections.
+        matches: of these two, from :func:`lossbox.metrics.match_detections`; the paper's at IoU 0.5.
+        ap: of these two, from :func:`lossbox.metrics.average_precision`.
+
+    Returns:
+        ``measured``, ``upper`` and ``lower``: a dict each of ``AP``, ``AP50``, ``AP75``, ``AP90``, in [0, 1]; NaN without ground truth.
+
+    Raises:
+        ImportError: hotcoco is not installed.
+
+    Source:
+        Oksuz et al., A Ranking-based, Balanced Loss Function, NeurIPS 2020, Table 5.
+
+    Example:
+        Two boxes of one class are right, and the looser one has the higher score:
+
+        >>> from lossbox.metrics import match_detections
+        >>> truth = GroundTruth(np.array([1]), np.array([1]), ("cup",), np.array([0, 0]), np.array([0, 0]),
+        ...                     np.array([[0., 0., 10., 10.], [50., 0., 10., 10.]]), np.array([100., 100.]), np.array([False, False]))
+        >>> found = Results(np.array([0, 0]), np.array([0, 0]), np.array([[0., 0., 10., 6.], [50., 0., 10., 10.]]), np.array([0.9, 0.8]))
+        >>> bounds = score_bounds(truth, found, matches=match_detections(truth, found), ap=average_precision(truth, found))
+        >>> {name: round(row["AP75"], 2) for name, row in bounds.items()}
+        {'measured': 0.25, 'upper': 0.5, 'lower': 0.25}
+    """
+    bounds = {"measured": {name: ap.numbers[name] for name in BOUNDED}}
+    for name, best in (("upper", True), ("lower", False)):
+        dealt = replace(results, scores=redealt_scores(matches, results.scores, best=best))
+        numbers = average_precision(ground_truth, dealt).numbers
+        bounds[name] = {key: numbers[key] for key in BOUNDED}
+    return bounds

@@ -13,11 +13,11 @@ import torch.distributed as dist
 from jaxtyping import Float, Int
 
 from ._arrays import Values, as_array, mean_of_defined
-from .average_precision import average_precision
+from .average_precision import AveragePrecision, average_precision
 from .coco_files import read_ground_truth
 from .correlation import score_iou_correlation
 from .lrp import optimal_lrp_per_class
-from .matching import GroundTruth, Results, match_detections
+from .matching import GroundTruth, Matches, Results, match_detections
 
 
 def evaluate(ground_truth: GroundTruth, results: Results, *, tau: float = 0.5) -> dict[str, Any]:
@@ -56,6 +56,35 @@ def evaluate(ground_truth: GroundTruth, results: Results, *, tau: float = 0.5) -
         raise ValueError(f"tau must be in (0, 1), got {tau}")
     ap = average_precision(ground_truth, results)
     matches = match_detections(ground_truth, results, iou_threshold=tau)
+    return numbers_of(ground_truth, ap, matches, tau=tau)
+
+
+def numbers_of(ground_truth: GroundTruth, ap: AveragePrecision, matches: Matches, *, tau: float) -> dict[str, Any]:
+    """What :func:`evaluate` returns, from parts that are there already: for those who draw or print them too.
+
+    Args:
+        ground_truth: the annotations.
+        ap: from :func:`lossbox.metrics.average_precision`.
+        matches: from :func:`lossbox.metrics.match_detections` with ``iou_threshold=tau``.
+        tau: IoU from which a detection is right, in (0, 1).
+
+    Returns:
+        See :func:`evaluate`.
+
+    Raises:
+        ValueError: ``tau`` is above the IoU that was matched at.
+
+    Source:
+        See :func:`evaluate`.
+
+    Example:
+        >>> truth = read_ground_truth({"images": [{"id": 7}], "categories": [{"id": 3, "name": "cup"}], "annotations": [
+        ...     {"id": 1, "image_id": 7, "category_id": 3, "bbox": [0, 0, 10, 10]}]})
+        >>> found = Results(np.array([0]), np.array([0]), np.array([[0., 0., 10., 8.]]), np.array([0.9]))
+        >>> matches = match_detections(truth, found, iou_threshold=0.75)
+        >>> round(numbers_of(truth, average_precision(truth, found), matches, tau=0.75)["oLRP"], 6)
+        0.8
+    """
     optima = optimal_lrp_per_class(matches, tau=tau)
     per_class = [
         {

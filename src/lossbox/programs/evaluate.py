@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 
@@ -19,18 +20,65 @@ def run(argv: Sequence[str]) -> None:
     parser.add_argument("results", type=Path, help="detections in COCO's results format (a JSON list)")
     parser.add_argument("--iou", type=float, default=0.5, metavar="TAU", help="IoU from which a detection is right, for LRP (default: 0.5)")
     parser.add_argument("--per-class", action="store_true", help="a line for each class, not the mean alone")
+    parser.add_argument(
+        "--bounds", action="store_true", help="AP if the scores of the true positives were in order of their IoU, and if in inverse order"
+    )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all numbers, per class too")
     parser.add_argument("--thresholds", type=Path, metavar="FILE", help="write the LRP-optimal score of each class (CSV)")
+    parser.add_argument(
+        "--plots",
+        type=Path,
+        metavar="FOLDER",
+        help="draw precision against recall, LRP against the score threshold, IoU against score, and the reliability of scores (PNG)",
+    )
     options = parser.parse_args(argv)
+    if not 0 < options.iou < 1:
+        raise ValueError(f"--iou must be in (0, 1), got {options.iou}")
 
     from .. import metrics, report
 
-    ground_truth = metrics.read_ground_truth(options.ground_truth)
-    numbers = metrics.evaluate(ground_truth, metrics.read_results(options.results, ground_truth), tau=options.iou)
+    with _progress(stages=5 if options.bounds else 4) as stage:
+        stage("reading the ground truth")
+        ground_truth = metrics.read_ground_truth(options.ground_truth)
+        stage("reading the detections")
+        results = metrics.read_results(options.results, ground_truth)
+        stage("average precision")
+        ap = metrics.average_precision(ground_truth, results)
+        stage("matching and optimal LRP")
+        matches = metrics.match_detections(ground_truth, results, iou_threshold=options.iou)
+        numbers = metrics.numbers_of(ground_truth, ap, matches, tau=options.iou)
+        if options.bounds:
+            stage("average precision of two other orders")
+            numbers["bounds"] = metrics.score_bounds(ground_truth, results, matches=matches, ap=ap)
     report.print_metrics(numbers, per_class=options.per_class)
+    if options.bounds:
+        report.print_bounds(numbers["bounds"])
     if options.json:
         report.write_json(options.json, numbers)
         print(f"all numbers: {options.json}")
     if options.thresholds:
         report.write_thresholds(options.thresholds, numbers)
         print(f"the score at which to cut each class: {options.thresholds}")
+    if options.plots:
+        with _progress(stages=1) as stage:
+            stage("drawing")
+            pictures = report.draw_evaluation(options.plots, ap, matches, ground_truth.category_names, tau=options.iou)
+        print("pictures: " + ", ".join(map(str, pictures)))
+
+
+@contextmanager
+def _progress(*, stages: int) -> Iterator[Callable[[str], None]]:
+    """A bar on standard error where that is a terminal; it is gone when all is done. What it yields says that the next stage begins."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+    console = Console(stderr=True)
+    columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task("", total=stages)
+
+        def begin(name: str) -> None:
+            running = bool(bar.tasks[0].description)
+            bar.update(task, description=name, advance=int(running), refresh=True)
+
+        yield begin
