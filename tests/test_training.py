@@ -234,8 +234,8 @@ def test_to_original_scales_each_axis_by_itself():
 def test_channels_last_is_the_same_detector():
     images = torch.rand(2, 3, 64, 64)
     plain, last = tiny(), tiny(channels_last=True)
-    assert last.detector.pyramid.stem[0].weight.is_contiguous(memory_format=torch.channels_last)
-    assert not plain.detector.pyramid.stem[0].weight.is_contiguous(memory_format=torch.channels_last)
+    assert last.detector.pyramid.trunk.stem[0].weight.is_contiguous(memory_format=torch.channels_last)
+    assert not plain.detector.pyramid.trunk.stem[0].weight.is_contiguous(memory_format=torch.channels_last)
     torch.testing.assert_close(last(images).logits, plain(images).logits)
 
 

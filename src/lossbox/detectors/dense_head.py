@@ -1,10 +1,10 @@
-"""The head of a dense detector: two towers of convolutions, shared by all levels, that say class and box on every place."""
+"""The heads of dense detectors: two towers of convolutions, shared by all levels, that say class and box on every place."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Literal
+from typing import Literal, cast
 
 import torch
 from jaxtyping import Float
@@ -58,17 +58,10 @@ class DenseHead(nn.Module):
         prior: float = 0.01,
     ) -> None:
         super().__init__()
-        for name, value, least in (("num_classes", num_classes, 1), ("num_anchors", num_anchors, 1), ("convs", convs, 0)):
-            if value < least:
-                raise ValueError(f"{name}: a number >= {least} expected, got {value}")
-        if norm not in NORMS:
-            raise ValueError(f"norm: one of {', '.join(map(repr, NORMS))} expected, got {norm!r}")
-        if not 0 < prior < 1:
-            raise ValueError(f"prior: a probability in (0, 1) expected, got {prior}")
+        _check(num_classes=num_classes, num_anchors=num_anchors, convs=convs, norm=norm, prior=prior)
         self.num_classes = num_classes
-        self.classification = _tower(channels, convs, norm, num_anchors * num_classes)
-        self.box = _tower(channels, convs, norm, num_anchors * 4)
-        nn.init.constant_(self.classification[-1].bias, -math.log((1 - prior) / prior))  # type: ignore[arg-type]
+        self.classification = nn.Sequential(*_tower(channels, convs, norm), _last(channels, num_anchors * num_classes, prior))
+        self.box = nn.Sequential(*_tower(channels, convs, norm), _last(channels, num_anchors * 4))
 
     def forward(self, levels: Sequence[Float[Tensor, "b c _h _w"]]) -> tuple[Float[Tensor, "b a classes"], Float[Tensor, "b a 4"]]:
         """Levels, finest first, to logits and regression; the order of a: level, row, column, anchor on the place."""
@@ -77,18 +70,94 @@ class DenseHead(nn.Module):
         return torch.cat(logits, 1), torch.cat(regression, 1)
 
 
-def _tower(channels: int, convs: int, norm: str, out: int) -> nn.Sequential:
+class CenternessHead(nn.Module):
+    """Class scores, box regression and centerness of every point, as in FCOS: one point a place, one learned factor a level.
+
+    The towers, weights and biases are those of ``DenseHead``. The centerness comes from the tower of the box; what the box regresses is
+    multiplied by the factor of its level, which starts at 1.
+
+    Args:
+        channels: of the levels and of the towers.
+        num_classes: C.
+        levels: how many there are.
+        convs: of each tower, before the last one; 0 or more.
+        norm: ``"none"``, or ``"group"`` for a GroupNorm after each convolution.
+        prior: probability of each class at the start, in (0, 1).
+
+    Raises:
+        ValueError: an option out of its range.
+
+    Source:
+        Tian et al., FCOS, ICCV 2019, Sec. 3.1-3.3 and Fig. 2; the centerness beside the box: the same authors, TPAMI 2020.
+
+    Example:
+        >>> head = CenternessHead(8, num_classes=3, levels=2, convs=1)
+        >>> logits, regression, centerness = head([torch.zeros(1, 8, 4, 5), torch.zeros(1, 8, 2, 3)])
+        >>> tuple(logits.shape), tuple(regression.shape), tuple(centerness.shape)
+        ((1, 26, 3), (1, 26, 4), (1, 26))
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        *,
+        num_classes: int,
+        levels: int,
+        convs: int = 4,
+        norm: Literal["none", "group"] = "group",
+        prior: float = 0.01,
+    ) -> None:
+        super().__init__()
+        _check(num_classes=num_classes, levels=levels, convs=convs, norm=norm, prior=prior)
+        self.num_classes = num_classes
+        self.classification = nn.Sequential(*_tower(channels, convs, norm), _last(channels, num_classes, prior))
+        self.box_tower = nn.Sequential(*_tower(channels, convs, norm))
+        self.box = _last(channels, 4)
+        self.centerness = _last(channels, 1)
+        self.scales = nn.Parameter(torch.ones(levels))
+
+    def forward(
+        self, levels: Sequence[Float[Tensor, "b c _h _w"]]
+    ) -> tuple[Float[Tensor, "b a classes"], Float[Tensor, "b a 4"], Float[Tensor, "b a"]]:
+        """Levels, finest first, to logits, regression and centerness (a logit); the order of a: level, row, column."""
+        towers = [self.box_tower(level) for level in levels]
+        logits = [_flat(self.classification(level), self.num_classes) for level in levels]
+        regression = [_flat(self.box(tower), 4) * scale for tower, scale in zip(towers, self.scales, strict=True)]
+        centerness = [_flat(self.centerness(tower), 1) for tower in towers]
+        return torch.cat(logits, 1), torch.cat(regression, 1), torch.cat(centerness, 1)[..., 0]
+
+
+def _tower(channels: int, convs: int, norm: str) -> list[nn.Module]:
     layers: list[nn.Module] = []
     for _ in range(convs):
         extra = NORMS[norm](channels)
-        layers += [nn.Conv2d(channels, channels, 3, padding=1, bias=not extra), *extra, nn.ReLU(inplace=True)]
-    layers.append(nn.Conv2d(channels, out, 3, padding=1))
-    for layer in layers:
-        if isinstance(layer, nn.Conv2d):
-            nn.init.normal_(layer.weight, std=0.01)
-            if layer.bias is not None:
-                nn.init.zeros_(layer.bias)
-    return nn.Sequential(*layers)
+        layers += [_conv(channels, channels, bias=not extra), *extra, nn.ReLU(inplace=True)]
+    return layers
+
+
+def _last(channels: int, out: int, prior: float = 0.5) -> nn.Conv2d:
+    """The convolution that puts out predictions; logits start at probability ``prior``."""
+    conv = _conv(channels, out)
+    nn.init.constant_(cast(Tensor, conv.bias), -math.log((1 - prior) / prior))
+    return conv
+
+
+def _conv(channels: int, out: int, *, bias: bool = True) -> nn.Conv2d:
+    conv = nn.Conv2d(channels, out, 3, padding=1, bias=bias)
+    nn.init.normal_(conv.weight, std=0.01)
+    if conv.bias is not None:
+        nn.init.zeros_(conv.bias)
+    return conv
+
+
+def _check(*, convs: int, norm: str, prior: float, **counts: int) -> None:
+    for name, value, least in (*((name, count, 1) for name, count in counts.items()), ("convs", convs, 0)):
+        if value < least:
+            raise ValueError(f"{name}: a number >= {least} expected, got {value}")
+    if norm not in NORMS:
+        raise ValueError(f"norm: one of {', '.join(map(repr, NORMS))} expected, got {norm!r}")
+    if not 0 < prior < 1:
+        raise ValueError(f"prior: a probability in (0, 1) expected, got {prior}")
 
 
 def _flat(x: Tensor, width: int) -> Tensor:

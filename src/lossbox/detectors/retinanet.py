@@ -4,19 +4,17 @@ from __future__ import annotations
 
 from typing import Literal
 
-import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from ..boxes import DeltaCoder
 from ..records import RawPredictions
 from .anchors import cached_pyramid_anchors
-from .backbone import resnet_pyramid
+from .backbone import build_pyramid
 from .dense_head import DenseHead
+from .trunks import IMAGENET_MEAN, IMAGENET_STD, Normalization
 
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-IMAGENET_STD = (0.229, 0.224, 0.225)
-"""Of the red, green and blue of ImageNet, in [0, 1]: what pretrained weights of torchvision expect to be taken out."""
+__all__ = ["IMAGENET_MEAN", "IMAGENET_STD", "RetinaNet"]
 
 
 class RetinaNet(nn.Module):
@@ -26,11 +24,12 @@ class RetinaNet(nn.Module):
 
     Args:
         num_classes: C; there is no background class, each class has its own sigmoid.
-        backbone: a ResNet, ResNeXt or Wide ResNet of torchvision, by name.
-        weights: null for random numbers, ``DEFAULT`` for torchvision's ImageNet weights.
-        stages: how many of the four stages of the ResNet are used; coarser levels come from stride-2 convolutions.
+        backbone: a ResNet, ResNeXt or Wide ResNet of torchvision by name, or ``timm/...`` for a model of timm.
+        weights: null for random numbers, ``DEFAULT`` for ImageNet weights.
+        stages: how many of the stages of strides 4 to 32 are used; coarser levels come from stride-2 convolutions.
         frozen_stages: the stem and so many stages are not trained; by default 1 with weights and 0 without.
         frozen_norm: batch norms keep the statistics that they were loaded with; by default True with weights only.
+        deformable_stages: stages of a ResNet, 1 to 4, with deformable convolutions.
         strides: of the levels in pixels, finest first, each twice the one before.
         channels: of every level and of the head.
         head_convs: convolutions of each of the two towers of the head, before the last.
@@ -49,14 +48,12 @@ class RetinaNet(nn.Module):
         Lin et al., Focal Loss for Dense Object Detection, ICCV 2017. The defaults of the anchors: Oksuz et al., aLRP Loss, NeurIPS 2020.
 
     Example:
+        >>> import torch
         >>> detector = RetinaNet(3, strides=(8, 16), stages=3, channels=16, head_convs=1)
         >>> predictions = detector(torch.rand(2, 3, 40, 64))
         >>> tuple(predictions.logits.shape), tuple(predictions.regression.shape), predictions.level_sizes
         ((2, 312, 3), (2, 312, 4), (240, 72))
     """
-
-    mean: Tensor
-    std: Tensor
 
     def __init__(
         self,
@@ -67,6 +64,7 @@ class RetinaNet(nn.Module):
         stages: int = 4,
         frozen_stages: int | None = None,
         frozen_norm: bool | None = None,
+        deformable_stages: tuple[int, ...] = (),
         strides: tuple[int, ...] = (8, 16, 32, 64, 128),
         channels: int = 256,
         head_convs: int = 4,
@@ -85,7 +83,7 @@ class RetinaNet(nn.Module):
         self.scales = tuple(scales)
         self.ratios = tuple(ratios)
         self.coder = DeltaCoder(delta_std)
-        self.pyramid = resnet_pyramid(
+        self.pyramid = build_pyramid(
             backbone,
             weights=weights,
             strides=strides,
@@ -93,13 +91,12 @@ class RetinaNet(nn.Module):
             stages=stages,
             frozen_stages=frozen_stages,
             frozen_norm=frozen_norm,
+            deformable_stages=deformable_stages,
         )
+        self.normalize = Normalization(self.pyramid.trunk.mean, self.pyramid.trunk.std)
         self.head = DenseHead(
             channels, num_classes=num_classes, num_anchors=len(scales) * len(ratios), convs=head_convs, norm=head_norm, prior=prior
         )
-        # constants, not state: a checkpoint does not hold them
-        self.register_buffer("mean", torch.tensor(IMAGENET_MEAN).view(3, 1, 1), persistent=False)
-        self.register_buffer("std", torch.tensor(IMAGENET_STD).view(3, 1, 1), persistent=False)
 
     def forward(self, images: Float[Tensor, "b 3 h w"]) -> RawPredictions:
         """What the detector says about a batch.
@@ -113,9 +110,7 @@ class RetinaNet(nn.Module):
         Raises:
             ValueError: not a batch of RGB pictures of floats.
         """
-        if images.ndim != 4 or images.shape[1] != 3 or not images.is_floating_point():
-            raise ValueError(f"images: (b, 3, h, w) floats in [0, 1] expected, got {tuple(images.shape)} of {images.dtype}")
-        levels = self.pyramid((images - self.mean) / self.std)
+        levels = self.pyramid(self.normalize(images))
         logits, regression = self.head(levels)
         sizes = tuple((level.shape[2], level.shape[3]) for level in levels)
         per_place = len(self.scales) * len(self.ratios)
