@@ -1,0 +1,73 @@
+"""One tiny run for all tests of commands that use a trained detector."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+from lossbox.__main__ import main
+
+TINY = {
+    "data.image_size": 64,
+    "data.batch_size": 2,
+    "model.detector.init_args.stages": 2,
+    "model.detector.init_args.strides": "[4,8]",
+    "model.detector.init_args.channels": 8,
+    "trainer.max_epochs": 1,
+    "trainer.log_every_n_steps": 1,
+    "trainer.check_val_every_n_epoch": 1,
+}
+
+
+@dataclass(frozen=True)
+class TinyRun:
+    """The folder of a run, and validation pictures with annotations by which its detector is neither perfect nor useless."""
+
+    out: Path
+    annotations: Path
+    pictures: Path
+
+    @property
+    def checkpoint(self) -> Path:
+        return self.out / "checkpoints" / "last.ckpt"
+
+    @property
+    def config(self) -> Path:
+        return self.out / "config.yaml"
+
+
+@pytest.fixture(scope="session")
+def tiny_run(tmp_path_factory: pytest.TempPathFactory) -> TinyRun:
+    """Trains for two steps; what such a detector finds is then made the truth, in part, and moved: AP is neither 0 nor 1."""
+    torch.set_num_threads(1)
+    root = tmp_path_factory.mktemp("tiny")
+    assert main(["digits", str(root / "data"), "--train-images", "4", "--val-images", "5"]) == 0
+    options = {name: str(root / "data" / place) for name, place in (("train_annotations", "train.json"), ("train_images", "train"))}
+    options |= {name: str(root / "data" / place) for name, place in (("val_annotations", "val.json"), ("val_images", "val"))}
+    words = [word for name, value in options.items() for word in (f"--data.{name}", value)]
+    words += [word for name, value in TINY.items() for word in (f"--{name}", str(value))]
+    assert main(["fit", "--config", "digits_retinanet_alrp", "--out", str(root / "run"), *words]) == 0
+    run = TinyRun(root / "run", root / "val.json", root / "data" / "val")
+
+    document = json.loads((root / "data" / "val.json").read_text())
+    second = document["images"][1]
+    second["width"], second["height"] = 90, 128  # pictures of one size would not tell one frame from another
+    picture = run.pictures / second["file_name"]
+    Image.open(picture).crop((0, 0, 90, 128)).save(picture)
+    run.annotations.write_text(json.dumps({**document, "annotations": []}))
+    words = ["predict", str(run.pictures), "--ckpt", str(run.checkpoint), "--annotations", str(run.annotations), "--no-pictures"]
+    assert main([*words, "--out", str(root / "found"), "--max-detections", "16"]) == 0
+    found = json.loads((root / "found" / "detections.json").read_text())
+    document["annotations"] = []
+    for number, row in enumerate(found[::2]):
+        x, y, width, height = row["bbox"]
+        shrunk = [x, y, width * (0.55 + 0.05 * (number % 9)), height]
+        key = {"id": number + 1, "image_id": row["image_id"], "category_id": row["category_id"]}
+        document["annotations"].append({**key, "bbox": shrunk, "area": shrunk[2] * shrunk[3], "iscrowd": 0})
+    run.annotations.write_text(json.dumps(document))
+    return run

@@ -1,0 +1,78 @@
+"""`lossbox calibrate`, called as a user would, on the run of two training steps."""
+
+import json
+
+import numpy as np
+import pytest
+
+from lossbox.__main__ import main
+from lossbox.metrics import Calibration, Matches, Results
+from lossbox.programs.calibrate import cross_fitted
+
+
+def calibrate(run, *words):
+    pictures = ["--annotations", str(run.annotations), "--images", str(run.pictures)]
+    assert main(["calibrate", "--config", str(run.config), *pictures, *map(str, words)]) == 0
+
+
+@pytest.mark.parametrize("method", ["isotonic", "platt"])
+def test_calibrate_writes_plain_numbers_and_prints_the_error_before_and_after(tiny_run, tmp_path, capsys, method):
+    path = tmp_path / "calibration.json"
+    calibrate(tiny_run, "--method", method, "--out", path)
+    said = capsys.readouterr().out
+    for word in ("before", "after", "cross-fitted", f"LaECE with the {method} map", str(path)):
+        assert word in said.replace("\n", "") if word == str(path) else word in said
+    content = json.loads(path.read_text())
+    assert len(content["classes"]) == 10
+    assert content["fitted_on"]["pictures"] == 5
+    errors = content["errors"]
+    assert errors["after"]["LaECE"] < errors["before"]["LaECE"]
+    assert errors["after"]["LaECE"] <= errors["cross_fitted"]["LaECE"] + 1e-9
+    assert Calibration.read(path).method == method
+
+
+def test_one_map_for_all_classes(tiny_run, tmp_path):
+    calibrate(tiny_run, "--class-agnostic", "--out", tmp_path / "c.json")
+    assert len(set(Calibration.read(tmp_path / "c.json").curves)) == 1
+
+
+def test_by_default_it_lies_beside_the_recipe(tiny_run):
+    path = tiny_run.out / "calibration.json"
+    assert not path.exists()
+    try:
+        calibrate(tiny_run, "--ckpt", "best")
+        assert json.loads(path.read_text())["checkpoint"].endswith("best.ckpt")
+    finally:
+        path.unlink(missing_ok=True)
+
+
+def test_wrong_arguments_are_named(tiny_run, tmp_path, capsys):
+    base = ["calibrate", "--config", str(tiny_run.config)]
+    assert main([*base, "--annotations", str(tiny_run.annotations)]) == 2
+    assert "--annotations and --images belong together" in capsys.readouterr().err
+    assert main([*base, "--ckpt", "none.ckpt"]) == 2
+    assert "ckpt: no file none.ckpt" in capsys.readouterr().err
+    document = json.loads(tiny_run.annotations.read_text())
+    other = tmp_path / "other.json"
+    other.write_text(json.dumps({**document, "categories": [{**entry, "name": f"n{entry['id']}"} for entry in document["categories"]]}))
+    assert main([*base, "--annotations", str(other), "--images", str(tiny_run.pictures)]) == 2
+    assert "must have the classes that" in capsys.readouterr().err
+
+
+def test_cross_fitting_judges_each_half_by_the_other():
+    n = np.arange(8)
+    image = np.array([0, 1, 0, 1, 2, 3, 2, 3])
+    matches = Matches(n, n * 0, np.linspace(0.9, 0.2, 8), n * 0.1, n, n < 0, n >= 0, num_ground_truth=np.array([8]))
+    results = Results(image, n * 0, np.zeros((8, 4)), matches.scores)
+    seen = []
+
+    def fit(part):
+        seen.append(part.detection.tolist())
+        return lambda scores, labels: scores * 0 + len(seen)
+
+    crossed = cross_fitted(matches, results, fit)
+    even, odd = n[image % 2 == 0], n[image % 2 == 1]
+    assert seen == [odd.tolist(), even.tolist()]
+    assert crossed.scores[even].tolist() == [1] * 4
+    assert crossed.scores[odd].tolist() == [2] * 4
+    assert matches.scores[0] == 0.9
