@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 from torchvision.ops import batched_nms
 
@@ -69,7 +70,9 @@ def decode(
     cuts = None if class_thresholds is None else _cuts(class_thresholds, predictions.logits)
     found = []
     for i, (height, width) in enumerate(sizes):
-        scores, anchor, label = _candidates(_scores(predictions, i), predictions.level_sizes, score_threshold, cuts, top_k_per_level)
+        centerness = None if predictions.centerness is None else predictions.centerness[i]
+        of_picture = class_scores(predictions.logits[i], centerness)
+        scores, anchor, label = _candidates(of_picture, predictions.level_sizes, score_threshold, cuts, top_k_per_level)
         boxes = predictions.coder.decode(predictions.regression[i, anchor], predictions.anchors_at(i, anchor))
         x, y = boxes[:, 0::2].clamp(0, width), boxes[:, 1::2].clamp(0, height)
         boxes = torch.stack([x[:, 0], y[:, 0], x[:, 1], y[:, 1]], 1)
@@ -197,12 +200,22 @@ def _cuts(class_thresholds: Sequence[float] | Mapping[int, float], logits: Tenso
     return logits.new_tensor([math.inf if math.isnan(t) else t for t in class_thresholds], dtype=torch.float32)
 
 
-def _scores(predictions: RawPredictions, picture: int) -> Tensor:
-    """(a, C) of one picture, in [0, 1]."""
-    scores = predictions.logits[picture].float().sigmoid()
-    if predictions.centerness is None:
-        return scores
-    return (scores * predictions.centerness[picture, :, None].float().sigmoid()).sqrt()
+def class_scores(logits: Float[Tensor, "*b a c"], centerness: Float[Tensor, "*b a"] | None = None) -> Float[Tensor, "*b a c"]:
+    """The score of each (anchor, class): ``sigmoid(logit)``, or ``sqrt(sigmoid(logit) sigmoid(centerness))``; float32, in [0, 1].
+
+    Args:
+        logits: (..., a, C), before the sigmoid.
+        centerness: (..., a), before the sigmoid, where a detector says it.
+
+    Source:
+        The square root: the authors' code of FCOS (Tian et al., ICCV 2019, whose text has the product).
+
+    Example:
+        >>> class_scores(torch.tensor([[0.0, 2.0]]), torch.tensor([0.0]))
+        tensor([[0.5000, 0.6636]])
+    """
+    scores = logits.float().sigmoid()
+    return scores if centerness is None else (scores * centerness[..., None].float().sigmoid()).sqrt()
 
 
 def _candidates(

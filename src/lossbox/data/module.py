@@ -77,6 +77,7 @@ class CocoDataModule(LightningDataModule):
         val_annotations: COCO JSON of the validation part, with the same categories.
         val_images: folder that its file names are relative to.
         image_size: pixels of the shorter side unless the longer one would exceed the second number; one number stands for both.
+        eval_size: the same for validation; that of the training by default.
         batch_size: pictures a step in each process.
         num_workers: processes that prepare pictures beside the training; 0 prepares them in between.
         augmentation: what training pictures go through.
@@ -93,6 +94,7 @@ class CocoDataModule(LightningDataModule):
         val_images: str | os.PathLike[str],
         *,
         image_size: int | tuple[int, int] = 512,
+        eval_size: int | tuple[int, int] | None = None,
         batch_size: int = 16,
         num_workers: int = 0,
         augmentation: Augmentation = MIRROR,
@@ -111,7 +113,8 @@ class CocoDataModule(LightningDataModule):
         self.train_transforms = train_transforms(augmentation, size=image_size)
         self.mosaic = Mosaic(image_size, augmentation.keep_aspect, augmentation.min_visible)
         self.mosaic_probability = augmentation.mosaic
-        self.eval_transforms = eval_transforms(size=image_size)
+        self.eval_size = image_size if eval_size is None else eval_size
+        self.eval_transforms = eval_transforms(size=self.eval_size)
         self._train: CocoAnnotations | None = None
         self._val: CocoAnnotations | None = None
 

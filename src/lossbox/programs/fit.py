@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Sequence
 
 from .recipes import shipped_recipes, with_recipes
@@ -38,7 +39,8 @@ def run(argv: Sequence[str]) -> None:
 def run_lightning(command: str, help: str, argv: Sequence[str]) -> None:
     """Prints our page of help where ``--help`` is asked for, and otherwise hands the words to Lightning's parser."""
     if any(word in ("-h", "--help") for word in argv):
-        print(help.format(recipes=", ".join(sorted(path.stem for path in shipped_recipes()))))
+        names = ", ".join(sorted(path.stem for path in shipped_recipes()))
+        print(help.format(recipes=textwrap.fill(names, 110, subsequent_indent="  ")))
         return
     # tells a misspelled recipe before the seconds that Lightning takes to load
     words = with_recipes("--help" if word == "--help-all" else word for word in argv)

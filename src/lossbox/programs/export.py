@@ -1,0 +1,131 @@
+"""``lossbox export``."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import warnings
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from ..decoding import class_scores
+
+if TYPE_CHECKING:
+    from ..records import RawPredictions
+
+TOLERANCE = 1e-4
+DESCRIPTION = f"""Writes a trained one-stage detector as one file that runs without lossbox: ONNX (.onnx) or torch.export (.pt2).
+
+  images (b, 3, H, W)   float32, RGB in [0, 1], not normalized (the file does that), any b; in
+  scores (b, a, C)      in [0, 1], of each of a places and C classes; out
+  boxes (b, a, 4)       x1 y1 x2 y2 in pixels of the H x W picture, not cut at its border; out
+
+Threshold and non-maximum suppression are not in the file: they belong to whoever deploys it (thresholds.csv of the run
+has the score at which to cut each class). A JSON file of the same name tells the classes and the size. What was written
+is run once and compared with the detector: a difference above {TOLERANCE:g} is an error."""
+
+
+def run(argv: Sequence[str]) -> None:
+    """Runs ``lossbox export``."""
+    parser = argparse.ArgumentParser(
+        "lossbox export",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        description=DESCRIPTION,
+    )
+    parser.add_argument("model", type=Path, help="the file to write: .onnx or .pt2")
+    parser.add_argument("--ckpt", type=Path, required=True, metavar="FILE", help="the checkpoint, as a rule OUT/checkpoints/best.ckpt")
+    parser.add_argument("--config", type=Path, metavar="FILE", help="its resolved recipe (default: OUT/config.yaml)")
+    parser.add_argument(
+        "--size",
+        type=int,
+        nargs=2,
+        metavar=("H", "W"),
+        help="pixels of the pictures (default: a square that any picture of the validation fits into)",
+    )
+    options = parser.parse_args(argv)
+    writers: dict[str, Callable[[torch.export.ExportedProgram, Path], None]] = {".onnx": _write_onnx, ".pt2": torch.export.save}
+    readers = {".onnx": _run_onnx, ".pt2": _run_pt2}
+    suffix = options.model.suffix
+    if suffix not in writers:
+        raise ValueError(f"model: a file name that ends in {' or '.join(writers)} expected, got {options.model}")
+
+    from .. import report
+    from ..data.transforms import shorter_and_longer
+    from .trained import load_trained
+
+    trained = load_trained(options.ckpt, options.config, device="cpu")
+    detector = trained.task.detector
+    if hasattr(detector, "propose"):
+        raise ValueError(f"ckpt: a detector of one stage expected; {type(detector).__name__} has two, and between them a suppression")
+    height, width = options.size or (shorter_and_longer(trained.data.eval_size)[1],) * 2
+    example = torch.rand(2, 3, height, width)
+    network = ScoresAndBoxes(detector.to(memory_format=torch.contiguous_format)).eval()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of the exporter's own making
+        logging.getLogger("torch.onnx").setLevel(logging.ERROR)
+        batch = torch.export.Dim("batch", min=1, max=1024)
+        program = torch.export.export(network, (example,), dynamic_shapes={"images": {0: batch}})
+        options.model.parent.mkdir(parents=True, exist_ok=True)
+        writers[suffix](program, options.model)
+    other = torch.rand(1, 3, height, width)
+    with torch.inference_mode():
+        expected = network(other)
+    worst = max(
+        float(((a - b).abs() / b.abs().clamp(min=1)).max()) for a, b in zip(readers[suffix](options.model, other), expected, strict=True)
+    )
+    if not worst <= TOLERANCE:
+        raise ValueError(f"model: {options.model} differs from the detector by {worst:.2g}; at most {TOLERANCE:g} expected")
+    card = options.model.with_suffix(".json")
+    classes = [{"label": i, "id": category_id, "name": name} for i, (category_id, name) in enumerate(trained.categories)]
+    report.write_json(card, {"checkpoint": str(options.ckpt), "height": height, "width": width, "classes": classes})
+    places = expected[0].shape[1]
+    print(
+        f"{options.model}: {json.dumps([height, width])} pixels, {places} places, {len(classes)} classes; "
+        f"{options.model.stat().st_size / 1e6:.1f} MB; differs from the detector by {worst:.1g}\n{card}: the classes and the size"
+    )
+
+
+class ScoresAndBoxes(nn.Module):
+    """A detector that gives scores and boxes as two plain tensors, before any threshold.
+
+    Args:
+        detector: pictures -> RawPredictions.
+    """
+
+    def __init__(self, detector: nn.Module) -> None:
+        super().__init__()
+        self.detector = detector
+
+    def forward(self, images: Float[Tensor, "b 3 h w"]) -> tuple[Float[Tensor, "b a c"], Float[Tensor, "b a 4"]]:
+        predictions: RawPredictions = self.detector(images)
+        return class_scores(predictions.logits, predictions.centerness), predictions.coder.decode(
+            predictions.regression, predictions.anchors
+        )
+
+
+def _write_onnx(program: torch.export.ExportedProgram, path: Path) -> None:
+    try:
+        import onnxscript  # noqa: F401
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError("model: ONNX needs pip install 'lossbox[export]'") from error
+    exported = torch.onnx.export(program, dynamo=True, input_names=["images"], output_names=["scores", "boxes"], verbose=False)
+    assert exported is not None
+    exported.save(str(path))
+
+
+def _run_onnx(path: Path, images: Tensor) -> list[Tensor]:
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    return [torch.from_numpy(array) for array in session.run(None, {"images": images.numpy()})]
+
+
+def _run_pt2(path: Path, images: Tensor) -> list[Tensor]:
+    with torch.inference_mode():
+        return list(torch.export.load(path).module()(images))
