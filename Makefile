@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: help venv demo test lint format bench accuracy clean
+.PHONY: help venv demo test lint format bench accuracy docs clean
 
 help:           ## what there is
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 12
@@ -37,6 +37,10 @@ bench: venv     ## speed and memory of losses, assignment, training steps and ev
 accuracy: venv  ## aLRP against focal + smooth L1 on the digits, three seeds each: about 25 minutes -> benchmarks/results/digits_accuracy.json
 	$(BIN)/lossbox digits
 	$(BIN)/lossbox compare digits_retinanet_alrp digits_retinanet_focal --seeds 0 1 2 --json benchmarks/results/digits_accuracy.json
+
+docs: venv      ## draw the curves of the losses and build the documentation -> site/index.html
+	$(BIN)/python docs/draw_curves.py
+	$(BIN)/mkdocs build --strict --quiet
 
 clean:          ## remove the environment and what the tools left
 	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist src/*.egg-info

@@ -88,7 +88,7 @@ CATALOG: dict[str, CatalogEntry] = {
         modules.ClassBalancedSoftmaxLoss,
         "class-balanced",
         "[0, inf)",
-        f"{_CLASS_BALANCED}, Sec. 4.1",
+        f"{_CLASS_BALANCED}, Eq. (8)",
         {"beta": 0.999},
     ),
     "class_balanced_sigmoid_loss": CatalogEntry(
@@ -96,7 +96,7 @@ CATALOG: dict[str, CatalogEntry] = {
         modules.ClassBalancedSigmoidLoss,
         "class-balanced",
         "[0, inf)",
-        f"{_CLASS_BALANCED}, Sec. 4.2",
+        f"{_CLASS_BALANCED}, Eq. (11)",
         {"beta": 0.999},
     ),
     "class_balanced_focal_loss": CatalogEntry(
@@ -104,7 +104,7 @@ CATALOG: dict[str, CatalogEntry] = {
         modules.ClassBalancedFocalLoss,
         "class-balanced",
         "[0, inf)",
-        f"{_CLASS_BALANCED}, Sec. 4.3",
+        f"{_CLASS_BALANCED}, Eq. (13)",
         {"beta": 0.999, "gamma": 0.5},
     ),
     # -- gradient density
@@ -121,7 +121,7 @@ CATALOG: dict[str, CatalogEntry] = {
         modules.GHMRLoss,
         "gradient density",
         "[0, inf)",
-        f"{_GHM}, GHM-R",
+        f"{_GHM}, GHM-R; Eq. (17) for its smooth L1",
         {"mu": 0.02, "bins": 10, "momentum": 0.75},
     ),
     # -- quality
@@ -178,7 +178,7 @@ CATALOG: dict[str, CatalogEntry] = {
         modules.ALRPLoss,
         "ranking",
         "[0, 1] where the localization errors are",
-        f"{_ALRP}, Sec. 4",
+        f"{_ALRP}, Eqs. (9)-(13)",
         {"delta": 1.0},
     ),
     "ndcg_loss": CatalogEntry(
@@ -186,7 +186,7 @@ CATALOG: dict[str, CatalogEntry] = {
         modules.NDCGLoss,
         "ranking",
         "[0, 1]",
-        f"{_ALRP}, as a case of Sec. 3",
+        f"{_ALRP}, Appendix D",
         {"delta": 1.0},
     ),
     "rank_sort_loss": CatalogEntry(
@@ -194,7 +194,7 @@ CATALOG: dict[str, CatalogEntry] = {
         modules.RankSortLoss,
         "ranking",
         "[0, 1] each part",
-        "Oksuz et al., Rank & Sort Loss, ICCV 2021, Sec. 4",
+        "Oksuz et al., Rank & Sort Loss, ICCV 2021, Eqs. (3)-(11)",
         {"delta": 0.5},
     ),
     # -- box distance

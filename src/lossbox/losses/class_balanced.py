@@ -35,7 +35,7 @@ def class_balanced_weights(counts: Tensor | Sequence[float], *, beta: float = 0.
         ValueError: a class without samples (it is named), beta outside [0, 1).
 
     Source:
-        Cui et al., Class-Balanced Loss Based on Effective Number of Samples, CVPR 2019, Eq. (2) for the effective number, Sec. 4.
+        Cui et al., Class-Balanced Loss Based on Effective Number of Samples, CVPR 2019, Eqs. (2) and (6).
 
     Example:
         >>> class_balanced_weights([10, 1000], beta=0.99)
@@ -84,7 +84,7 @@ def class_balanced_softmax_loss(
         ValueError: shapes that do not fit.
 
     Source:
-        Cui et al., CVPR 2019, Sec. 4.1.
+        Cui et al., CVPR 2019, Eq. (8).
 
     Example:
         >>> class_balanced_softmax_loss(torch.zeros(1, 2), torch.tensor([0]), class_balanced_weights([10, 1000], beta=0.99))
@@ -123,7 +123,7 @@ def class_balanced_sigmoid_loss(
         ValueError: shapes that do not fit.
 
     Source:
-        Cui et al., CVPR 2019, Sec. 4.2.
+        Cui et al., CVPR 2019, Eq. (11).
 
     Example:
         >>> class_balanced_sigmoid_loss(torch.zeros(1, 2), torch.tensor([0]), class_balanced_weights([10, 1000], beta=0.99))
@@ -162,7 +162,7 @@ def class_balanced_focal_loss(
         ValueError: shapes that do not fit, a negative gamma.
 
     Source:
-        Cui et al., CVPR 2019, Sec. 4.3.
+        Cui et al., CVPR 2019, Eq. (13).
 
     Example:
         >>> class_balanced_focal_loss(torch.zeros(1, 2), torch.tensor([0]), class_balanced_weights([10, 1000], beta=0.99))

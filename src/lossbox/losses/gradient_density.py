@@ -104,8 +104,8 @@ def ghm_r_loss(
         ValueError: shapes that do not fit, fewer than one bin, a mu that is not positive.
 
     Source:
-        Li et al., Gradient Harmonized Single-stage Detector, AAAI 2019, the section on GHM-R. The published code divides by the number of
-        bins that are not empty in place of all bins.
+        Li et al., Gradient Harmonized Single-stage Detector, AAAI 2019, the section on GHM-R, Eq. (17) for ASL1. The published code
+        divides by the number of bins that are not empty in place of all bins.
 
     Example:
         >>> ghm_r_loss(torch.tensor([0.01, 1.0]), torch.zeros(2), reduction="none")
