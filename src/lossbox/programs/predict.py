@@ -43,7 +43,12 @@ def run(argv: Sequence[str]) -> None:
     parser.add_argument("--calibration", type=Path, metavar="FILE", help="OUT/calibration.json: write scores that say the expected IoU")
     parser.add_argument("--annotations", type=Path, metavar="FILE", help="COCO JSON to take the image ids from (by file name)")
     parser.add_argument("--no-pictures", action="store_true", help="write detections.json only")
-    parser.add_argument("--draw-threshold", type=float, metavar="S", help="draw scores from this on (default: 0.3; with --thresholds all)")
+    parser.add_argument(
+        "--draw-threshold",
+        type=float,
+        metavar="S",
+        help="draw boxes whose written score reaches this (default: 0.3; with --thresholds all)",
+    )
     parser.add_argument("--skip-bad", action="store_true", help="leave out pictures that cannot be read, and say how many")
     parser.add_argument("--batch-size", type=int, metavar="N", help="pictures at a time (default: the recipe's)")
     parser.add_argument("--device", default="auto", help="cpu, cuda, cuda:1, ... (default: a GPU where there is one)")
