@@ -19,6 +19,7 @@ from torch.optim import SGD, AdamW, Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
 from .detectors.proposals import add_true_boxes
+from .metrics import GroundTruth, Results
 from .metrics.evaluator import Evaluator
 from .records import Assignment, Batch, Detections, Proposals, RawPredictions, Targets
 
@@ -194,12 +195,13 @@ def gradient_balance(gradient: Tensor, assignment: Assignment, targets: list[Tar
 class FirstStage:
     """How the first stage of a two-stage detector is trained: on the same boxes, all of one class.
 
-    Its proposals are chosen the same way in training and in evaluation; in training the true boxes join them.
+    Its proposals are chosen the same way in training and in evaluation; in training the true boxes may join them.
 
     Attributes:
         assigner: (predictions, targets) -> Assignment, of the anchors of the first stage.
         objective: (predictions, assignment, targets) -> the unweighted parts of its loss by name; ``rpn_`` goes before the names.
         weight: of the whole of it beside the loss of the second stage, >= 0.
+        add_true_boxes: in training the true boxes join the proposals, so that the second stage has positives from the first step on.
 
     Raises:
         ValueError: a weight out of its range.
@@ -208,6 +210,7 @@ class FirstStage:
     assigner: Assigner
     objective: nn.Module
     weight: float = 1.0
+    add_true_boxes: bool = True
 
     def __post_init__(self) -> None:
         if not 0 <= self.weight < math.inf:
@@ -306,7 +309,8 @@ class Detection(LightningModule):
         first = objective(found.predictions, self.first_stage.assigner(found.predictions, objects), objects)
         weight = self.first_stage.weight
         first_weights = {f"rpn_{name}": weight * value for name, value in objective.weights().items()}
-        boxes = add_true_boxes(found.boxes, batch.targets) if self.training else found.boxes
+        added = self.training and self.first_stage.add_true_boxes
+        boxes = add_true_boxes(found.boxes, batch.targets) if added else found.boxes
         second = self._assign_and_weigh(detector.refine(found.features, boxes), batch.targets)
         parts = {f"rpn_{name}": part for name, part in first.items()} | second.parts
         return second._replace(parts=parts, weights=first_weights | second.weights)
@@ -355,12 +359,15 @@ class Detection(LightningModule):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self._watch.look()
         checkpoint["lossbox_epochs_ended"] = self._epochs_ended
+        checkpoint["lossbox_random_state"] = torch.get_rng_state()  # of the CPU: a sampling assigner draws from it
         data = getattr(self.trainer, "datamodule", None)
         if data is not None:  # the id and name of each label, for detections on pictures without annotations
             checkpoint["lossbox_categories"] = [[*category] for category in zip(data.category_ids, data.class_names, strict=True)]
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self._epochs_ended = checkpoint["lossbox_epochs_ended"]
+        if "lossbox_random_state" in checkpoint:  # checkpoints of version 0.1 have none
+            torch.set_rng_state(checkpoint["lossbox_random_state"].cpu())
 
     # -- validation
 
@@ -381,6 +388,12 @@ class Detection(LightningModule):
         self.metrics = self._evaluator.compute(seen_only=True)
         self.validated_at = self.global_step
         self.log_dict({f"val/{name}": value for name, value in self.metrics.items() if isinstance(value, float)})
+
+    def detected(self) -> tuple[GroundTruth, Results]:
+        """The annotations of the pictures of the last validation and the detections in them; every process must call it."""
+        if self._evaluator is None:
+            raise RuntimeError("nothing was validated yet")
+        return self._evaluator.columns(seen_only=True)
 
 
 def to_original(detections: Detections, target: Targets) -> Detections:

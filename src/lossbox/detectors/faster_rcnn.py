@@ -255,7 +255,7 @@ class RegionHead(nn.Module):
         Lin et al., Feature Pyramid Networks for Object Detection, CVPR 2017, Sec. 4.2.
 
     Example:
-        >>> logits, regression = RegionHead(8 * 7 * 7, num_classes=3, channels=16)(torch.zeros(5, 8, 7, 7))
+        >>> logits, regression = RegionHead(8 * 7 * 7, num_classes=3, channels=16)(torch.zeros(5, 7, 7, 8))
         >>> tuple(logits.shape), tuple(regression.shape)
         ((5, 3), (5, 4))
     """
@@ -276,7 +276,7 @@ class RegionHead(nn.Module):
             nn.init.normal_(layer.weight, std=std)
             nn.init.constant_(layer.bias, bias)
 
-    def forward(self, crops: Float[Tensor, "n c _h _w"]) -> tuple[Float[Tensor, "n classes"], Float[Tensor, "n 4"]]:
+    def forward(self, crops: Float[Tensor, "n _rows _columns c"]) -> tuple[Float[Tensor, "n classes"], Float[Tensor, "n 4"]]:
         """Crops to logits and regression."""
         x = self.hidden(crops.flatten(1))
         return self.classification(x), self.box(x)

@@ -8,10 +8,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-from jaxtyping import Float
+import torch.nn.functional as F
+from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
-from torchvision.ops import batched_nms, roi_align
+from torchvision.ops import batched_nms
 
 from ..boxes import box_area
 from ..records import RawPredictions, Targets
@@ -109,22 +110,26 @@ def crop_regions(
     *,
     size: int = 7,
     finest_scale: float = 56.0,
-) -> Float[Tensor, "n c size size"]:
-    """What lies under each box, from the level that suits its size, resampled to ``size`` x ``size``.
+) -> Float[Tensor, "n _size _size c"]:
+    """What lies under each box, from the level that suits its size, resampled to ``size`` x ``size``: RoIAlign.
 
-    ``level = floor(log2(sqrt(width * height) / finest_scale))``, held between the first and the last level; on it RoIAlign of
-    torchvision with ``aligned=True`` and 2 x 2 samples a bin. Not ``MultiScaleRoIAlign``: that shifts boxes by half a cell and guesses the
-    strides from the sizes, wrongly for small pictures.
+    ``level = floor(log2(sqrt(width * height) / finest_scale))``, held between the first and the last level. Each bin is the mean of 2 x 2
+    samples, each sample the bilinear mean of four cells, 0 farther than one cell outside of the level; a cell of index i has its center at
+    ``(i + 1/2) stride``.
+
+    It is ``torchvision.ops.roi_align`` with ``aligned=True`` on the level of each box, to rounding, but all levels and boxes are one
+    weighted sum of rows of one table (``embedding_bag``): on a CPU about three times as fast forward and backward, and nothing waits for
+    the device. ``MultiScaleRoIAlign`` would shift boxes by half a cell and guess the strides from the sizes, wrongly for small pictures.
 
     Args:
         features: levels, finest first.
-        boxes: (b, p, 4) ``x1 y1 x2 y2`` in pixels of the batch, without a gradient.
+        boxes: (b, p, 4) ``x1 y1 x2 y2`` in pixels of the batch; they get no gradient.
         strides: of the levels, in pixels.
         size: rows and columns of each crop.
         finest_scale: pixels; boxes of up to twice this side are cut from the finest level.
 
     Returns:
-        (b * p, c, size, size), box by box; zeros for a box without area.
+        (b * p, size, size, c), box by box: row, column, channel; zeros for a box without area.
 
     Source:
         He et al., Mask R-CNN, ICCV 2017, Sec. 3; the level: Lin et al., Feature Pyramid Networks, CVPR 2017, Eq. (1), where a box of
@@ -132,20 +137,54 @@ def crop_regions(
 
     Example:
         >>> ramp = torch.arange(8.).expand(1, 1, 8, 8)
-        >>> crop_regions([ramp], torch.tensor([[[8., 8., 24., 24.]]]), [4], size=2)
-        tensor([[[[2.5000, 4.5000],
-                  [2.5000, 4.5000]]]])
+        >>> crop_regions([ramp], torch.tensor([[[8., 8., 24., 24.]]]), [4], size=2)[..., 0]
+        tensor([[[2.5000, 4.5000],
+                 [2.5000, 4.5000]]])
     """
-    count, channels = boxes.shape[0] * boxes.shape[1], features[0].shape[1]
-    picture = torch.arange(len(boxes), device=boxes.device).repeat_interleave(boxes.shape[1])
-    flat = boxes.reshape(count, 4).float()
+    shape, channels = boxes.shape[:2], features[0].shape[1]
+    flat = boxes.detach().reshape(-1, 4).float()
     area = box_area(flat)
     level = torch.log2(area.clamp(min=1e-6).sqrt() / finest_scale).floor().clamp(0, len(features) - 1)
-    level = torch.where(area > 0, level, -1.0)
-    regions = torch.cat([picture[:, None].to(flat), flat], 1)
-    crops = features[0].new_zeros(count, channels, size, size)
-    for number, (feature, stride) in enumerate(zip(features, strides, strict=True)):
-        rows = (level == number).nonzero()[:, 0]
-        cut = roi_align(feature.float(), regions[rows], size, 1 / stride, sampling_ratio=2, aligned=True)
-        crops = crops.index_put((rows,), cut.to(crops.dtype))
-    return crops
+    # each level is (b * rows * columns) rows of the table, level after level
+    table = torch.cat([feature.permute(0, 2, 3, 1).reshape(-1, channels) for feature in features])
+    firsts, first = [], 0
+    for feature in features:
+        firsts.append(first)
+        first += feature.numel() // channels
+    rows, columns = (_by_level(level, [feature.shape[axis] for feature in features]) for axis in (2, 3))
+    stride = _by_level(level, strides)
+    picture = torch.arange(shape[0], device=boxes.device).repeat_interleave(shape[1])
+    start = _by_level(level, firsts) + picture * rows * columns
+
+    x1, y1, x2, y2 = flat.unbind(-1)
+    y, weight_y = _taps(y1 / stride, y2 / stride, rows, size)
+    x, weight_x = _taps(x1 / stride, x2 / stride, columns, size)
+    y = start[:, None, None] + y * columns[:, None, None]
+    index = y[:, :, None, :, None] + x[:, None, :, None, :]
+    weight = (weight_y * (area > 0)[:, None, None])[:, :, None, :, None] * weight_x[:, None, :, None, :]
+    crops = F.embedding_bag(index.view(-1, 16), table.float(), per_sample_weights=weight.view(-1, 16), mode="sum")
+    return crops.view(-1, size, size, channels).to(table.dtype)
+
+
+def _by_level(level: Float[Tensor, " n"], values: Sequence[int]) -> Int[Tensor, " n"]:
+    """The value of each one's level. Not a tensor of the values: that would be copied to the accelerator."""
+    chosen = torch.full_like(level, values[0], dtype=torch.int64)
+    for number, value in enumerate(values[1:], 1):
+        chosen = torch.where(level == number, value, chosen)
+    return chosen
+
+
+def _taps(
+    low: Float[Tensor, " n"], high: Float[Tensor, " n"], cells: Int[Tensor, " n"], size: int
+) -> tuple[Int[Tensor, "n _size 4"], Float[Tensor, "n _size 4"]]:
+    """Along one axis: the four cells of each bin (two samples, two cells each) and what they weigh; in units of cells."""
+    share = (torch.arange(2 * size, device=low.device) + 0.5) / (2 * size)
+    at = low[:, None] + (high - low)[:, None] * share - 0.5
+    last = (cells - 1)[:, None]
+    counted = ((at >= -1) & (at <= cells[:, None])) / 2
+    at = torch.minimum(at.clamp(min=0), last)
+    below = at.floor()
+    upper = at - below
+    cell = torch.stack([below.long(), torch.minimum(below.long() + 1, last)], -1)
+    weight = torch.stack([1 - upper, upper], -1) * counted[..., None]
+    return cell.view(-1, size, 4), weight.view(-1, size, 4)
