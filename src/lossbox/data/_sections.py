@@ -60,7 +60,7 @@ def read_sections(path: Path, document: dict[str, Any], root: Path, *, on_bad: O
         if image_id not in images or category_id not in labels:
             continue
         _, _, width, height = images[image_id]
-        box = _corners(entry.get("bbox"), width, height)
+        box = corners_or_rule(entry.get("bbox"), width, height)
         if isinstance(box, tuple):
             rows[image_id].append((*box, float(labels[category_id]), float(crowd)))
         else:
@@ -133,7 +133,7 @@ def _references(where: Where, entry: dict[str, Any], seen: set[int], images: set
     return image_id, category_id, int(crowd)
 
 
-def _corners(box: Any, width: int, height: int) -> tuple[float, float, float, float] | str:
+def corners_or_rule(box: Any, width: int, height: int) -> tuple[float, float, float, float] | str:
     """``x1 y1 x2 y2`` of a COCO box, clipped to its picture where less than ``CLIPPED`` is outside; else the rule that it breaks."""
     if not isinstance(box, list) or len(box) != 4 or not {type(v) for v in box} <= {int, float}:
         return BOX_SHAPE

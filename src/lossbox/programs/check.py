@@ -1,0 +1,264 @@
+"""``lossbox check``."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import inspect
+import os
+import sys
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .recipes import find_recipe
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from ..data.coco import CocoAnnotations
+
+POOR = 0.5
+"""Best IoU with an anchor below which a box is hard to learn: overlap assigners make positives of 0.5 and more."""
+
+
+def run(argv: Sequence[str]) -> None:
+    """Runs ``lossbox check``."""
+    parser = argparse.ArgumentParser(
+        "lossbox check",
+        usage="lossbox check ANNOTATIONS IMAGES [--config RECIPE] [options]\n       lossbox check --config RECIPE [options]",
+        description="Looks at a data set before a detector does: every record that breaks a rule, pictures that are missing, broken or of "
+        "another size than stated, boxes of each class, their sizes and shapes, near doubles, and how well the anchors of a recipe fit. "
+        "Leaves a sheet of pictures with their boxes and histograms in OUT.",
+        epilog="exit code: 0 usable as it is; 1 bad records; 2 a file that cannot be read at all, or a wrong option",
+    )
+    parser.add_argument("annotations", type=Path, nargs="?", help="COCO detection JSON")
+    parser.add_argument("images", type=Path, nargs="?", help="the folder that its file names are relative to")
+    parser.add_argument("--config", metavar="RECIPE", help="check its training and validation part, at its image size, against its anchors")
+    parser.add_argument("--out", type=Path, default=Path("runs/check"), help="where the pictures go (default: %(default)s)")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write all numbers and all bad records")
+    parser.add_argument("--limit", type=int, default=20, metavar="N", help="bad records to print of each part (default: 20)")
+    parser.add_argument("--skip-pictures", action="store_true", help="do not decode every picture, which takes minutes on large sets")
+    options = parser.parse_args(argv)
+    recipe = _read_recipe(options.config) if options.config else {}
+    parts = _parts(options.annotations, options.images, recipe)
+
+    from .. import report
+
+    found: dict[str, Any] = {}
+    categories = {}
+    for part, (json_file, images) in parts.items():
+        found[part], categories[part] = _check(part, json_file, images, recipe, options)
+        _print(part, found[part], options.limit)
+    if len({tuple(names) for names in categories.values()}) > 1:
+        differing = sorted(set(categories["train"]) ^ set(categories["val"]))
+        rule = f"both parts must have the same categories; {len(differing)} (id, name) are in one alone, the first is {differing[0]}"
+        where = str(parts["val"][0])
+        found["val"]["bad"].append({"record": where, "rule": rule, "message": f"{where}: {rule}"})
+        print(f"bad: {where}: {rule}")
+    usable = not any(part["bad"] for part in found.values())
+    if options.json:
+        report.write_json(options.json, {"usable": usable, "parts": found})
+        print(f"all numbers and records: {options.json}")
+    if not usable:
+        count = sum(len(part["bad"]) for part in found.values())
+        print(f"not usable as it is: {count} bad records (data.on_bad_box: drop leaves bad boxes out, and nothing else)")
+        raise SystemExit(1)
+    print("usable as it is")
+
+
+# -- what is asked for
+
+
+def _parts(annotations: Path | None, images: Path | None, recipe: Mapping[str, Any]) -> dict[str, tuple[Path, Path]]:
+    if annotations is not None and images is not None:
+        return {"data": (annotations, images)}
+    if annotations is not None:
+        raise ValueError(f"images: the folder of the pictures of {annotations} expected after it")
+    if not recipe:
+        raise ValueError("annotations: a COCO JSON and the folder of its pictures expected, or --config RECIPE")
+    data = recipe.get("data") or {}
+    missing = [f"data.{part}_{kind}" for part in ("train", "val") for kind in ("annotations", "images") if not data.get(f"{part}_{kind}")]
+    if missing:
+        raise ValueError(f"config: the recipe does not say {', '.join(missing)}; give the annotations and the images before --config")
+    return {part: (Path(data[f"{part}_annotations"]), Path(data[f"{part}_images"])) for part in ("train", "val")}
+
+
+def _read_recipe(name: str) -> dict[str, Any]:
+    try:
+        import yaml
+    except ImportError as error:
+        raise ImportError("reading a recipe needs PyYAML: pip install 'lossbox[train]'") from error
+    path = find_recipe(name)
+    try:
+        recipe = yaml.safe_load(path.read_text())
+    except (yaml.YAMLError, ValueError) as error:
+        raise ValueError(f"config: {path} is not YAML: {error}") from error
+    if not isinstance(recipe, dict):
+        raise ValueError(f"config: {path} must hold a recipe, got {type(recipe).__name__}")
+    return recipe
+
+
+def _image_size(recipe: Mapping[str, Any]) -> tuple[int, int]:
+    from ..data.transforms import shorter_and_longer
+
+    size = (recipe.get("data") or {}).get("image_size")
+    if size is None:
+        from ..data.module import CocoDataModule
+
+        size = inspect.signature(CocoDataModule).parameters["image_size"].default
+    return shorter_and_longer(tuple(size) if isinstance(size, list) else size)
+
+
+def _anchor_shapes(recipe: Mapping[str, Any]) -> tuple[list[Tensor], list[int]] | None:
+    """The (width, height) of the anchors on one place of each level and the strides; None where the detector has no anchors."""
+    from ..detectors.anchors import pyramid_anchors
+
+    given = (recipe.get("model") or {}).get("detector")
+    if isinstance(given, str):
+        given = {"class_path": given}
+    if not given or "class_path" not in given:
+        return None
+    module, _, name = given["class_path"].rpartition(".")
+    try:
+        parameters = inspect.signature(getattr(importlib.import_module(module), name)).parameters
+    except (ImportError, AttributeError, ValueError) as error:
+        raise ValueError(f"config: model.detector.class_path: {given['class_path']} cannot be imported: {error}") from error
+    wanted = ("strides", "anchor_scale", "scales", "ratios")
+    if not all(option in parameters for option in wanted):
+        return None
+    options = {option: (given.get("init_args") or {}).get(option, parameters[option].default) for option in wanted}
+    strides = list(options.pop("strides"))
+    anchors = [pyramid_anchors([(1, 1)], [stride], **options) for stride in strides]
+    return [level[:, 2:] - level[:, :2] for level in anchors], strides
+
+
+# -- one part
+
+
+def _check(
+    part: str, json_file: Path, images: Path, recipe: Mapping[str, Any], options: argparse.Namespace
+) -> tuple[dict[str, Any], list[tuple[int, str]]]:
+    """What was found, ready for JSON, and the categories."""
+    from ..boxes import box_area
+    from ..data.coco import inspect_coco
+    from ..data.survey import best_anchor_iou, percentiles, survey
+    from ..report.survey import draw_sizes
+
+    annotations, errors = inspect_coco(json_file, images)
+    bad = [{"record": str(error.where), "rule": error.rule, "message": str(error)} for error in errors]
+    broken = [] if options.skip_pictures else list(_broken_pictures(annotations, part))
+    found = {"annotations": str(json_file), "images": str(images), "bad": bad + broken, **survey(annotations)}
+    if recipe and (shapes := _anchor_shapes(recipe)) is not None:
+        size = _image_size(recipe)
+        overlap = best_anchor_iou(annotations, *shapes, size=size)
+        poor = float((overlap < POOR).double().mean()) if len(overlap) else None
+        found["anchors"] = {"image_size": list(size), "best_iou": percentiles(overlap), "share_below_0.5": poor}
+    boxes = [box for image in annotations.images for box in image.boxes[~image.crowd]]
+    sides = [float(box_area(box).sqrt()) for box in boxes]
+    aspects = [float((box[3] - box[1]) / (box[2] - box[0])) for box in boxes]
+    sheet = _draw_sheet(annotations, {row["record"] for row in broken}, options.out / f"{part}.png")
+    sizes = draw_sizes(sides, aspects, found["classes"], options.out / f"{part}_sizes.png")
+    return found | {"sheet": str(sheet), "histograms": str(sizes)}, annotations.categories
+
+
+def _broken_pictures(annotations: CocoAnnotations, part: str) -> Iterator[dict[str, str]]:
+    """Decodes every picture; the files that cannot be decoded, or are not what the JSON states."""
+    from rich.console import Console
+    from rich.progress import track
+
+    from ..data.coco import CocoImage, decode_picture
+
+    def message(image: CocoImage) -> str | None:
+        try:
+            decode_picture(image, source=annotations.path)
+        except (ValueError, OSError) as error:
+            return str(error)
+        return None
+
+    console = Console(stderr=True)
+    # Pillow decodes without holding the interpreter
+    with ThreadPoolExecutor(os.cpu_count()) as pool, warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of Pillow, about odd metadata
+        told = pool.map(message, annotations.images)
+        bar = track(told, f"decoding {part}", len(annotations.images), console=console, transient=True, disable=not console.is_terminal)
+        for image, error in zip(annotations.images, bar, strict=True):
+            if error is not None:
+                where = _record(annotations, image.id)
+                yield {"record": where, "rule": error.removeprefix(f"{where}: "), "message": error}
+
+
+def _record(annotations: CocoAnnotations, image_id: int) -> str:
+    return f"{annotations.path}: image id {image_id}"
+
+
+def _draw_sheet(annotations: CocoAnnotations, broken: set[str], path: Path, *, pictures: int = 16) -> Path:
+    """Draws pictures from all over the file, those with boxes first."""
+    from ..data.coco import CocoDataset
+    from ..data.transforms import eval_transforms
+    from ..report.survey import draw_labels
+
+    good = [i for i, image in enumerate(annotations.images) if _record(annotations, image.id) not in broken]
+    boxed = [i for i in good if len(annotations.images[i].boxes)]
+    chosen = boxed or good
+    chosen = [chosen[len(chosen) * i // pictures] for i in range(pictures)] if len(chosen) > pictures else chosen
+    dataset = CocoDataset(annotations, transforms=eval_transforms(size=400))
+    drawn = []
+    for index in chosen:
+        try:
+            drawn.append(dataset[index])
+        except (ValueError, OSError):  # where pictures are not checked
+            continue
+    return draw_labels([image for image, _ in drawn], [targets for _, targets in drawn], annotations.class_names, path)
+
+
+# -- the page
+
+
+def _print(part: str, found: Mapping[str, Any], limit: int) -> None:
+    print(f"{part}: {found['annotations']} with {found['images']}")
+    print(
+        f"  {found['pictures']} pictures ({found['without_boxes']} without boxes), {found['boxes']} boxes, "
+        f"{found['crowd_regions']} crowd regions, {len(found['classes'])} classes"
+    )
+    ordered = sorted(found["classes"].items(), key=lambda entry: -entry[1])
+    shown = ordered if len(ordered) <= 20 else [*ordered[:10], ("...", ""), *ordered[-9:]]
+    print("  boxes a class: " + ", ".join(f"{_line(name)} {count}".strip() for name, count in shown))
+    if empty := [name for name, count in ordered if count == 0]:
+        print(f"  note: {len(empty)} classes without a box: {', '.join(map(_line, empty[:10]))}{', ...' if len(empty) > 10 else ''}")
+    for key, name in (
+        ("side", "side of the boxes, sqrt(w h), px"),
+        ("share", "  as a share of the picture's"),
+        ("aspect", "height / width"),
+    ):
+        print(f"  {name:<42}{_percentiles(found[key])}")
+    if sum(found["doubles"].values()):
+        doubles = found["doubles"]
+        print(f"  note: pairs of boxes with IoU >= 0.9: {doubles['same_class']} of one class, {doubles['other_class']} of two classes")
+    if (anchors := found.get("anchors")) and found["boxes"]:
+        size = " x ".join(map(str, dict.fromkeys(anchors["image_size"])))
+        print(f"  {f'best IoU with an anchor at {size} px':<42}{_percentiles(anchors['best_iou'])}")
+        poor = f"{anchors['share_below_0.5']:.1%} of the boxes have no anchor of IoU >= {POOR}"
+        print(f"  {poor}: an assigner by overlap has one positive for each of them, ATSS adapts")
+    if bad := found["bad"]:
+        print(f"  bad records: {len(bad)}")
+        for row in bad[:limit]:
+            print(f"    {row['message']}")
+        if len(bad) > limit:
+            print(f"    and {len(bad) - limit} more (--limit, --json)")
+    print(f"  pictures with their boxes: {found['sheet']}; histograms: {found['histograms']}")
+    sys.stdout.flush()
+
+
+def _line(name: str) -> str:
+    """A name that cannot break the line."""
+    return " ".join(name.split())
+
+
+def _percentiles(values: Mapping[str, float | None]) -> str:
+    if values["50"] is None:
+        return "no boxes"
+    names = {"0": "least", "100": "most"}
+    return "  ".join(f"{names.get(at, f'{at} %')} {value:.3g}" for at, value in values.items())

@@ -1,0 +1,193 @@
+"""`lossbox check` and `lossbox convert`, called as a user would: what a conversion writes passes the check."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from lossbox.__main__ import main
+from lossbox.data.coco import read_coco
+
+WIDTH, HEIGHT = 40, 30
+
+
+@pytest.fixture(autouse=True)
+def in_an_empty_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+
+def draw(path, size=(WIDTH, HEIGHT)):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (*size[::-1], 3), dtype=np.uint8)).save(path)
+
+
+def coco(folder, part, boxes, names=("cat", "dog")):
+    """A picture for each box, and one without."""
+    images = [{"id": i, "file_name": f"{i}.png", "width": WIDTH, "height": HEIGHT} for i in range(1, len(boxes) + 2)]
+    for entry in images:
+        draw(folder / part / entry["file_name"])
+    document = {
+        "images": images,
+        "categories": [{"id": i, "name": name} for i, name in enumerate(names, 1)],
+        "annotations": [{"id": i, "image_id": i, "category_id": 1, "bbox": box} for i, box in enumerate(boxes, 1)],
+    }
+    (folder / f"{part}.json").write_text(json.dumps(document))
+    return document
+
+
+def check(*words):
+    """The exit code."""
+    try:
+        return main(["check", *map(str, words)])
+    except SystemExit as stopped:
+        return stopped.code
+
+
+def test_a_good_set(tmp_path, capsys):
+    coco(tmp_path, "data", [[0, 0, 20, 20], [5, 5, 30, 10]])
+    assert check("data.json", "data", "--json", "o/found.json") == 0
+    shown = capsys.readouterr().out
+    assert "3 pictures (1 without boxes), 2 boxes, 0 crowd regions, 2 classes" in shown
+    assert "1 classes without a box: dog" in shown
+    assert shown.endswith("usable as it is\n")
+    found = json.loads((tmp_path / "o" / "found.json").read_text())
+    assert found["usable"] is True
+    assert found["parts"]["data"]["classes"] == {"cat": 2, "dog": 0}
+    for picture in ("data.png", "data_sizes.png"):
+        assert Image.open(tmp_path / "runs" / "check" / picture).size[0] > 400
+
+
+def test_every_bad_record_is_listed(tmp_path, capsys):
+    document = coco(tmp_path, "data", [[0, 0, 20, 20], [0, 0, 0, 5], [0, 0, 99, 5], [0, 0, 1], [1, 1, 2, 2]])
+    document["images"][4]["width"] = 41
+    (tmp_path / "data.json").write_text(json.dumps(document))
+    (tmp_path / "data" / "1.png").write_bytes(b"broken")
+    assert check("data.json", "data", "--json", "found.json", "--limit", "4") == 1
+    shown = capsys.readouterr().out
+    rows = json.loads((tmp_path / "found.json").read_text())["parts"]["data"]["bad"]
+    assert [row["record"] for row in rows] == [
+        *(f"data.json: annotations[{i}] (id {i + 1})" for i in (1, 2, 3)),
+        "data.json: image id 1",
+        "data.json: image id 5",
+    ]
+    assert "is not a picture that can be decoded" in rows[3]["rule"]
+    assert "has 40 x 30 pixels, the JSON states width x height = 41 x 30" in rows[4]["rule"]
+    assert all(row["message"] in shown for row in rows[:4])
+    assert rows[4]["message"] not in shown
+    assert "and 1 more" in shown
+    assert check("data.json", "data", "--skip-pictures") == 1
+    assert "bad records: 3" in capsys.readouterr().out
+
+
+RECIPE = """
+data: {{train_annotations: {folder}/train.json, train_images: {folder}/train, val_annotations: {folder}/val.json, val_images: {folder}/val,
+       image_size: 80}}
+model: {{detector: {{class_path: lossbox.detectors.retinanet.RetinaNet,
+         init_args: {{strides: [8, 16], anchor_scale: 2.0, scales: [1.0], ratios: [1.0]}}}}}}
+"""
+
+
+def test_a_recipe_gives_both_parts_and_the_anchors(tmp_path, capsys):
+    (tmp_path / "recipe.yaml").write_text(RECIPE.format(folder=tmp_path))
+    coco(tmp_path, "train", [[2, 2, 8, 8], [4, 4, 16, 16], [0, 0, 2, 2], [0, 0, 40, 2]])
+    coco(tmp_path, "val", [[4, 4, 16, 16]])
+    assert check("--config", "recipe.yaml", "--json", "found.json") == 0
+    parts = json.loads((tmp_path / "found.json").read_text())["parts"]
+    # at twice the size, with anchors of 16 and 32 px: two boxes are just like an anchor, 4 x 4 px and 80 x 4 px like none
+    assert parts["train"]["anchors"]["share_below_0.5"] == 0.5
+    assert parts["val"]["anchors"]["share_below_0.5"] == 0
+    assert "50.0% of the boxes have no anchor of IoU >= 0.5" in capsys.readouterr().out
+    coco(tmp_path, "val", [[4, 4, 16, 16]], names=("cat", "cow"))
+    assert check("--config", "recipe.yaml") == 1
+    assert "both parts must have the same categories; 2 (id, name) are in one alone, the first is (2, 'cow')" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ([], "annotations: a COCO JSON and the folder"),
+        (["data.json"], "images: the folder of the pictures of data.json"),
+        (["none.json", "data"], "none.json does not exist"),
+        (["broken.json", "data"], "broken.json: is not JSON"),
+        (["data.json", "nowhere"], "image_root: nowhere is not a folder"),
+        (["--config", "nothing"], "config: no file nothing"),
+        (["--config", "broken.json"], "config: broken.json is not YAML"),
+        (["--config", "data.json"], "config: the recipe does not say data.train_annotations"),
+    ],
+)
+def test_mistakes_are_named(tmp_path, capsys, words, message):
+    coco(tmp_path, "data", [])
+    (tmp_path / "broken.json").write_text("[")
+    assert check(*words) == 2
+    assert f"lossbox check: {message}" in capsys.readouterr().err
+
+
+# -- convert
+
+
+def voc(folder, stem, *boxes):
+    draw(folder / "JPEGImages" / f"{stem}.png")
+    objects = "".join(
+        f"<object><name>{name}</name><difficult>{hard}</difficult><bndbox><xmin>{x1}</xmin><ymin>{y1}</ymin><xmax>{x2}</xmax>"
+        f"<ymax>{y2}</ymax></bndbox></object>"
+        for name, hard, x1, y1, x2, y2 in boxes
+    )
+    (folder / "Annotations").mkdir(exist_ok=True)
+    (folder / "Annotations" / f"{stem}.xml").write_text(f"<annotation>{objects}</annotation>")
+
+
+def test_convert_voc(tmp_path, capsys):
+    folder = tmp_path / "voc"
+    voc(folder, "a", ("dog", 0, 1, 1, 40, 30), ("cat", 1, 2, 2, 9, 9))
+    voc(folder, "b")
+    voc(folder, "c", ("dog", 0, 5, 5, 10, 10))
+    main_folder = folder / "ImageSets" / "Main"
+    main_folder.mkdir(parents=True)
+    (main_folder / "train.txt").write_text("a\nb\n")
+    (main_folder / "val.txt").write_text("c\n")
+    assert main(["convert", "voc", "voc", "--out", "out"]) == 0
+    assert "train.json: 2 pictures (1 without boxes), 2 boxes, 2 classes; pictures in voc/JPEGImages" in capsys.readouterr().out
+    train, val = (read_coco(f"out/{part}.json", "voc/JPEGImages") for part in ("train", "val"))
+    assert train.categories == val.categories == [(1, "cat"), (2, "dog")]
+    assert train.images[0].boxes.tolist() == [[0, 0, 40, 30], [1, 1, 9, 9]]
+    assert train.images[0].crowd.tolist() == [False, True]
+    assert check("out/train.json", "voc/JPEGImages") == check("out/val.json", "voc/JPEGImages") == 0
+
+
+@pytest.mark.parametrize("pictures", ["copy", "link", "reference"])
+def test_convert_yolo(tmp_path, pictures, capsys):
+    for part, stems in {"train": "ab", "val": "c"}.items():
+        for stem in stems:
+            draw(tmp_path / "yolo" / "images" / part / f"{stem}.png")
+            labels = tmp_path / "yolo" / "labels" / part / f"{stem}.txt"
+            labels.parent.mkdir(parents=True, exist_ok=True)
+            labels.write_text("1 0.5 0.5 0.5 0.5\n")
+    (tmp_path / "yolo" / "data.yaml").write_text("train: images/train\nval: images/val\nnames: [cat, dog]\n")
+    assert main(["convert", "yolo", "yolo", "--out", "out", "--pictures", pictures]) == 0
+    folder = "yolo/images/train" if pictures == "reference" else "out/train"
+    assert f"pictures in {folder}" in capsys.readouterr().out
+    read = read_coco("out/train.json", folder)
+    assert [image.labels.tolist() for image in read.images] == [[1], [1]]
+    torch.testing.assert_close(read.images[1].boxes, torch.tensor([[10.0, 7.5, 30.0, 22.5]]))
+    assert check("out/train.json", folder) == 0
+
+
+def test_convert_stops_at_a_bad_label_or_counts_it(tmp_path, capsys):
+    draw(tmp_path / "yolo" / "images" / "a.png")
+    draw(tmp_path / "yolo" / "images" / "b.png")
+    (tmp_path / "yolo" / "images" / "b.png").write_bytes(b"")
+    (tmp_path / "yolo" / "labels").mkdir()
+    (tmp_path / "yolo" / "labels" / "a.txt").write_text("0 0.5 0.5 0.5 0.5\n7 0.5 0.5 0.5 0.5\n")
+    (tmp_path / "yolo" / "data.yaml").write_text("names: [cat]\n")
+    assert main(["convert", "yolo", "yolo", "--out", "out"]) == 2
+    assert "a.txt: line 2: the class must be a whole number from 0 to 0, got '7'; --on-bad-box drop" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+    assert main(["convert", "yolo", "yolo", "--out", "out", "--on-bad-box", "drop"]) == 0
+    shown = capsys.readouterr()
+    assert "all.json: 1 pictures (0 without boxes), 1 boxes" in shown.out
+    assert shown.err.count("left out: 1, the first is ") == 2
+    assert check("out/all.json", "yolo/images") == 0
+    assert main(["convert", "voc", "yolo", "--out", "out"]) == 2
+    assert "a Pascal VOC folder has Annotations" in capsys.readouterr().err
