@@ -3,52 +3,34 @@
 OUT/config.yaml                    the resolved options: every one, with the defaults
 OUT/checkpoints/last.ckpt          after every epoch; ``--ckpt_path last`` goes on from it
 OUT/checkpoints/best.ckpt          of the highest validation AP
+OUT/results.csv                    a row an epoch: the parts of the loss, weights, learning rate, validation
+OUT/train_batches.png              the first batch, its boxes and the anchors trained on each
+OUT/curves.png                     when the training is finished: the logs
 OUT/csv/version_N/metrics.csv      the logs, one file a start
 OUT/events.out.tfevents.*          the same for ``tensorboard --logdir OUT``
 OUT/metrics.json                   the last validation: AP, optimal LRP, per class
 OUT/thresholds.csv                 of the same: the score at which to cut each class, for ``lossbox predict --thresholds``
+OUT/pictures.png                   of the same: pictures with predicted and true boxes
+OUT/confusion_matrix.png, .json    of the same: which class was taken for which
+OUT/plots/*.png                    of the same: precision-recall and LRP curves, IoU by score, reliability
 OUT/run.json                       when the training is finished: minutes, epochs, steps
 """
 
 from __future__ import annotations
 
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
-import torch
-from lightning.pytorch import LightningModule, Trainer
-from lightning.pytorch.callbacks import Callback, ModelCheckpoint, RichProgressBar, Timer
+from lightning.pytorch import Trainer
+from lightning.pytorch.callbacks import Callback, ModelCheckpoint, RichProgressBar, Timer, WeightAveraging
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
 
 from . import report
+from .callbacks import PICTURES, EpochLines, RunFiles
 from .data.module import CocoDataModule
 from .training import Detection
-
-
-class EpochLines(Callback):
-    """Says what is trained, then one plain line an epoch; beside a progress bar as well as without a terminal."""
-
-    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if not trainer.is_global_zero:
-            return
-        count = sum(parameter.numel() for parameter in pl_module.parameters() if parameter.requires_grad)
-        steps = f"{trainer.num_training_batches} steps an epoch"
-        where = f"on {trainer.strategy.root_device.type} in {trainer.precision}, {steps}; results in {trainer.default_root_dir}"
-        print(f"training {type(pl_module.detector).__name__}: {count / 1e6:.1f} million parameters, {where}", flush=True)
-
-    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._started = time.monotonic()
-
-    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if not trainer.is_global_zero:
-            return
-        validated = trainer.fit_loop.epoch_loop._should_check_val_epoch()
-        wanted = [name for name in trainer.callback_metrics if name.startswith("train/")] + ["val/AP", "val/oLRP"] * validated
-        numbers = "  ".join(f"{name} {float(trainer.callback_metrics[name]):.3f}" for name in wanted if name in trainer.callback_metrics)
-        print(f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}  {numbers}  {time.monotonic() - self._started:.0f} s", flush=True)
 
 
 class LossboxCLI(LightningCLI):
@@ -80,11 +62,16 @@ class LossboxCLI(LightningCLI):
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         parser.add_argument("--out", type=str, default="runs/latest", help="The folder of the run: checkpoints, logs, metrics.json.")
+        parser.add_argument("--artifacts", type=bool, default=True, help="Leave results.csv and pictures in the folder of the run.")
         parser.link_arguments("data.num_classes", "model.detector.init_args.num_classes", apply_on="instantiate")
 
     @property
     def out(self) -> Path:
         return Path(self._get(self.config, "out"))
+
+    @property
+    def artifacts(self) -> bool:
+        return bool(self._get(self.config, "artifacts"))
 
     def before_instantiate_classes(self) -> None:
         section = self.config[str(self.subcommand)]
@@ -108,8 +95,11 @@ class LossboxCLI(LightningCLI):
         if self.subcommand == "fit":
             loggers = [TensorBoardLogger(self.out, name="", version=""), CSVLogger(self.out, name="csv")]
             callbacks.append(Timer(verbose=False))
+            if self.artifacts:
+                callbacks.append(RunFiles())
             if options["enable_checkpointing"] is not False:
-                callbacks += self._checkpoints()
+                # Lightning does not let callbacks put the average into a file of weights only.
+                callbacks += self._checkpoints(whole=any(isinstance(callback, WeightAveraging) for callback in callbacks))
         callbacks.append(EpochLines())
         if not sys.stdout.isatty():
             kwargs["enable_progress_bar"] = False
@@ -121,7 +111,7 @@ class LossboxCLI(LightningCLI):
             kwargs["logger"] = loggers
         return super().instantiate_trainer(callbacks=callbacks, default_root_dir=str(self.out), **kwargs)
 
-    def _checkpoints(self) -> list[Callback]:
+    def _checkpoints(self, *, whole: bool) -> list[Callback]:
         """Two, because the last one must be written whether or not this epoch was validated."""
         keep: dict[str, Any] = {
             "dirpath": self.out.absolute() / "checkpoints",
@@ -130,7 +120,7 @@ class LossboxCLI(LightningCLI):
         }
         return [
             ModelCheckpoint(filename="last", **keep),
-            ModelCheckpoint(filename="best", monitor="val/AP", mode="max", save_weights_only=True, **keep),
+            ModelCheckpoint(filename="best", monitor="val/AP", mode="max", save_weights_only=not whole, **keep),
         ]
 
     def fit(self, **kwargs: Any) -> None:
@@ -146,9 +136,13 @@ class LossboxCLI(LightningCLI):
             run = {"minutes": timer.time_elapsed("train") / 60, "epochs": trainer.current_epoch, "steps": trainer.global_step}
             self._write_metrics()
             report.write_json(self.out / "run.json", run)
+            if self.artifacts and list(self.out.glob("csv/version_*/metrics.csv")):  # another trainer.logger leaves none
+                report.draw_curves(self.out)
+        if self.artifacts:
+            self._draw()
 
     def validate(self, **kwargs: Any) -> None:
-        """Validates one checkpoint, prints the tables, writes metrics.json and thresholds.csv."""
+        """Validates one checkpoint, prints the tables, writes metrics.json and thresholds.csv, draws what was found."""
         self.trainer.validate(**kwargs, verbose=False, weights_only=True)
         if self.trainer.is_global_zero:
             self._write_metrics()
@@ -157,21 +151,17 @@ class LossboxCLI(LightningCLI):
                 f"{kwargs['ckpt_path']}: all numbers in {self.out / 'metrics.json'}, "
                 f"the score at which to cut each class in {self.out / 'thresholds.csv'}"
             )
+        if self.artifacts:
+            self._draw()
 
     def _write_metrics(self) -> None:
         report.write_json(self.out / "metrics.json", self.model.metrics)
         report.write_thresholds(self.out / "thresholds.csv", self.model.metrics)
 
-    def draw_sheet(self, path: Path, *, pictures: int = 16) -> Path:
-        """Draws the first pictures of the validation part with true and predicted boxes, each class cut at its LRP-optimal score."""
-        batches, drawn = iter(self.datamodule.val_dataloader()), 0
-        images, targets, found = [], [], []
-        self.model.eval()
-        while drawn < pictures and (batch := next(batches, None)) is not None:
-            with torch.inference_mode():
-                found += self.model.decoder(self.model(batch.images), [target.size for target in batch.targets])
-            images += list(batch.images)
-            targets += batch.targets
-            drawn = len(images)
-        thresholds = {label: row["threshold"] for label, row in enumerate(self.model.metrics["per_class"])}
-        return report.draw_sheet(images[:pictures], targets, found, self.datamodule.class_names, path, thresholds=thresholds)
+    def _draw(self) -> None:
+        """What the last validation found, as pictures; every process takes part, the first one draws."""
+        truth, found = self.model.detected()
+        if self.trainer.is_global_zero:
+            dataset = self.datamodule.val_dataloader().dataset
+            images, targets = zip(*(dataset[index] for index in range(min(PICTURES, len(dataset)))), strict=True)
+            report.draw_validation(self.out, truth, found, self.model.metrics, images, targets)

@@ -160,8 +160,8 @@ class Evaluator:
     """Collects detections picture by picture, then gives the numbers of :func:`evaluate`.
 
     A picture is given once between two calls of :meth:`reset`. Giving it again is harmless if the detections are the same and an error if
-    they differ. Under ``torch.distributed``, :meth:`compute` and :meth:`results` gather the pictures of all processes (all must call
-    them), and of a picture that several processes have seen, as ``DistributedSampler`` pads, the lowest rank's detections count.
+    they differ. Under ``torch.distributed``, :meth:`compute`, :meth:`columns` and :meth:`results` gather the pictures of all processes (all
+    must call them), and of a picture that several processes have seen, as ``DistributedSampler`` pads, the lowest rank's detections count.
 
     Args:
         ground_truth: path of a COCO file, its content, or its columns.
@@ -234,6 +234,18 @@ class Evaluator:
         Returns:
             See :func:`evaluate`; equal on all processes.
         """
+        truth, found = self.columns(seen_only=seen_only)
+        return evaluate(truth, found, tau=self.tau)
+
+    def columns(self, *, seen_only: bool = False) -> tuple[GroundTruth, Results]:
+        """The annotations and all detections as columns: what the other functions of this package take.
+
+        Args:
+            seen_only: only the pictures that were given.
+
+        Returns:
+            The ground truth and the detections in it, by picture; equal on all processes.
+        """
         pictures = self._gathered()
         truth = self.ground_truth
         if seen_only:
@@ -247,7 +259,7 @@ class Evaluator:
             boxes=boxes,
             scores=np.concatenate([np.zeros(0), *(picture.scores for _, picture in columns)]),
         )
-        return evaluate(truth, found, tau=self.tau)
+        return truth, found
 
     def results(self) -> list[dict[str, Any]]:
         """All detections as COCO's results list, by image id: what pycocotools' ``loadRes`` and ``lossbox evaluate`` read.

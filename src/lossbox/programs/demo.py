@@ -43,14 +43,13 @@ def run(argv: Sequence[str]) -> None:
         words = ["fit", "--config", str(recipe), "--out", str(options.out), "--seed_everything", str(options.seed), *overrides]
         words += [word for name, path in paths.items() for word in (f"--data.{name}", str(path))]
         LossboxCLI([*words, *resume(options.out)])
-    validated = LossboxCLI(["validate", "--config", str(options.out / "config.yaml"), "--ckpt_path", "last"])
+    LossboxCLI(["validate", "--config", str(options.out / "config.yaml"), "--ckpt_path", "last"])
     curves = report.draw_curves(options.out)
-    sheet = validated.draw_sheet(options.out / "pictures.png")
     run = json.loads((options.out / "run.json").read_text())
     print(
         f"""
 Trained in {run["minutes"]:.1f} minutes. Where to look:
-  {sheet}    validation pictures: predicted boxes solid, true boxes dashed
+  {options.out / "pictures.png"}    validation pictures: predicted boxes solid, true boxes dashed
   {curves}      the parts of the loss, the self-balance, the gradient balance, AP and oLRP
   {options.out / "metrics.json"}    all numbers, per class too
   tensorboard --logdir {options.out}

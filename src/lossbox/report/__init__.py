@@ -14,6 +14,7 @@ from .evaluation import (
 )
 from .loss_curves import AXES, Axis, LossCurves, curves_of, draw_loss, plot_loss, trace
 from .pictures import draw_curves, draw_sheet, read_curves
+from .run import confusion_matrix, draw_assignment, draw_confusion_matrix, draw_validation
 from .studies import draw_toy, print_toy, toy_loss_table, toy_precision_table
 from .tables import (
     COMPARED,
@@ -35,7 +36,10 @@ __all__ = [
     "accuracy_table",
     "ap_table",
     "bounds_table",
+    "confusion_matrix",
     "curves_of",
+    "draw_assignment",
+    "draw_confusion_matrix",
     "draw_curves",
     "draw_evaluation",
     "draw_loss",
@@ -45,6 +49,7 @@ __all__ = [
     "draw_score_iou",
     "draw_sheet",
     "draw_toy",
+    "draw_validation",
     "olrp_table",
     "plot_loss",
     "print_bounds",

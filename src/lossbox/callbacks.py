@@ -1,0 +1,276 @@
+"""What happens beside the training: the lines on the terminal, the files that a run leaves behind, and the average of its weights.
+
+Nothing here changes what is trained: with and without these callbacks the weights of every step are the same, bit for bit. (What
+:class:`EMAWeights` changes is which weights are validated and saved.) Needs the extra: ``pip install 'lossbox[train]'``.
+"""
+
+from __future__ import annotations
+
+import csv
+import itertools
+import math
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.callbacks import Callback, ModelCheckpoint, WeightAveraging
+from lightning.pytorch.trainer.states import TrainerFn
+from lightning.pytorch.utilities.seed import isolate_rng
+from torch import Tensor, nn
+
+from .data.module import CocoDataModule
+from .records import Assignment, Batch, RawPredictions
+from .report.run import draw_assignment
+from .training import Detection, TwoStageDetector
+
+PICTURES = 16
+"""Up to so many pictures are on a sheet."""
+
+
+class EpochLines(Callback):
+    """Says what is trained, then one plain line an epoch; beside a progress bar as well as without a terminal."""
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if not trainer.is_global_zero:
+            return
+        count = sum(parameter.numel() for parameter in pl_module.parameters() if parameter.requires_grad)
+        steps = f"{trainer.num_training_batches} steps an epoch"
+        where = f"on {trainer.strategy.root_device.type} in {trainer.precision}, {steps}; results in {trainer.default_root_dir}"
+        print(f"training {type(pl_module.detector).__name__}: {count / 1e6:.1f} million parameters, {where}", flush=True)
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._started = time.monotonic()
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if not trainer.is_global_zero:
+            return
+        validated = trainer.fit_loop.epoch_loop._should_check_val_epoch()
+        wanted = [name for name in trainer.callback_metrics if name.startswith("train/")] + ["val/AP", "val/oLRP"] * validated
+        numbers = "  ".join(f"{name} {float(trainer.callback_metrics[name]):.3f}" for name in wanted if name in trainer.callback_metrics)
+        print(f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}  {numbers}  {time.monotonic() - self._started:.0f} s", flush=True)
+
+
+class RunFiles(Callback):
+    """Writes ``results.csv``, a row an epoch, and ``train_batches.png``, the first batch of the run, into the folder of the run.
+
+    A row holds ``epoch`` (from 1), ``step`` (the steps made so far), ``seconds`` (training and validation), ``lr`` (of the epoch's last
+    step), the means over the logged steps of the epoch (``train/...``, ``weight/...``, ``gradient_balance``, over the batches where it is
+    defined), and ``val/...`` where the epoch was validated. What is undefined is an empty cell. The file is replaced as a whole, never
+    half written; a run that goes on from a checkpoint drops the rows beyond it.
+
+    ``train_batches.png`` shows the boxes after augmentation and the centers of the anchors trained on each; of a two-stage detector those
+    of its first stage. It takes one more forward pass, in evaluation mode, that leaves no trace: batch norms and all random number
+    generators are as before.
+    """
+
+    def __init__(self) -> None:
+        self._rows: list[dict[str, Any]] = []
+        self._logged: dict[str, list[Tensor]] = {}
+        self._validation: dict[str, float] = {}
+        self._started = math.nan
+        self._learning_rate = math.nan
+        self._step = 0
+        self._trained = False
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._step = trainer.global_step
+        self._rows = [row for row in read_results(_folder(trainer)) if int(row["step"]) <= self._step] if self._step else []
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._started = time.monotonic()
+        self._logged, self._validation, self._trained = {}, {}, False
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Batch, batch_idx: int) -> None:
+        self._trained = True
+        self._learning_rate = trainer.optimizers[0].param_groups[0]["lr"]
+        first = trainer.global_step == 0 and batch_idx == 0 and not trainer.fast_dev_run  # type: ignore[attr-defined]
+        if first and trainer.is_global_zero:
+            model = cast(Detection, pl_module)
+            names = cast(CocoDataModule, trainer.datamodule).class_names  # type: ignore[attr-defined]
+            shown = Batch(batch.images[:PICTURES], batch.targets[:PICTURES])
+            with trainer.precision_plugin.forward_context():
+                predictions, assignment = first_assignment(model, shown)
+            draw_assignment(list(shown.images), shown.targets, predictions, assignment, names, _folder(trainer) / "train_batches.png")
+
+    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Batch, batch_idx: int) -> None:
+        if trainer.global_step == self._step or trainer.global_step % trainer.log_every_n_steps:  # type: ignore[attr-defined]
+            return
+        self._step = trainer.global_step
+        for name, value in trainer.callback_metrics.items():
+            if name.startswith(("train/", "weight/")) or name == "gradient_balance":
+                self._logged.setdefault(name, []).append(value.detach().clone())
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if trainer.sanity_checking:
+            return
+        numbers = {name: float(value) for name, value in trainer.callback_metrics.items() if name.startswith("val/")}
+        if trainer.state.fn == TrainerFn.FITTING:
+            # Before the end of the epoch: the checkpoint of this epoch may be written in between, and the row must not be younger.
+            self._validation = numbers
+            self._write(trainer)
+        elif self._rows:  # the last epoch, validated when the training was over
+            self._rows[-1] |= numbers
+            self._save(trainer)
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._write(trainer)
+
+    def _write(self, trainer: Trainer) -> None:
+        """Puts the row of this epoch into the file, in the place of an earlier one."""
+        if not self._trained:  # a resumed run may end an epoch of which it has trained nothing
+            return
+        means = {name: float(torch.stack(values).float().nanmean()) for name, values in self._logged.items()}
+        epoch = trainer.current_epoch + 1
+        row = {
+            "epoch": epoch,
+            "step": trainer.global_step,
+            "seconds": round(time.monotonic() - self._started, 3),
+            "lr": self._learning_rate,
+        }
+        self._rows = [earlier for earlier in self._rows if int(earlier["epoch"]) != epoch] + [row | means | self._validation]
+        self._save(trainer)
+
+    def _save(self, trainer: Trainer) -> None:
+        if not trainer.is_global_zero or trainer.fast_dev_run:  # type: ignore[attr-defined]
+            return
+        path = _folder(trainer) / "results.csv"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        columns = dict.fromkeys(itertools.chain.from_iterable(self._rows))
+        with path.with_suffix(".partial").open("w", newline="") as file:
+            writer = csv.DictWriter(file, list(columns))
+            writer.writeheader()
+            for row in self._rows:
+                writer.writerow({name: "" if isinstance(value, float) and math.isnan(value) else value for name, value in row.items()})
+        os.replace(path.with_suffix(".partial"), path)
+
+
+def read_results(run: Path) -> list[dict[str, str]]:
+    """The rows of a run's ``results.csv`` as text by column; none where there is no file."""
+    path = run / "results.csv"
+    if not path.is_file():
+        return []
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def _folder(trainer: Trainer) -> Path:
+    return Path(trainer.default_root_dir)
+
+
+def first_assignment(model: Detection, batch: Batch) -> tuple[RawPredictions, Assignment]:
+    """The anchors of a detector (of its first stage, if it has two) and the boxes they are trained on; changes nothing.
+
+    Args:
+        model: the training task.
+        batch: on the device of the model.
+
+    Returns:
+        The predictions, and the assignment of their anchors.
+    """
+    images = batch.images.contiguous(memory_format=model.memory_format)
+    with torch.no_grad(), isolate_rng(), _evaluating(model):
+        if model.first_stage is None:
+            predictions = model(images)
+            return predictions, model.assigner(predictions, batch.targets)
+        predictions = cast(TwoStageDetector, model.detector).propose(images).predictions
+        return predictions, model.first_stage.assigner(predictions, [target.of_one_class() for target in batch.targets])
+
+
+@contextmanager
+def _evaluating(model: nn.Module) -> Iterator[None]:
+    """Evaluation mode; afterwards each module is in the mode it was in."""
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, training in modes:
+            module.training = training
+
+
+class EMAWeights(WeightAveraging):
+    """Validates and saves an exponential moving average of the detector's weights instead of the weights themselves.
+
+    ``average = d_t * average + (1 - d_t) * weights`` after every optimizer step t = 1, 2, ..., with ``d_t = min(decay, t / (t + warmup))``:
+    at the beginning the average spans about the last ``t / warmup`` steps, so that it does not drag the random weights of the start along.
+
+    Averaged are the parameters of the detector and its floating-point buffers, which are the statistics of its batch norms. All else is
+    copied: counters, and what the objective remembers (the self-balance of aLRP weighs the training, which goes on with its own weights).
+
+    A checkpoint holds the average as ``state_dict``, which every command reads, and the weights of the training as
+    ``current_model_state``, from which ``--ckpt_path last`` goes on. When the training is over the model is the average.
+
+    Args:
+        decay: d, the largest, in [0, 1); 0.999 averages about the last 1,000 steps.
+        warmup: > 0, or 0 for the full decay from the first step on.
+
+    Raises:
+        ValueError: an option out of its range; a ``ModelCheckpoint`` with ``save_weights_only`` (Lightning does not let callbacks take part
+            in such files: it would hold weights that were not validated).
+
+    Source:
+        Polyak and Juditsky, Acceleration of Stochastic Approximation by Averaging, 1992; with a decay: Tarvainen and Valpola, Mean
+        Teachers, NeurIPS 2017. Swapping and saving are Lightning's ``WeightAveraging``.
+
+    Example:
+        >>> [round(EMAWeights(decay=0.9, warmup=10).decay_at(step), 3) for step in (1, 10, 90, 1000)]
+        [0.091, 0.5, 0.9, 0.9]
+    """
+
+    def __init__(self, decay: float = 0.999, warmup: float = 10.0) -> None:
+        if not 0 <= decay < 1:
+            raise ValueError(f"decay: a number in [0, 1) expected, got {decay}")
+        if not 0 <= warmup < math.inf:
+            raise ValueError(f"warmup: a finite number >= 0 expected, got {warmup}")
+        super().__init__()
+        self.decay = decay
+        self.warmup = warmup
+
+    def decay_at(self, step: int) -> float:
+        """How much of the average is kept at optimizer step ``step`` >= 1."""
+        return min(self.decay, step / (step + self.warmup))
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        if any(isinstance(callback, ModelCheckpoint) and callback.save_weights_only for callback in trainer.callbacks):  # type: ignore[attr-defined]
+            raise ValueError("save_weights_only: False expected of every ModelCheckpoint beside EMAWeights, got True")
+        super().setup(trainer, pl_module, stage)
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._averaged().to(pl_module.device)  # it is copied before Lightning moves the model
+
+    @torch.no_grad()
+    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int) -> None:
+        # Not AveragedModel.update_parameters: it reads a counter back from the device at every step and averages the self-balance too.
+        if trainer.global_step == self._latest_update_step:
+            return
+        self._latest_update_step = trainer.global_step
+        averaged, current, copies, originals = [], [], [], []
+        of_detector = {name for name, _ in _tensors(pl_module) if name.startswith("detector.")}
+        for (name, mean), (_, new) in zip(_tensors(self._averaged()), _tensors(pl_module), strict=True):
+            if name in of_detector and mean.is_floating_point():
+                averaged.append(mean)
+                current.append(new)
+            else:
+                copies.append(mean)
+                originals.append(new)
+        torch._foreach_lerp_(averaged, current, 1 - self.decay_at(trainer.global_step))
+        if copies:
+            torch._foreach_copy_(copies, originals)
+
+    def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        if self._average_model is not None:  # outside of fit the average, which is the state_dict, is all that is needed
+            super().on_load_checkpoint(trainer, pl_module, checkpoint)
+
+    def _averaged(self) -> nn.Module:
+        assert self._average_model is not None
+        return self._average_model.module
+
+
+def _tensors(module: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    yield from ((name, parameter.detach()) for name, parameter in module.named_parameters())
+    yield from module.named_buffers()
