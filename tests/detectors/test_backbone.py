@@ -1,9 +1,11 @@
 """The pyramid: which levels, which parameters, what is frozen, and what is said where weights cannot be had."""
 
+import sys
 from typing import Any
 from urllib.error import URLError
 
 import pytest
+import timm
 import torch
 from torch import nn
 from torchvision.models import get_model, resnet
@@ -134,3 +136,141 @@ def test_unknown_names_are_answered_with_the_known_ones() -> None:
 def test_options_that_do_not_fit_are_named(options: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         build_pyramid("resnet18", **options)
+
+
+TIMM = "timm/mobilenetv3_small_050"
+
+
+def test_a_backbone_of_timm_by_name() -> None:
+    pyramid = build_pyramid(TIMM, strides=(8, 16, 32), channels=8, stages=3)
+    levels = pyramid(torch.rand(2, 3, 96, 128))
+    assert [tuple(level.shape) for level in levels] == [(2, 8, 96 // s, 128 // s) for s in (8, 16, 32)]
+    sum(level.square().mean() for level in levels).backward()  # type: ignore[union-attr]
+    assert [name for name, p in pyramid.named_parameters() if p.requires_grad and p.grad is None] == []
+    # the stage of stride 32 is not there
+    whole = timm_trunk(TIMM)
+    assert whole.strides == (4, 8, 16, 32)
+    assert sum(p.numel() for p in pyramid.trunk.parameters()) < 0.4 * sum(p.numel() for p in whole.parameters())
+
+
+def test_the_features_of_timm_are_those_of_its_own_features_only() -> None:
+    net = timm.create_model("mobilenetv3_small_050", features_only=True, out_indices=(1, 2, 3)).eval()
+    trunk = timm_trunk(TIMM, strides=(8, 16)).eval()
+    trunk.net.load_state_dict({f"model.{name}": value for name, value in net.state_dict().items()}, strict=False)
+    x = torch.rand(1, 3, 64, 96)
+    with torch.no_grad():
+        for found, expected in zip(trunk(x), net(x), strict=True):
+            torch.testing.assert_close(found, expected)
+
+
+@pytest.mark.parametrize("name", ["timm/convnext_atto", "timm/hrnet_w18_small"])
+def test_other_families_of_timm_fit_and_leave_no_trained_parameter_idle(name: str) -> None:
+    with torch.device("meta"):
+        pyramid = build_pyramid(name, strides=(8, 16), channels=8)
+        levels = pyramid(torch.zeros(2, 3, 64, 96))
+        assert [tuple(level.shape) for level in levels] == [(2, 8, 64 // s, 96 // s) for s in (8, 16)]
+        sum(level.square().mean() for level in levels).backward()  # type: ignore[union-attr]
+    assert [name for name, p in pyramid.named_parameters() if p.requires_grad and p.grad is None] == []
+
+
+def test_stages_and_norms_of_timm_can_be_frozen() -> None:
+    pyramid = build_pyramid(TIMM, strides=(8, 16), channels=8, frozen_stages=1, frozen_norm=True).train()
+    trunk = pyramid.trunk
+    assert isinstance(trunk, TimmTrunk)
+    trained = {name for name, p in trunk.net.named_parameters() if p.requires_grad}
+    assert {name.split(".")[1] for name in trunk._reached[0]} == {"conv_stem", "bn1", "blocks"}
+    assert all(name.split(".")[1:3] in (["blocks", "1"], ["blocks", "2"], ["blocks", "3"]) for name in trained)
+    assert len(trained) + len(trunk._reached[0]) == len(list(trunk.net.parameters()))
+    before = {name: value.clone() for name, value in pyramid.state_dict().items() if "running" in name}
+    assert len(before) > 10
+    pyramid(torch.rand(2, 3, 64, 64) * 9)
+    assert all(torch.equal(value, before[name]) for name, value in pyramid.state_dict().items() if "running" in name)
+    live = build_pyramid(TIMM, strides=(8, 16), channels=8).train()
+    live(torch.rand(2, 3, 64, 64) * 9)
+    assert any(not torch.equal(value, before[name]) for name, value in live.state_dict().items() if "running" in name)
+
+
+def test_timm_is_asked_for_where_it_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "timm", None)
+    with pytest.raises(ImportError, match=r"backbone: timm/resnet18 needs timm: pip install 'lossbox\[timm\]'"):
+        build_pyramid("timm/resnet18")
+
+
+def test_weights_of_timm_that_cannot_be_fetched_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    create, error = timm.create_model, OSError("no route to host")
+
+    def offline(name: str, *, pretrained: bool = False, **options: Any) -> nn.Module:
+        if pretrained:
+            raise error
+        return create(name, **options)  # type: ignore[no-any-return]
+
+    monkeypatch.setattr(timm, "create_model", offline)
+    with pytest.raises(ConnectionError, match=r"weights of timm/.* could not be fetched \(no route to host\).*weights: null") as caught:
+        build_pyramid(TIMM, weights="DEFAULT", strides=(8, 16))
+    assert caught.value.__cause__ is error
+    asked: list[bool] = []
+    monkeypatch.setattr(timm, "create_model", lambda *a, pretrained=False, **k: asked.append(pretrained) or create(*a, **k))
+    pyramid = build_pyramid(TIMM, weights="DEFAULT", strides=(8, 16), channels=8)
+    assert asked == [False, True]
+    assert not any(p.requires_grad for name, p in pyramid.named_parameters() if "conv_stem" in name)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"name": "timm/mobilenetv3_smal_050"}, "backbone: a model of timm .* similar names: .*timm/mobilenetv3_small_050"),
+        ({"name": "timm/vit_tiny_patch16_224"}, r"backbone: a model of timm .* any size expected, got .*doesn't match model"),
+        ({"weights": "IMAGENET1K_V1"}, r"weights: null or DEFAULT \(for timm/"),
+        ({"strides": (2, 4)}, r"strides: one of 4, 8, 16, 32 \(what 4 stages make\).* got \(2, 4\)"),
+        ({"strides": (16, 32), "stages": 2}, r"strides: one of 4, 8 \(what 2 stages make\)"),
+        ({"deformable_stages": (2,)}, r"deformable_stages: none with a backbone of timm expected, got \(2,\)"),
+        ({"name": "resnet18", "deformable_stages": (0, 2)}, r"deformable_stages: some of 1 to 4 .* got \(0, 2\)"),
+        ({"name": "resnet18", "stages": 2, "strides": (8,), "deformable_stages": (3,)}, "deformable_stages: some of 1 to 2"),
+    ],
+)
+def test_options_of_backbones_that_do_not_fit_are_named(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        build_pyramid(**{"name": TIMM, **options})
+
+
+def test_deformable_stages_start_as_the_plain_ones_and_learn_where_to_look() -> None:
+    torch.manual_seed(0)
+    plain = ResNetTrunk(get_model("resnet18"), stages=2).eval()
+    deformable = ResNetTrunk(get_model("resnet18"), stages=2, deformable=(2,)).eval()
+    # a checkpoint of the plain one loads, but for the offsets
+    missing, unexpected = deformable.load_state_dict(plain.state_dict(), strict=False)
+    assert unexpected == []
+    assert {name.split(".")[-2] for name in missing} == {"offset"}
+    assert sum(isinstance(m, DeformableConv) for m in deformable.modules()) == 2
+    x = torch.rand(1, 3, 64, 64)
+    for found, expected in zip(deformable(x), plain(x), strict=True):
+        torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
+    deformable(x)[1].square().sum().backward()
+    assert all(p.grad is not None and p.grad.abs().sum() > 0 for name, p in deformable.named_parameters() if "offset" in name)
+
+
+def test_an_offset_moves_what_a_deformable_convolution_sees() -> None:
+    layer = DeformableConv(nn.Conv2d(1, 1, 3, padding=1, bias=False))
+    x = torch.rand(1, 1, 6, 7)
+    with torch.no_grad():
+        before = layer(x)
+        layer.offset.bias.view(9, 2)[:, 1] = 1.0  # type: ignore[union-attr]
+        moved = layer(x)
+    torch.testing.assert_close(moved[..., 1:-2], before[..., 2:-1])
+    with torch.autocast("cpu", torch.bfloat16):
+        half = layer(x)
+    torch.testing.assert_close(half.float(), moved, rtol=0.02, atol=0.02)
+
+
+def test_the_largest_backbone_of_the_paper_is_built() -> None:
+    """X-101-64x4d with deformable convolution in C3 to C5; on no device, as it has 85 million parameters."""
+    with torch.device("meta"):
+        pyramid = build_pyramid("resnext101_64x4d", deformable_stages=(2, 3, 4), frozen_stages=1, frozen_norm=True)
+        levels = pyramid(torch.zeros(1, 3, 128, 96))
+    assert [tuple(level.shape) for level in levels] == [(1, 256, -(-128 // s), -(-96 // s)) for s in (8, 16, 32, 64, 128)]
+    layers = [m for m in pyramid.modules() if isinstance(m, DeformableConv)]
+    assert len(layers) == 4 + 23 + 3
+    # 64 groups of 4 channels a 64th of 256
+    assert layers[0].weight.shape == (512, 8, 3, 3)
+    assert layers[0].offset.weight.shape == (18, 512, 3, 3)
+    assert not any(p.requires_grad for p in pyramid.trunk.stages[0].parameters())  # type: ignore[index, union-attr]

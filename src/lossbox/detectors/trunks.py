@@ -119,13 +119,11 @@ class DeformableConv(nn.Module):
         nn.init.zeros_(cast(Tensor, self.offset.bias))
 
     def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b _c _h _w"]:
-        offset = self.offset(x)
-        with torch.autocast(x.device.type, enabled=False):
-            full = x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
-            return cast(
-                Tensor,
-                deform_conv2d(full, offset.to(full.dtype), self.weight, stride=self.stride, padding=self.padding, dilation=self.dilation),
-            )
+        # deform_conv2d is on no list of autocast: what it computes in is what it is given
+        full = x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
+        offset = self.offset(x).to(full.dtype)
+        found = deform_conv2d(full, offset, self.weight, stride=self.stride, padding=self.padding, dilation=self.dilation)
+        return cast(Tensor, found)
 
 
 class ResNetTrunk(nn.Module):
@@ -184,7 +182,7 @@ class TimmTrunk(nn.Module):
         net: the model, with one output a stage.
         strides: of its outputs.
         channels: of its outputs.
-        reached: for each output the names of the parameters that it depends on; those that no output depends on are not trained.
+        reached: for each output the names of the parameters that it depends on.
         frozen_norm: batch norms use their stored mean and variance at all times.
         mean: of the pictures it was trained on, red, green and blue in [0, 1].
         std: likewise.
@@ -207,11 +205,6 @@ class TimmTrunk(nn.Module):
         self.mean, self.std = mean, std
         self._reached = reached
         self._frozen_norm = frozen_norm
-        used = set().union(*reached)
-        for name, parameter in net.named_parameters():
-            if name not in used:
-                # DistributedDataParallel stops at trained parameters that get no gradient
-                parameter.requires_grad_(False)
 
     def forward(self, images: Float[Tensor, "b 3 h w"]) -> list[Float[Tensor, "b _c _h _w"]]:
         """Normalized pictures to one map a stage."""
@@ -294,8 +287,7 @@ def timm_trunk(
     check_strides(strides, tuple(places))
     places = {stride: i for stride, i in places.items() if stride <= strides[-1]}
     parameters = dict(plan.named_parameters())
-    # An output of a stage finer than all levels is there to be frozen, not to be used.
-    reached = [_depends_on(maps[i], parameters) for i in places.values()]
+    reached = {stride: _depends_on(maps[i], parameters) for stride, i in places.items()}
     try:
         net = timm.create_model(own, pretrained=weights is not None, out_indices=tuple(places.values()), **options)
     except Exception as error:
@@ -305,12 +297,16 @@ def timm_trunk(
             f"the weights of {name} could not be fetched ({error}); with a network timm keeps them in the cache of Hugging Face "
             f"(HF_HOME), from where they are read without one; or start from random numbers with weights: null"
         ) from error
+    used = set().union(*(names for stride, names in reached.items() if stride in strides))
+    for parameter_name, parameter in net.named_parameters():
+        # DistributedDataParallel stops at trained parameters that get no gradient
+        parameter.requires_grad_(parameter_name in used)
     config = plan.pretrained_cfg
     return TimmTrunk(
         net,
         strides=tuple(places),
         channels=tuple(infos[i][1] for i in places.values()),
-        reached=reached,
+        reached=tuple(reached.values()),
         frozen_norm=frozen_norm,
         mean=tuple(config.get("mean", IMAGENET_MEAN)),
         std=tuple(config.get("std", IMAGENET_STD)),

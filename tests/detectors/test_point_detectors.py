@@ -1,0 +1,172 @@
+"""FoveaBox and FCOS: points and shapes, the scales of the levels, and that each learns two boxes by heart with each kind of objective."""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from lossbox.assignment import CenterAssigner, FoveaAssigner
+from lossbox.boxes import PointCoder
+from lossbox.decoding import decode
+from lossbox.detectors import FCOS, CenternessHead, DenseHead, FoveaBox, cell_centers
+from lossbox.losses import giou_loss
+from lossbox.objective import ALRPObjective, SeparateObjective, WithCenterness
+from lossbox.records import Targets
+
+SMALL: dict[str, Any] = {"strides": (8, 16, 32), "stages": 3, "channels": 16, "head_convs": 1}
+DETECTORS: list[Any] = [FoveaBox, FCOS]
+
+
+@pytest.mark.parametrize("detector", DETECTORS)
+@pytest.mark.parametrize("size", [(64, 64), (33, 70), (1, 1)])
+def test_one_point_a_cell(detector: Callable[..., nn.Module], size: tuple[int, int]) -> None:
+    raw = detector(5, **SMALL).eval()(torch.rand(2, 3, *size))
+    grid = [(-(-size[0] // s), -(-size[1] // s)) for s in (8, 16, 32)]
+    assert raw.level_sizes == tuple(rows * columns for rows, columns in grid)
+    total = sum(raw.level_sizes)
+    assert raw.logits.shape == (2, total, 5)
+    assert raw.regression.shape == (2, total, 4)
+    centers = torch.cat([cell_centers(cells, stride) for cells, stride in zip(grid, (8, 16, 32), strict=True)])
+    torch.testing.assert_close((raw.anchors[:, :2] + raw.anchors[:, 2:]) / 2, centers)
+
+
+def test_the_square_of_a_point_has_the_unit_of_its_level() -> None:
+    for detector, scale in ((FoveaBox(1, **SMALL), 2), (FoveaBox(1, base_scale=0.5, **SMALL), 0.5), (FCOS(1, **SMALL), 1)):
+        raw = detector.eval()(torch.rand(1, 3, 64, 64))
+        sides = [level[0, 2:] - level[0, :2] for level in raw.anchors.split(raw.level_sizes)]
+        assert [side.tolist() for side in sides] == [[scale * s, scale * s] for s in (8, 16, 32)]
+    assert FoveaBox(1, limit=9.0, **SMALL).coder == PointCoder(9.0)
+
+
+def test_the_default_base_edges_and_towers_are_the_published_ones() -> None:
+    with torch.device("meta"):
+        detector = FoveaBox(80, backbone="resnet50")
+    assert [detector.base_scale * stride for stride in detector.pyramid.strides] == [16, 32, 64, 128, 256]
+    assert sum(isinstance(m, nn.Conv2d) for m in detector.head.modules()) == 2 * (4 + 1)
+    with torch.device("meta"):
+        fcos = FCOS(80, backbone="resnet50")
+    assert sum(isinstance(m, nn.GroupNorm) for m in fcos.head.modules()) == 2 * 4
+    assert fcos.head.scales.shape == (5,)
+
+
+def test_centerness_comes_beside_the_box_and_each_level_has_its_factor() -> None:
+    torch.manual_seed(0)
+    head = CenternessHead(8, num_classes=3, levels=2, convs=2)
+    levels = [torch.rand(2, 8, 3, 5), torch.rand(2, 8, 2, 1)]
+    before = head(levels)
+    with torch.no_grad():
+        head.scales.copy_(torch.tensor([2.0, -3.0]))
+        after = head(levels)
+    torch.testing.assert_close(after[1][:, :15], 2 * before[1][:, :15])
+    torch.testing.assert_close(after[1][:, 15:], -3 * before[1][:, 15:])
+    torch.testing.assert_close(after[0], before[0])
+    torch.testing.assert_close(before[0].sigmoid(), torch.full_like(before[0], 0.01), rtol=0.3, atol=0)
+    torch.testing.assert_close(before[2].sigmoid(), torch.full_like(before[2], 0.5), rtol=0.3, atol=0)
+    for level, found in zip(levels, after[2].split([15, 2], 1), strict=True):
+        expected = head.centerness(head.box_tower(level))[:, 0].flatten(1)
+        torch.testing.assert_close(found, expected)
+    plain = DenseHead(8, num_classes=3, convs=2, norm="group")
+    assert plain.classification.state_dict().keys() == head.classification.state_dict().keys()
+
+
+def test_fcos_starts_at_boxes_of_two_strides() -> None:
+    detector = FCOS(2, **SMALL).eval()
+    with torch.no_grad():
+        raw = detector(torch.rand(1, 3, 64, 64))
+        boxes = raw.coder.decode(raw.regression, raw.anchors)[0]
+    for level, stride in zip(boxes.split(raw.level_sizes), (8, 16, 32), strict=True):
+        torch.testing.assert_close(level[:, 2:] - level[:, :2], torch.full((len(level), 2), 2.0 * stride), rtol=0.3, atol=0)
+    assert raw.coder.encode(torch.tensor([-310.0, 0.0, 8.0, 8.0]), raw.anchors[0])[0].item() == pytest.approx(math.log(314 / 8))
+
+
+@pytest.mark.parametrize("detector", DETECTORS)
+def test_gradients_reach_every_parameter_and_a_checkpoint_holds_no_constants(detector: Callable[..., nn.Module]) -> None:
+    net = detector(2, **SMALL)
+    raw = net(torch.rand(2, 3, 96, 96))
+    generator = torch.Generator().manual_seed(0)
+    outputs = [raw.logits, raw.regression, *([] if raw.centerness is None else [raw.centerness])]
+    torch.stack([(x * torch.randn(x.shape, generator=generator)).sum() for x in outputs]).sum().backward()
+    for name, parameter in net.named_parameters():
+        assert parameter.grad is not None, name
+        assert parameter.grad.isfinite().all(), name
+        assert parameter.grad.abs().sum() > 0, name
+    buffers = {name for name, _ in net.named_buffers() if "running" in name or "tracked" in name}
+    assert set(net.state_dict()) == buffers | {name for name, _ in net.named_parameters()}
+
+
+@pytest.mark.parametrize("detector", DETECTORS)
+def test_bf16_autocast_and_channels_last_agree_with_float32(detector: Callable[..., nn.Module]) -> None:
+    torch.manual_seed(0)
+    net = detector(3, frozen_norm=True, **SMALL)
+    images = torch.rand(2, 3, 77, 96)
+    expected = net(images)
+    net = net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    with torch.autocast("cpu", torch.bfloat16):
+        raw = net(images.contiguous(memory_format=torch.channels_last))
+    torch.testing.assert_close(raw.logits.float(), expected.logits, atol=0.05, rtol=0.02)
+    torch.testing.assert_close(raw.regression.float(), expected.regression, atol=0.05, rtol=0.02)
+    raw.logits.float().square().mean().backward()
+
+
+RANGES = ((0.0, 40.0), (20.0, 64.0), (40.0, math.inf))
+OBJECTIVES: dict[str, Callable[[], Any]] = {
+    "alrp": ALRPObjective,
+    "deltas": SeparateObjective,
+    "boxes": lambda: SeparateObjective(localization=giou_loss, frame="boxes"),
+}
+
+
+@pytest.mark.parametrize("objective", OBJECTIVES)
+@pytest.mark.parametrize("detector", DETECTORS)
+def test_two_boxes_are_learned_by_heart(detector: Callable[..., Any], objective: str) -> None:
+    torch.manual_seed(0)
+    images = torch.rand(2, 3, 96, 96) * 0.1
+    boxes = torch.tensor([[8.0, 12.0, 40.0, 44.0], [30.0, 20.0, 90.0, 76.0]])
+    for image, (x1, y1, x2, y2) in zip(images, boxes.int().tolist(), strict=True):
+        image[:, y1:y2, x1:x2] += 0.8
+    targets = [Targets(boxes[i : i + 1], torch.tensor([i]), torch.tensor([False]), i, (96, 96), (96, 96)) for i in range(2)]
+    if detector is FCOS:
+        net, assigner = FCOS(2, **SMALL), CenterAssigner(regress_ranges=RANGES)
+        loss: Any = WithCenterness(OBJECTIVES[objective]())
+    else:
+        net, assigner = FoveaBox(2, base_scale=1.0, head_norm="group", **SMALL), FoveaAssigner(scale_ranges=RANGES)  # type: ignore[assignment]
+        loss = OBJECTIVES[objective]()
+    optimizer = torch.optim.AdamW(net.parameters(), 3e-3)
+    totals = []
+    for _ in range(40):
+        raw = net(images)
+        parts, weights = loss(raw, assigner(raw, targets), targets), loss.weights()
+        assert ("centerness" in parts) == (detector is FCOS)
+        if objective == "alrp":
+            weights = {**weights, "localization": 1.0}
+        total = torch.stack([weights[name] * part for name, part in parts.items()]).sum()
+        optimizer.zero_grad()
+        total.backward()
+        optimizer.step()
+        totals.append(total.item())
+    assert totals[-1] < 0.5 * totals[0]
+    with torch.no_grad():
+        found = decode(net(images), [(96, 96)] * 2, score_threshold=0.0)
+    for i, one in enumerate(found):
+        assert one.labels[0] == i
+        assert (one.boxes[0] - boxes[i]).abs().max() < 12
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: FoveaBox(1, base_scale=0.0, **SMALL), "base_scale: a number > 0 expected, got 0"),
+        (lambda: FoveaBox(1, limit=1.0, **SMALL), "limit: a number > 1 expected, got 1"),
+        (lambda: FCOS(0, **SMALL), "num_classes: a number >= 1 expected, got 0"),
+        (lambda: FCOS(1, head_norm="batch", **SMALL), "norm: one of 'none', 'group' expected"),  # type: ignore[arg-type]
+        (lambda: CenternessHead(8, num_classes=1, levels=0), "levels: a number >= 1 expected, got 0"),
+        (lambda: FoveaBox(1, **SMALL)(torch.zeros(3, 32, 32)), r"images: \(b, 3, h, w\) floats in \[0, 1\] expected"),
+        (lambda: FCOS(1, **SMALL)(torch.zeros(1, 1, 32, 32)), r"images: \(b, 3, h, w\) floats in \[0, 1\] expected"),
+    ],
+)
+def test_options_out_of_range_are_named(make: Callable[[], object], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        make()
