@@ -72,7 +72,7 @@ def draw_sizes(
             low, high = max(min(values) * 0.9, 1e-3), max(values) * 1.1
             panel.hist(values, bins=np.geomspace(low, high, 41), color="tab:blue")
         panel.set(xscale="log", xlabel=name, ylabel="boxes")
-        panel.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        panel.xaxis.set_major_locator(LogLocator(subs=(1, 1.5, 2, 3, 5, 7)))
         panel.xaxis.set_major_formatter("{x:g}")
         panel.xaxis.set_minor_formatter(NullFormatter())
         panel.grid(alpha=0.3)
