@@ -7,9 +7,9 @@ import textwrap
 WALK = """
 import torch
 from lossbox import losses, boxes
-from lossbox.assignment import ATSSAssigner, OverlapAssigner
+from lossbox.assignment import ATSSAssigner, OverlapAssigner, SampledAssigner
 from lossbox.decoding import Decoder
-from lossbox.detectors import RetinaNet
+from lossbox.detectors import FasterRCNN, RetinaNet, add_true_boxes
 from lossbox.metrics import Evaluator
 from lossbox.objective import ALRPObjective, SeparateObjective
 from lossbox.records import Targets
@@ -34,6 +34,12 @@ for assigner in (ATSSAssigner(), OverlapAssigner()):
     for objective in (ALRPObjective(), ALRPObjective(localization="iou"), SeparateObjective()):
         sum(objective(raw, assigner(raw, [truth, empty]), [truth, empty]).values()).backward(retain_graph=True)
 found = Decoder(score_threshold=0.0)(raw, [(64, 64), (64, 60)])
+two_stages = FasterRCNN(3, stages=2, strides=(8, 16), channels=16, region_levels=2, head_channels=8, max_proposals=9)
+proposed = two_stages.propose(torch.rand(2, 3, 64, 64))
+refined = two_stages.refine(proposed.features, add_true_boxes(proposed.boxes, [truth, empty]))
+sampled = SampledAssigner(OverlapAssigner(rescue=False))(refined, [truth, empty])
+sum(ALRPObjective()(refined, sampled, [truth, empty]).values()).backward()
+Decoder(score_threshold=0.0)(refined, [(64, 64), (64, 60)])
 ground_truth = {
     "images": [{"id": 1, "width": 64, "height": 64, "file_name": "a"}, {"id": 2, "width": 60, "height": 64, "file_name": "b"}],
     "categories": [{"id": i, "name": str(i)} for i in (1, 2, 3)],

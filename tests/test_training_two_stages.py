@@ -85,7 +85,7 @@ def test_both_stages_learn_two_pictures_by_heart(make: Any) -> None:
         if step == 0:
             gradients = {name: parameter.grad for name, parameter in model.named_parameters()}
             assert all(gradient is not None and gradient.isfinite().all() for gradient in gradients.values())
-            for part in ("proposal_head.classification", "head.classification", "pyramid.stem"):
+            for part in ("detector.proposal_head.classification", "detector.head.classification", "detector.pyramid"):
                 assert any(gradient.abs().sum() > 0 for name, gradient in gradients.items() if part in name)
         optimizer.step()
         history.append({name: part.item() for name, part in found.parts.items()})

@@ -7,7 +7,7 @@ from collections import OrderedDict
 from collections.abc import Collection, Sequence
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, Protocol, cast
+from typing import Any, Protocol, cast, runtime_checkable
 from urllib.parse import urlparse
 
 import torch
@@ -31,6 +31,7 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 """Of the red, green and blue of ImageNet, in [0, 1]: what pretrained weights of torchvision expect to be taken out."""
 
 
+@runtime_checkable
 class Trunk(Protocol):
     """The part of a backbone that a pyramid is built on: an ``nn.Module`` from normalized pictures to one map a stage, finest first.
 
