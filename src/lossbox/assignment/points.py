@@ -131,7 +131,10 @@ def assign_by_center(
     center_x, center_y = (x1 + x2) / 2, (y1 + y2) / 2
     claims = (x > x1) & (x < x2) & (y > y1) & (y < y2) & padded.matchable[..., None]
     claims &= ((x - center_x).abs_() < reach) & ((y - center_y).abs_() < reach)
-    farthest = torch.maximum(torch.maximum(x - x1, x2 - x), torch.maximum(y - y1, y2 - y))
+    farthest = x - x1
+    for distance in (x2 - x, y - y1, y2 - y):
+        # in place: a fresh (b, m, a) costs the CPU more than what is computed in it
+        torch.maximum(farthest, distance, out=farthest)
     claims &= (farthest >= low) & (farthest <= high)
     return ignoring(smallest_claim(claims, padded), padded.in_crowd(anchors))
 
