@@ -1,7 +1,7 @@
 """Detectors: pictures in, raw predictions out; no targets, no losses, no training mode."""
 
 from .anchors import cell_centers, pyramid_anchors
-from .backbone import Pyramid, build_pyramid, resnet_pyramid
+from .backbone import Pyramid, build_pyramid
 from .dense_head import CenternessHead, DenseHead
 from .faster_rcnn import FasterRCNN
 from .fcos import FCOS
@@ -23,5 +23,4 @@ __all__ = [
     "choose_proposals",
     "crop_regions",
     "pyramid_anchors",
-    "resnet_pyramid",
 ]

@@ -124,7 +124,3 @@ def build_pyramid(
     pyramid = Pyramid(trunk, strides=strides, channels=channels)
     pyramid.freeze(frozen_stages if frozen_stages is not None else int(weights is not None))
     return pyramid
-
-
-resnet_pyramid = build_pyramid
-"""The same by its former name."""

@@ -12,9 +12,9 @@ from torch import Tensor, nn
 from ..boxes import DeltaCoder, box_area
 from ..records import Proposals, RawPredictions
 from .anchors import cached_pyramid_anchors
-from .backbone import resnet_pyramid
+from .backbone import build_pyramid
 from .proposals import choose_proposals, crop_regions
-from .retinanet import IMAGENET_MEAN, IMAGENET_STD
+from .trunks import Normalization
 
 NOTHING = -1e4
 """The logit of a proposal that only fills up a batch: finite, so that a loss that gives it no weight stays finite; its score is 0."""
@@ -67,9 +67,6 @@ class FasterRCNN(nn.Module):
         True
     """
 
-    mean: Tensor
-    std: Tensor
-
     def __init__(
         self,
         num_classes: int,
@@ -110,7 +107,7 @@ class FasterRCNN(nn.Module):
         self.nms_threshold, self.top_k_per_level, self.max_proposals = nms_threshold, top_k_per_level, max_proposals
         self.region_levels, self.region_size, self.finest_scale = region_levels, region_size, finest_scale
         self.anchor_coder, self.coder = DeltaCoder(anchor_delta_std), DeltaCoder(delta_std)
-        self.pyramid = resnet_pyramid(
+        self.pyramid = build_pyramid(
             backbone,
             weights=weights,
             strides=strides,
@@ -121,9 +118,7 @@ class FasterRCNN(nn.Module):
         )
         self.proposal_head = ProposalHead(channels, num_anchors=len(scales) * len(ratios), prior=prior)
         self.head = RegionHead(channels * region_size**2, num_classes=num_classes, channels=head_channels, prior=prior)
-        # constants, not state: a checkpoint does not hold them
-        self.register_buffer("mean", torch.tensor(IMAGENET_MEAN).view(3, 1, 1), persistent=False)
-        self.register_buffer("std", torch.tensor(IMAGENET_STD).view(3, 1, 1), persistent=False)
+        self.normalize = Normalization(self.pyramid.trunk.mean, self.pyramid.trunk.std)
 
     def forward(self, images: Float[Tensor, "b 3 h w"]) -> RawPredictions:
         """Both stages.
@@ -153,9 +148,7 @@ class FasterRCNN(nn.Module):
         Raises:
             ValueError: not a batch of RGB pictures of floats.
         """
-        if images.ndim != 4 or images.shape[1] != 3 or not images.is_floating_point():
-            raise ValueError(f"images: (b, 3, h, w) floats in [0, 1] expected, got {tuple(images.shape)} of {images.dtype}")
-        levels = self.pyramid((images - self.mean) / self.std)
+        levels = self.pyramid(self.normalize(images))
         logits, regression = self.proposal_head(levels)
         sizes = tuple((level.shape[2], level.shape[3]) for level in levels)
         per_place = len(self.scales) * len(self.ratios)

@@ -12,9 +12,7 @@ from ..records import RawPredictions
 from .anchors import cached_pyramid_anchors
 from .backbone import build_pyramid
 from .dense_head import DenseHead
-from .trunks import IMAGENET_MEAN, IMAGENET_STD, Normalization
-
-__all__ = ["IMAGENET_MEAN", "IMAGENET_STD", "RetinaNet"]
+from .trunks import Normalization
 
 
 class RetinaNet(nn.Module):
