@@ -31,7 +31,8 @@ def test_recipe_builds_its_model_and_takes_a_step(recipe, data, tmp_path):
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     offline = [] if "weights" not in recipe.read_text() else ["--model.detector.init_args.weights", "null"]
-    fast = ["--trainer.fast_dev_run", "1", "--trainer.accelerator", "cpu", "--out", str(tmp_path / "run")]
+    fast = ["--trainer.fast_dev_run", "1", "--trainer.accelerator", "cpu", "--trainer.devices", "1", "--trainer.strategy", "auto"]
+    fast += ["--data.eval_size", "128", "--out", str(tmp_path / "run")]
     try:
         cli = LossboxCLI(["fit", "--config", str(recipe), *data, *fast, *offline])
     finally:
