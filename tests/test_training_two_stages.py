@@ -69,7 +69,7 @@ def toy(counts: tuple[int, ...] = (2, 1), size: int = 96) -> Batch:
 
 
 def total(model: Detection, batch: Batch) -> torch.Tensor:
-    found = model._losses(batch)
+    found = model.losses(batch)
     return torch.stack([found.weights[name] * part for name, part in found.parts.items()]).sum()
 
 
@@ -80,7 +80,7 @@ def test_both_stages_learn_two_pictures_by_heart(make: Any) -> None:
     history = []
     for step in range(30):
         optimizer.zero_grad()
-        found = model._losses(batch)
+        found = model.losses(batch)
         torch.stack([found.weights[name] * part for name, part in found.parts.items()]).sum().backward()
         if step == 0:
             gradients = {name: parameter.grad for name, parameter in model.named_parameters()}
@@ -97,35 +97,35 @@ def test_both_stages_learn_two_pictures_by_heart(make: Any) -> None:
 
 def test_the_parts_are_those_of_both_objectives_and_the_first_stage_is_weighted() -> None:
     model, batch = alrp(), toy()
-    found = model._losses(batch)
+    found = model.losses(batch)
     assert list(found.parts) == ["rpn_classification", "rpn_localization", "classification", "localization"]
     assert {name: float(weight) for name, weight in found.weights.items()} == pytest.approx(
         {"rpn_classification": 0.2, "rpn_localization": 0.2 * 50, "classification": 1, "localization": 50}
     )
-    assert list(rank_sort()._losses(batch).parts)[:3] == ["rpn_ranking", "rpn_sorting", "rpn_localization"]
+    assert list(rank_sort().losses(batch).parts)[:3] == ["rpn_ranking", "rpn_sorting", "rpn_localization"]
 
 
 def test_true_boxes_are_added_in_training_only_and_on_request() -> None:
     model, batch = alrp(), toy()
     proposals = model.detector.propose(batch.images).boxes  # type: ignore[operator]
     boxes = batch.targets[0].boxes
-    trained = model.train()._losses(batch)
+    trained = model.train().losses(batch)
     assert torch.equal(trained.predictions.anchors[0, -2:], boxes)
     # the second picture has one box, and one row that fills up
     assert trained.assignment.matched[:, -2:].tolist() == [[0, 1], [0, -2]]
     assert trained.predictions.anchors.shape[1] == proposals.shape[1] + 2
-    evaluated = model.eval()._losses(batch)
+    evaluated = model.eval().losses(batch)
     assert torch.equal(evaluated.predictions.anchors, model(batch.images).anchors)
     without = task(ALRPObjective(), FirstStage(FIRST, ALRPObjective(tau=0.7), add_true_boxes=False))
-    assert torch.equal(without.train()._losses(batch).predictions.anchors, proposals)
+    assert torch.equal(without.train().losses(batch).predictions.anchors, proposals)
 
 
 @pytest.mark.parametrize("make", TASKS)
 @pytest.mark.parametrize("counts", [(0, 0), (2, 0)])
 def test_pictures_without_boxes_have_the_same_parts_and_a_live_graph(make: Any, counts: tuple[int, ...]) -> None:
     model = make()
-    found = model._losses(toy(counts))
-    assert list(found.parts) == list(make()._losses(toy()).parts)
+    found = model.losses(toy(counts))
+    assert list(found.parts) == list(make().losses(toy()).parts)
     total(model, toy(counts)).backward()
     for name, parameter in model.named_parameters():
         assert parameter.grad is not None, name
@@ -137,9 +137,9 @@ def test_no_proposals_leave_the_true_boxes_or_nothing(make: Any, monkeypatch: py
     nothing = torch.zeros(2, 0, 4)
     monkeypatch.setattr("lossbox.detectors.faster_rcnn.choose_proposals", lambda *arguments, **options: nothing)
     model = make()
-    assert model.train()._losses(toy()).predictions.anchors.shape == (2, 2, 4)
+    assert model.train().losses(toy()).predictions.anchors.shape == (2, 2, 4)
     total(model.train(), toy((0, 0))).backward()
-    found = model.eval()._losses(toy())
+    found = model.eval().losses(toy())
     assert found.predictions.logits.shape == (2, 0, 10)
     assert all(part.isfinite() for part in found.parts.values())
 
@@ -149,7 +149,7 @@ def test_a_nan_in_either_stage_comes_out_as_a_nan() -> None:
         model = alrp()
         with torch.no_grad():
             getattr(model.detector, head).classification.bias.fill_(torch.nan)
-        parts = model._losses(toy()).parts
+        parts = model.losses(toy()).parts
         assert [name for name in ("rpn_classification", "classification") if parts[name].isnan()] == [broken]
 
 
@@ -160,10 +160,10 @@ def test_the_self_balance_of_both_stages_is_state_and_ends_with_the_epoch() -> N
     assert model.first_stage is not None
     first = model.first_stage.objective
     assert first is model.first_objective
-    before = {name: float(weight) for name, weight in model._losses(toy()).weights.items()}
+    before = {name: float(weight) for name, weight in model.losses(toy()).weights.items()}
     model._epochs_ended = -1  # as if an epoch had passed
     model.on_train_batch_start(toy(), 0)
-    after = {name: float(weight) for name, weight in model._losses(toy()).weights.items()}
+    after = {name: float(weight) for name, weight in model.losses(toy()).weights.items()}
     assert {name for name in before if before[name] != after[name]} == {"rpn_localization", "localization"}
 
 

@@ -299,8 +299,8 @@ class Detection(LightningModule):
         optimizer, schedule = self.optimizer(self, int(total_steps))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
-    def _losses(self, batch: Batch) -> Losses:
-        """One pass over a batch, in training and in validation."""
+    def losses(self, batch: Batch) -> Losses:
+        """One pass over a batch, in training and in validation: every part of the loss, and what the detections are decoded from."""
         if self.first_stage is None:
             return self._assign_and_weigh(self(batch.images), batch.targets)
         detector, objective = cast(TwoStageDetector, self.detector), cast(Objective, self.first_stage.objective)
@@ -332,7 +332,7 @@ class Detection(LightningModule):
             self._epochs_ended += 1
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        predictions, assignment, parts, weights = self._losses(batch)
+        predictions, assignment, parts, weights = self.losses(batch)
         total = torch.stack([weights[name] * part for name, part in parts.items()]).sum()
 
         logged = (self.global_step + 1) % self.trainer.log_every_n_steps == 0  # type: ignore[attr-defined]
@@ -377,7 +377,7 @@ class Detection(LightningModule):
         self._evaluator.reset()
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        predictions, _, parts, _ = self._losses(batch)
+        predictions, _, parts, _ = self.losses(batch)
         self.log_dict({f"val/{name}": part for name, part in parts.items()}, batch_size=len(batch.targets), sync_dist=True)
         found = self.decoder(predictions, [target.size for target in batch.targets])
         assert self._evaluator is not None
