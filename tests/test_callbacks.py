@@ -168,8 +168,8 @@ def test_a_resumed_run_has_the_same_average_and_no_row_twice(averaged, recipe, t
             LossboxCLI(words)
     results = tmp_path / "results.csv"
     assert [row["epoch"] for row in read_results(tmp_path)] == ["1"]
-    # a row without a checkpoint: the kill came in between
-    ahead = results.read_text().splitlines()[1].replace("1,3,", "2,6,", 1)
+    # a row beyond the checkpoint, as of a run that goes on from an earlier one
+    ahead = results.read_text().splitlines()[1].replace("1,3,", "7,21,", 1)
     results.write_text(results.read_text() + ahead + "\n")
     drawn = (tmp_path / "train_batches.png").stat().st_mtime_ns
     LossboxCLI([*words, "--ckpt_path", "last"])

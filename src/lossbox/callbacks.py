@@ -145,8 +145,14 @@ class RunFiles(Callback):
             writer = csv.DictWriter(file, list(columns))
             writer.writeheader()
             for row in self._rows:
-                writer.writerow({name: "" if isinstance(value, float) and math.isnan(value) else value for name, value in row.items()})
+                writer.writerow({name: _cell(value) for name, value in row.items()})
         os.replace(path.with_suffix(".partial"), path)
+
+
+def _cell(value: float | str) -> float | str:
+    if not isinstance(value, float):
+        return value
+    return "" if math.isnan(value) else f"{value:.6g}"
 
 
 def read_results(run: Path) -> list[dict[str, str]]:

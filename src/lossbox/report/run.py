@@ -219,7 +219,7 @@ def draw_assignment(
             style = "-" if own.any() else ":"
             for edge, thick in (("white", 2.6), (color, 1.4)):
                 panel.add_patch(Rectangle((x1, y1), x2 - x1, y2 - y1, fill=False, edgecolor=edge, linestyle=style, linewidth=thick))
-            size = 8 + 14 * level[positive.cpu().numpy()[own]] if len(level) == len(matched) else 12
+            size = 16 + 16 * level[positive.cpu().numpy()[own]] if len(level) == len(matched) else 16
             panel.scatter(*centers[own].T, s=size, color=color, edgecolors="white", linewidths=0.5, zorder=3)
             name = class_names[label] + (" (crowd)" if crowd else "")
             panel.text(x1, y1 - 1, name, fontsize=6, color="white", bbox={"pad": 1.0, "edgecolor": "none", "facecolor": color})
