@@ -204,3 +204,14 @@ def assert_one_line(said, message):
 def test_evaluate_refuses_an_iou_that_is_none(files, capsys, iou):
     assert main(["evaluate", *map(str, files), f"--iou={iou}"]) == 2
     assert "--iou must be in (0, 1), got" in capsys.readouterr().err
+
+
+def test_evaluate_says_how_calibrated_the_scores_are(files, tmp_path, capsys):
+    out = tmp_path / "n.json"
+    assert main(["evaluate", *map(str, files), "--calibration", "--json", str(out)]) == 0
+    shown = capsys.readouterr().out
+    numbers = json.loads(out.read_text())
+    # each of three detections is alone in its bin: |0.9 - 0.8|, |0.6 - 1|, |0.3 - 0|; the class without detections has no number
+    assert numbers["LaECE"] == pytest.approx((0.1 + 0.4 + 0.3) / 3)
+    assert numbers["LaMCE"] == pytest.approx(0.4)
+    assert f"LaECE {numbers['LaECE']:.3f}" in shown

@@ -23,6 +23,9 @@ def run(argv: Sequence[str]) -> None:
     parser.add_argument(
         "--bounds", action="store_true", help="AP if the scores of the true positives were in order of their IoU, and if in inverse order"
     )
+    parser.add_argument(
+        "--calibration", action="store_true", help="how far scores are from the IoU to expect: LaECE, LaACE and LaMCE (0 is perfect)"
+    )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all numbers, per class too")
     parser.add_argument("--thresholds", type=Path, metavar="FILE", help="write the LRP-optimal score of each class (CSV)")
     parser.add_argument(
@@ -37,7 +40,7 @@ def run(argv: Sequence[str]) -> None:
 
     from .. import metrics, report
 
-    with _progress(stages=5 if options.bounds else 4) as stage:
+    with _progress(stages=4 + options.bounds + options.calibration) as stage:
         stage("reading the ground truth")
         ground_truth = metrics.read_ground_truth(options.ground_truth)
         stage("reading the detections")
@@ -50,9 +53,16 @@ def run(argv: Sequence[str]) -> None:
         if options.bounds:
             stage("average precision of two other orders")
             numbers["bounds"] = metrics.score_bounds(ground_truth, results, matches=matches, ap=ap)
+        if options.calibration:
+            stage("calibration")
+            overlapping = metrics.match_detections(ground_truth, results, iou_threshold=metrics.ANY_OVERLAP)
+            error = metrics.localization_aware_calibration_error(overlapping)
+            numbers |= {"LaECE": error.laece, "LaACE": error.laace, "LaMCE": error.lamce}
     report.print_metrics(numbers, per_class=options.per_class)
     if options.bounds:
         report.print_bounds(numbers["bounds"])
+    if options.calibration:
+        print("calibration: " + ", ".join(f"{name} {numbers[name]:.3f}" for name in ("LaECE", "LaACE", "LaMCE")))
     if options.json:
         report.write_json(options.json, numbers)
         print(f"all numbers: {options.json}")
