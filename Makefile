@@ -11,7 +11,7 @@ venv: .venv/installed  ## create .venv and install the package with everything i
 
 .venv/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
-	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[train,export,convert,timm,dev,docs]'
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[train,export,dev,docs]'
 	touch $@
 
 demo: venv      ## make the digits data set, train RetinaNet with aLRP, evaluate, draw: about 4 minutes on 2 cores
@@ -32,6 +32,8 @@ format: venv    ## put the code in its form
 bench: venv     ## speed and memory of losses, assignment, training steps and evaluation beside other libraries -> benchmarks/results/*.json
 	$(BIN)/python benchmarks/ranking.py
 	$(BIN)/python benchmarks/losses.py
+	$(BIN)/python benchmarks/assignment.py
+	$(BIN)/python benchmarks/step.py
 	$(BIN)/python benchmarks/evaluation.py
 
 accuracy: venv  ## aLRP against focal + smooth L1 on the digits, three seeds each: about 25 minutes -> benchmarks/results/digits_accuracy.json
@@ -43,4 +45,4 @@ docs: venv      ## draw the curves of the losses and build the documentation -> 
 	$(BIN)/mkdocs build --strict --quiet
 
 clean:          ## remove the environment and what the tools left
-	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist src/*.egg-info
+	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist site docs/losses/curves src/*.egg-info

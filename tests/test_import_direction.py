@@ -46,6 +46,8 @@ EXTRAS = (
     "rich",
     "jsonargparse",
     "tensorboard",
+    "timm",
+    "plotext",
     "yaml",
 )
 BARE = ("lossbox.losses", "lossbox.losses.modules", "lossbox.boxes", "lossbox.metrics", "lossbox.records")

@@ -83,7 +83,7 @@ def build_pyramid(
 
     Args:
         name: a ResNet, ResNeXt or Wide ResNet of torchvision, for example ``"resnet50"``, or any ``features_only`` model of timm, for
-            example ``"timm/mobilenetv3_small_050"`` (needs the extra ``lossbox[timm]``).
+            example ``"timm/mobilenetv3_small_050"`` (needs the extra ``lossbox[train]``).
         weights: None starts from random numbers; ``"DEFAULT"`` or another name of torchvision's weights of this model loads ImageNet
             weights (downloaded once, then read from the cache). timm has ``"DEFAULT"`` only: a tag belongs to its names
             (``"timm/resnet18.a1_in1k"``).

@@ -264,7 +264,7 @@ def timm_trunk(
     try:
         import timm
     except ImportError as error:
-        raise ImportError(f"backbone: {name} needs timm: pip install 'lossbox[timm]'") from error
+        raise ImportError(f"backbone: {name} needs timm: pip install 'lossbox[train]'") from error
     if weights not in (None, "DEFAULT"):
         raise ValueError(f"weights: null or DEFAULT (for {name}; a tag of timm belongs to the name) expected, got {weights!r}")
     own = name.removeprefix(TIMM)
