@@ -17,9 +17,10 @@ from lossbox.cli import LossboxCLI
 from lossbox.data.digits import write_digits
 from lossbox.data.module import CocoDataModule
 from lossbox.decoding import Decoder
-from lossbox.detectors.retinanet import RetinaNet
+from lossbox.detectors import FasterRCNN, RetinaNet
 from lossbox.objective import ALRPObjective
-from lossbox.training import Detection, OneCycle
+from lossbox.records import Batch, Targets
+from lossbox.training import Detection, FirstStage, OneCycle
 
 EMA = {"decay": 0.8, "warmup": 2.0}
 STEPS = 6
@@ -229,6 +230,18 @@ def test_the_drawn_assignment_leaves_no_trace(digits):
     assert not predictions.logits.requires_grad
     kept = SampledAssigner(OverlapAssigner(), count=8)(predictions, batch.targets)
     assert torch.equal(assignment.matched, kept.matched)
+
+
+def test_of_two_stages_the_anchors_of_the_first_are_drawn():
+    sizes = {"channels": 16, "max_proposals": 20, "region_levels": 2, "region_size": 3, "head_channels": 16}
+    detector = FasterRCNN(3, stages=2, strides=(8, 16), ratios=(1.0,), **sizes)
+    anchors, regions = OverlapAssigner(0.5, 0.3), OverlapAssigner(0.5, 0.5, rescue=False)
+    model = Detection(detector, regions, ALRPObjective(), Decoder(), OneCycle(), first_stage=FirstStage(anchors, ALRPObjective()))
+    box = Targets(torch.tensor([[20.0, 20.0, 60.0, 60.0]]), torch.tensor([2]), torch.tensor([False]), 1, (96, 96), (96, 96))
+    predictions, assignment = first_assignment(model, Batch(torch.rand(1, 3, 96, 96), [box]))
+    assert sum(predictions.level_sizes) == 12 * 12 + 6 * 6
+    assert torch.equal(assignment.matched, anchors(predictions, [box]).matched)
+    assert (assignment.matched >= 0).any()
 
 
 def test_a_checkpoint_that_would_hold_other_weights_is_refused(digits, tmp_path):
