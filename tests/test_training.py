@@ -3,6 +3,7 @@
 import csv
 import json
 
+import numpy as np
 import pytest
 import torch
 import yaml
@@ -15,6 +16,7 @@ from lossbox.data.digits import write_digits
 from lossbox.data.module import CocoDataModule
 from lossbox.decoding import Decoder
 from lossbox.detectors.retinanet import RetinaNet
+from lossbox.multi_scale import MultiScale, detect_multi_scale
 from lossbox.objective import ALRPObjective
 from lossbox.records import Assignment, Detections, Targets
 from lossbox.training import Detection, LossWatch, OneCycle, WarmupSteps, gradient_balance, to_original
@@ -250,3 +252,21 @@ def test_weight_decay_spares_biases_norms_and_what_is_frozen(factory):
     groups = factory(model, 10)[0].param_groups
     by_decay = {group["weight_decay"]: [tuple(parameter.shape) for parameter in group["params"]] for group in groups}
     assert by_decay == {0.3: [(4, 3, 3, 3)], 0.0: [(4,), (4,), (4,)]}
+
+
+def test_validation_looks_at_several_scales_where_asked(straight, tmp_path):
+    _, run = straight
+    words = ["validate", "--config", str(run / "config.yaml"), "--out", str(run), "--model.decoder.init_args.score_threshold", "0.0"]
+    once = LossboxCLI(words)
+    twice = LossboxCLI([*words, "--model.multi_scale", '{"scales": [0.5, 1.0], "flip": true}'])
+    assert twice.model.multi_scale == MultiScale(scales=(0.5, 1.0))
+    batch = next(iter(twice.datamodule.val_dataloader()))
+    sizes = [target.size for target in batch.targets]
+    with torch.inference_mode():
+        found = twice.model.detect(batch.images, sizes)
+        expected = detect_multi_scale(batch.images, sizes, once.model.detect, scales=(0.5, 1.0))
+    assert sum(len(one.scores) for one in found) > 0
+    for mine, other in zip(found, expected, strict=True):
+        torch.testing.assert_close(mine.boxes, other.boxes)
+        torch.testing.assert_close(mine.scores, other.scores)
+    assert not np.array_equal(twice.model.detected()[1].scores, once.model.detected()[1].scores)

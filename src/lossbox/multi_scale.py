@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float
@@ -83,6 +84,34 @@ def detect_multi_scale(
                 back_x, back_y = width / to[1], height / to[0]
                 parts.append(Detections(torch.stack([x1 * back_x, y1 * back_y, x2 * back_x, y2 * back_y], -1), part.scores, part.labels))
     return [merge_detections(parts, nms_threshold=nms_threshold, max_detections=max_detections) for parts in found]
+
+
+@dataclass(frozen=True)
+class MultiScale:
+    """``detect_multi_scale`` with its options, for a recipe.
+
+    Attributes:
+        scales: factors > 0; let the largest be 1 and ``data.eval_size`` the largest size wanted.
+        flip: look at the mirror images too.
+        nms_threshold: IoU with a better box of its class above which a box falls.
+        max_detections: of one picture.
+    """
+
+    scales: tuple[float, ...] = (1.0,)
+    flip: bool = True
+    nms_threshold: float = 0.5
+    max_detections: int = 100
+
+    def __call__(self, images: Tensor, sizes: Sequence[tuple[int, int]], detect: Detect) -> list[Detections]:
+        return detect_multi_scale(
+            images,
+            sizes,
+            detect,
+            scales=self.scales,
+            flip=self.flip,
+            nms_threshold=self.nms_threshold,
+            max_detections=self.max_detections,
+        )
 
 
 def merge_detections(parts: Sequence[Detections], *, nms_threshold: float = 0.5, max_detections: int = 100) -> Detections:

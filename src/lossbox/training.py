@@ -21,6 +21,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from .detectors.proposals import add_true_boxes
 from .metrics import GroundTruth, Results
 from .metrics.evaluator import Evaluator
+from .multi_scale import MultiScale
 from .records import Assignment, Batch, Detections, Proposals, RawPredictions, Targets
 
 
@@ -252,6 +253,7 @@ class Detection(LightningModule):
         optimizer: builds the optimizer and its schedule; OneCycle or WarmupSteps, or your own.
         first_stage: how the proposals of a two-stage detector (FasterRCNN) are trained; assigner and objective are then those of its
             second stage. None for every other detector.
+        multi_scale: detect at several scales and in mirror images, in validation and prediction; None looks once.
         channels_last: lay pictures and weights out as NHWC; faster on CPUs and on tensor cores.
 
     Raises:
@@ -267,6 +269,7 @@ class Detection(LightningModule):
         optimizer: Optimization,
         *,
         first_stage: FirstStage | None = None,
+        multi_scale: MultiScale | None = None,
         channels_last: bool = False,
     ) -> None:
         super().__init__()
@@ -279,6 +282,7 @@ class Detection(LightningModule):
         self.first_stage = first_stage
         self.first_objective = None if first_stage is None else first_stage.objective  # registered: what it remembers is state
         self.decoder = decoder
+        self.multi_scale = multi_scale
         self.optimizer = optimizer
         self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
         self.metrics: dict[str, Any] = {}
@@ -291,6 +295,14 @@ class Detection(LightningModule):
     def forward(self, images: Tensor) -> RawPredictions:
         predictions: RawPredictions = self.detector(images.contiguous(memory_format=self.memory_format))
         return predictions
+
+    def detect(self, images: Tensor, sizes: list[tuple[int, int]]) -> list[Detections]:
+        """The detections in pictures (b, 3, h, w) of these (height, width), in their frame; at several scales where that is asked for."""
+
+        def once(images: Tensor, sizes: list[tuple[int, int]]) -> list[Detections]:
+            return self.decoder(self(images), sizes)
+
+        return once(images, sizes) if self.multi_scale is None else self.multi_scale(images, sizes, once)
 
     def configure_optimizers(self) -> Any:
         total_steps = self.trainer.estimated_stepping_batches
@@ -379,7 +391,8 @@ class Detection(LightningModule):
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         predictions, _, parts, _ = self.losses(batch)
         self.log_dict({f"val/{name}": part for name, part in parts.items()}, batch_size=len(batch.targets), sync_dist=True)
-        found = self.decoder(predictions, [target.size for target in batch.targets])
+        sizes = [target.size for target in batch.targets]
+        found = self.decoder(predictions, sizes) if self.multi_scale is None else self.detect(batch.images, sizes)
         assert self._evaluator is not None
         self._evaluator.update([t.image_id for t in batch.targets], [to_original(d, t) for d, t in zip(found, batch.targets, strict=True)])
 

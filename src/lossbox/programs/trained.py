@@ -48,7 +48,7 @@ class Trained:
         """What is found in each picture, on the CPU, boxes in pixels of the file on disk: what validation evaluates."""
         images = batch.images.to(self.device)
         with torch.autocast(self.device.type, self.autocast, enabled=self.autocast is not None):
-            found = self.task.decoder(self.task(images), [target.size for target in batch.targets])
+            found = self.task.detect(images, [target.size for target in batch.targets])
         return [to_original(detections.cpu(), target) for detections, target in zip(found, batch.targets, strict=True)]
 
 
