@@ -11,7 +11,7 @@ from lossbox.losses import CATALOG, alrp_loss, balanced_l1_loss, focal_loss
 
 DEFINED = {"ap_loss", "alrp_loss", "ndcg_loss", "rank_sort_loss"}  # the gradient is not the slope of the value
 # the target or a weight depends on x but takes no gradient
-PARTLY_DETACHED = {"matchability_aware_loss", "ia_bce_loss", "ghm_c_loss", "ghm_r_loss", "ciou_loss"}
+PARTLY_DETACHED = {"matchability_aware_loss", "ia_bce_loss", "ghm_c_loss", "ghm_r_loss", "ciou_loss", "ape_loss"}
 
 
 @pytest.mark.parametrize("name", CATALOG)

@@ -125,9 +125,9 @@ def test_an_undefined_number_is_left_out_of_the_mean():
 
 def test_accuracy_table_is_markdown():
     table = report.accuracy_table(report.summarize(runs(("a", 0, 0.1), ("a", 1, 0.3), ("b", 0, 2.0)))).splitlines()
-    assert table[0] == "| recipe | AP | AP50 | AP75 | oLRP | rho | minutes | seeds |"
-    assert table[2] == "| a | " + "0.200 ± 0.141 | " * 5 + "0.2 ± 0.1 | 2 |"
-    assert table[3] == "| b | " + "2.000 | " * 5 + "2.0 | 1 |"
+    assert table[0] == "| recipe | AP | AP50 | AP75 | oLRP | rho | seeds |"
+    assert table[2] == "| a | " + "0.200 ± 0.141 | " * 5 + "2 |"
+    assert table[3] == "| b | " + "2.000 | " * 5 + "1 |"
     assert len({line.count("|") for line in table}) == 1
 
 

@@ -169,6 +169,15 @@ AXES: dict[str, Axis] = {
         (-6, 8),
         {"": lambda loss, x: loss(torch.cat([x, _BESIDE]), _POSITIVE, _double(0.9, 0.7))},
     ),
+    "ape_loss": Axis(
+        "logit; beside it a positive of IoU 0.7 at 2, negatives at -2, 0 and 3",
+        (-6, 8),
+        {
+            "of a positive of IoU 0.9": lambda loss, x: loss(torch.cat([x, _BESIDE]), _POSITIVE, _double(0.9, 0.7)),
+            "of a positive of IoU 0.5": lambda loss, x: loss(torch.cat([x, _BESIDE]), _POSITIVE, _double(0.5, 0.7)),
+            "of a negative": lambda loss, x: loss(torch.cat([x, _BESIDE]), _NEGATIVE, _double(0.7)),
+        },
+    ),
     "box distance": Axis("difference of a coordinate from its target", (-3, 3), {"": lambda loss, x: loss(x, _double(0))}),
     "smooth_l1_loss": Axis(
         "difference of a coordinate from its target",

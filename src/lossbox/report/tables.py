@@ -114,7 +114,7 @@ def print_losses(catalog: Mapping[str, CatalogEntry]) -> None:
     console.print(table)
 
 
-COMPARED = ("AP", "AP50", "AP75", "oLRP", "rho", "minutes")
+COMPARED = ("AP", "AP50", "AP75", "oLRP", "rho")
 
 
 def summarize(runs: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
@@ -127,7 +127,7 @@ def summarize(runs: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
         By recipe: ``seeds``, and for each number ``{"mean": ..., "deviation": ...}``; the deviation of one run is NaN.
 
     Example:
-        >>> rows = [dict(recipe="a", seed=s, AP=ap, AP50=1.0, AP75=1.0, oLRP=0.0, rho=0.0, minutes=2.0) for s, ap in ((0, 0.4), (1, 0.6))]
+        >>> rows = [dict(recipe="a", seed=s, AP=ap, AP50=1.0, AP75=1.0, oLRP=0.0, rho=0.0) for s, ap in ((0, 0.4), (1, 0.6))]
         >>> summarize(rows)["a"]["AP"]["mean"]
         0.5
     """
@@ -148,9 +148,8 @@ def accuracy_table(summary: Mapping[str, Mapping[str, Any]]) -> str:
     for recipe, row in summary.items():
         cells = []
         for name in COMPARED:
-            digits = 1 if name == "minutes" else 3
             mean, deviation = row[name]["mean"], row[name]["deviation"]
-            spread = "" if deviation is None or math.isnan(deviation) else f" ± {deviation:.{digits}f}"
-            cells.append("-" if mean is None or math.isnan(mean) else f"{mean:.{digits}f}{spread}")
+            spread = "" if deviation is None or math.isnan(deviation) else f" ± {deviation:.3f}"
+            cells.append("-" if mean is None or math.isnan(mean) else f"{mean:.3f}{spread}")
         lines.append(f"| {recipe} | " + " | ".join(cells) + f" | {len(row['seeds'])} |")
     return "\n".join(lines)
