@@ -101,3 +101,24 @@ def rank_sort(logits, targets, quality, delta):
             sorting_gradient[r.positive[i]] -= excess / count
             sorting_gradient[r.positive] += excess / count * worse / worse.sum()
     return ranking.mean(), sorting, r.gradient(ranking, count), sorting_gradient.reshape(r.shape)
+
+
+def ape(logits, targets, quality, sharpness, cutoff):
+    """The gradient is autograd's, with the ranks detached."""
+    leaf = logits.detach().double().requires_grad_()
+    flat, labels, y = leaf.reshape(-1), targets.reshape(-1), quality.detach().double()
+    positive, negative = flat[labels == 1], flat[labels == 0]
+    losses = []
+    for i in range(len(positive)):
+        wrong = torch.cat([negative, positive[y < y[i]]])
+        right = positive[y >= y[i]]
+        # The published threshold is a score.
+        wrong = sharpness * (wrong[wrong > positive[i] - cutoff / sharpness] - positive[i])
+        right = sharpness * (right[right > positive[i] - cutoff / sharpness] - positive[i])
+        if len(wrong):
+            rank = (torch.sigmoid(wrong).sum() + torch.sigmoid(right).sum()).detach()
+            losses.append(y[i] / rank * torch.logaddexp(wrong, torch.zeros(())).sum())
+    if not losses:
+        return torch.zeros(()).double(), torch.zeros_like(logits).double()
+    value = torch.stack(losses).mean() / sharpness
+    return value.detach(), torch.autograd.grad(value, leaf)[0]

@@ -116,6 +116,10 @@ def separated(logits, targets, errors=None):
     return logits.masked_scatter(targets == 1, 900 - 3 * errors.argsort().argsort().to(errors.dtype)), targets, errors
 
 
+def separated_by_quality(logits, targets, quality):
+    return separated(logits, targets, -quality)[0], targets, quality
+
+
 DEFINED = "the gradient is defined by the error-driven update"
 
 LOSSES = [
@@ -143,6 +147,13 @@ LOSSES = [
     Loss("alrp_loss", ranking_with_values, elementwise=False, perfect=separated, no_gradcheck=DEFINED),
     Loss("ndcg_loss", ranking_problem, elementwise=False, perfect=separated, no_gradcheck=DEFINED),
     Loss("rank_sort_loss", ranking_with_values, elementwise=False, no_gradcheck=DEFINED),
+    Loss(
+        "ape_loss",
+        ranking_with_values,
+        elementwise=False,
+        perfect=separated_by_quality,
+        no_gradcheck="the rank takes no gradient; test_pairwise differentiates the definition",
+    ),
     Loss("l1_loss", coordinates, perfect=target_again),
     Loss("l2_loss", coordinates, perfect=target_again),
     Loss("smooth_l1_loss", coordinates, perfect=target_again),

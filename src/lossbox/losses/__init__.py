@@ -25,6 +25,7 @@ from .iou import alpha_iou_loss, ciou_loss, diou_loss, eiou_loss, giou_loss, iou
 from .modules import (
     AlphaIoULoss,
     ALRPLoss,
+    APELoss,
     APLoss,
     BalancedL1Loss,
     CIoULoss,
@@ -55,6 +56,7 @@ from .modules import (
     SoftmaxFocalLoss,
     VarifocalLoss,
 )
+from .pairwise import ape_loss
 from .quality import correlation_loss, ia_bce_loss, matchability_aware_loss, quality_focal_loss, varifocal_loss
 from .ranking import ALRPTerms, RankSortTerms, alrp_loss, ap_loss, ndcg_loss, rank_sort_loss
 
@@ -62,6 +64,7 @@ __all__ = [
     "CATALOG",
     "ALRPLoss",
     "ALRPTerms",
+    "APELoss",
     "APLoss",
     "AlphaIoULoss",
     "BalancedL1Loss",
@@ -101,6 +104,7 @@ __all__ = [
     "alpha_iou_loss",
     "alrp_loss",
     "ap_loss",
+    "ape_loss",
     "balanced_l1_loss",
     "ciou_loss",
     "class_balanced_focal_loss",

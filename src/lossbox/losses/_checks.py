@@ -42,7 +42,7 @@ def debug_checks(enabled: bool = True) -> Iterator[None]:
         _debug = before
 
 
-def check_ranking_input(logits: Tensor, targets: Tensor, delta: float) -> None:
+def check_ranking_input(logits: Tensor, targets: Tensor, delta: float = 0.0) -> None:
     """The rules of ``logits``, ``targets`` and ``delta`` that hold for every ranking loss."""
     if logits.shape != targets.shape:
         raise ValueError(f"targets: must have the shape of logits {tuple(logits.shape)}, got {tuple(targets.shape)}")

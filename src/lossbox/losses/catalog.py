@@ -12,7 +12,7 @@ from typing import Any
 
 from torch import nn
 
-from . import box_regression, class_balanced, classification, gradient_density, iou, modules, quality, ranking
+from . import box_regression, class_balanced, classification, gradient_density, iou, modules, pairwise, quality, ranking
 
 
 @dataclass(frozen=True)
@@ -196,6 +196,14 @@ CATALOG: dict[str, CatalogEntry] = {
         "[0, 1] each part",
         "Oksuz et al., Rank & Sort Loss, ICCV 2021, Eqs. (3)-(11)",
         {"delta": 0.5},
+    ),
+    "ape_loss": CatalogEntry(
+        pairwise.ape_loss,
+        modules.APELoss,
+        "ranking",
+        "[0, inf)",
+        "Xu et al., Revisiting AP Loss, CVPR 2022 (arXiv:2207.12042), as in the authors' code",
+        {"sharpness": 4.0},
     ),
     # -- box distance
     "l1_loss": CatalogEntry(

@@ -14,7 +14,7 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
-from . import box_regression, class_balanced, classification, gradient_density, iou, quality, ranking
+from . import box_regression, class_balanced, classification, gradient_density, iou, pairwise, quality, ranking
 from ._reduce import Reduction
 from ._twin import ElementwiseTwin, QualityTwin, RankingTwin, Twin
 
@@ -263,6 +263,19 @@ class RankSortLoss(Twin):
 
     def forward(self, logits: Tensor, targets: Tensor, quality: Tensor) -> tuple[Tensor, Tensor]:
         loss: tuple[Tensor, Tensor] = self.function(logits, targets, quality, **self.options())
+        return loss
+
+
+@dataclass(kw_only=True, eq=False)
+class APELoss(Twin):
+    """Twin of ``ape_loss``: called with logits and targets of one shape and the (p,) qualities of the positives."""
+
+    function = staticmethod(pairwise.ape_loss)
+    sharpness: float = 4.0
+    cutoff: float = 4.0
+
+    def forward(self, logits: Tensor, targets: Tensor, quality: Tensor) -> Tensor:
+        loss: Tensor = self.function(logits, targets, quality, **self.options())
         return loss
 
 
