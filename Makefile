@@ -2,10 +2,10 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: help venv demo test lint format bench accuracy docs clean
+.PHONY: help venv demo test lint format bench accuracy accuracy-losses accuracy-detectors docs clean
 
 help:           ## what there is
-	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 12
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 20
 
 venv: .venv/installed  ## create .venv and install the package with everything it can use
 
@@ -39,6 +39,16 @@ bench: venv     ## speed and memory of losses, assignment, training steps and ev
 accuracy: venv  ## aLRP against focal + smooth L1 on the digits, three seeds each: about 25 minutes -> benchmarks/results/digits_accuracy.json
 	$(BIN)/lossbox digits
 	$(BIN)/lossbox compare digits_retinanet_alrp digits_retinanet_focal --seeds 0 1 2 --json benchmarks/results/digits_accuracy.json
+
+LOSSES := rank_sort alrp ap focal_giou qfl_giou focal focal_balanced_l1 cross_entropy dr ghm
+accuracy-losses: venv     ## ten pairs of losses on the digits, one seed each: about 40 minutes -> benchmarks/results/digits_losses.json
+	$(BIN)/lossbox digits
+	$(BIN)/lossbox compare $(addprefix digits_retinanet_,$(LOSSES)) --seeds 0 --json benchmarks/results/digits_losses.json
+
+DETECTORS := small_rank_sort foveabox_alrp foveabox_focal fcos_focal faster_rcnn_alrp faster_rcnn_baseline
+accuracy-detectors: venv  ## other detectors on the digits, one seed each: about an hour -> benchmarks/results/digits_detectors.json
+	$(BIN)/lossbox digits
+	$(BIN)/lossbox compare $(addprefix digits_,$(DETECTORS)) --seeds 0 --json benchmarks/results/digits_detectors.json
 
 docs: venv      ## draw the curves of the losses and build the documentation -> site/index.html
 	$(BIN)/python docs/draw_curves.py
