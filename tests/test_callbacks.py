@@ -12,7 +12,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from torch import nn
 
 from lossbox.assignment import ATSSAssigner, OverlapAssigner, SampledAssigner
-from lossbox.callbacks import EMAWeights, RunFiles, first_assignment, read_results
+from lossbox.callbacks import EMAWeights, LastEpoch, RunFiles, first_assignment, read_results
 from lossbox.cli import LossboxCLI
 from lossbox.data.digits import write_digits
 from lossbox.data.module import CocoDataModule
@@ -211,6 +211,13 @@ def test_a_validation_after_the_training_completes_the_last_row(digits, tmp_path
     (completed,) = read_results(tmp_path)
     assert float(completed["val/oLRP"]) == pytest.approx(model.metrics["oLRP"])
     assert {name: completed[name] for name in row} == row
+
+
+def test_the_last_epoch_is_validated_whatever_the_interval(digits, tmp_path):
+    model, at = tiny(), []
+    model.on_validation_end = lambda: at.append(model.trainer.current_epoch)
+    fit(model, digits, tmp_path, [LastEpoch()], check_val_every_n_epoch=2, max_epochs=3)
+    assert at == [1, 2]
 
 
 def test_the_drawn_assignment_leaves_no_trace(digits):

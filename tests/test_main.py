@@ -24,6 +24,17 @@ def test_help_names_every_command_and_loads_nothing_heavy():
         assert any(line.split()[:1] == [name] and line.endswith(purpose) for line in text)
 
 
+def test_help_of_every_command_loads_nothing_heavy():
+    code = """import contextlib, sys
+from lossbox.__main__ import COMMANDS, main
+for name in COMMANDS:
+    with contextlib.suppress(SystemExit), contextlib.redirect_stdout(None):
+        main([name, "--help"])
+    print(name, [module for module in ("torch", "lightning", "matplotlib") if module in sys.modules])"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines() == [f"{name} []" for name in COMMANDS]
+
+
 def test_no_command_prints_the_help(capsys):
     assert main([]) == 0
     assert capsys.readouterr().out.startswith("usage: lossbox COMMAND")
@@ -53,6 +64,39 @@ def test_a_user_error_is_one_line_and_with_debug_a_traceback(capsys, monkeypatch
     monkeypatch.setenv("LOSSBOX_DEBUG", "1")
     with pytest.raises(FileNotFoundError, match=r"nowhere\.yaml"):
         main(["fit", "--config", "nowhere.yaml"])
+
+
+def test_ctrl_c_is_one_line(capsys, monkeypatch):
+    monkeypatch.delenv("LOSSBOX_DEBUG", raising=False)
+
+    def of_python(_):
+        raise KeyboardInterrupt
+
+    def of_lightning(argv):
+        try:
+            of_python(argv)
+        except KeyboardInterrupt:
+            sys.exit(1)
+
+    for stop in (of_python, of_lightning):
+        monkeypatch.setattr("lossbox.programs.fit.run", stop)
+        assert main(["fit"]) == 130
+        assert capsys.readouterr().err == "\nlossbox fit: interrupted; --ckpt_path last goes on from the last whole epoch\n"
+    monkeypatch.setattr("lossbox.programs.fit.run", lambda _: sys.exit(3))
+    with pytest.raises(SystemExit, match="3"):
+        main(["fit"])
+
+
+def test_a_closed_pipe_is_no_error():
+    code = "import sys; from lossbox.__main__ import main; sys.exit(main(['losses', 'alrp_loss']))"
+    done = subprocess.run(["sh", "-c", f'"{sys.executable}" -u -c "{code}" | true'], capture_output=True, text=True, check=True)
+    assert done.stderr == ""
+
+
+def test_a_recipe_is_asked_for(capsys):
+    for command in ("fit", "validate"):
+        assert main([command, "--out", "somewhere"]) == 2
+        assert f"lossbox {command}: config: --config RECIPE expected" in capsys.readouterr().err
 
 
 def test_recipes_are_found_by_path_and_by_name(tmp_path):
@@ -136,6 +180,7 @@ def test_demo_leaves_metrics_curves_and_pictures(tmp_path, tiny, capsys):
         assert (out / name).is_file()
         assert str(out / name) in said
     assert "epoch 1/1" in said
+    assert "trained in" in said
     assert "What to try next" in said
     assert len(json.loads((out / "metrics.json").read_text())["per_class"]) == 10
     config = yaml.safe_load((out / "config.yaml").read_text())

@@ -100,6 +100,7 @@ def test_the_numbers_of_a_run_are_those_of_its_last_epoch(recipe, tmp_path):
     run = tmp_path / "run"
     cli = LossboxCLI(["fit", "--config", recipe, "--out", str(run), "--trainer.check_val_every_n_epoch", "5"])
     assert cli.model.validated_at == 6
+    assert (run / "checkpoints" / "best.ckpt").is_file()
     assert json.loads((run / "metrics.json").read_text())["AP"] == cli.model.metrics["AP"]
 
 

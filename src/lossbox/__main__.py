@@ -26,7 +26,7 @@ COMMANDS = {
     "losses": "list the losses: family, hyper-parameters, range, paper; or explain and draw one",
     "compare": "train recipes with several seeds and write their accuracy, mean and spread; or run a study of the papers (toy)",
     "convert": "make COCO JSON of a Pascal VOC or YOLO folder",
-    "check": "look at a data set before training: bad records, broken pictures, classes, sizes of boxes against anchors, a sheet of pictures",
+    "check": "look at a data set before training: bad records, broken pictures, classes, box sizes against anchors, a sheet of pictures",
     "digits": "write the embedded data set: handwritten digits on photographs, as pictures and COCO JSON",
 }
 """Each is ``lossbox.programs.NAME.run``."""
@@ -80,7 +80,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: the words after ``lossbox``; those of the process by default.
 
     Returns:
-        0, or 2 where the user has to change something.
+        0; 2 where the user has to change something; 130 after Ctrl-C.
     """
     words = list(sys.argv[1:] if argv is None else argv)
     debug = os.environ.get(DEBUG_VARIABLE, "") not in ("", "0") or "--debug" in words
@@ -101,6 +101,17 @@ def main(argv: Sequence[str] | None = None) -> int:
         hush()
     try:
         importlib.import_module(f"lossbox.programs.{name}").run(rest)
+    except (KeyboardInterrupt, SystemExit) as stopped:
+        # Lightning turns Ctrl-C into an exit of its own.
+        if debug or (not isinstance(stopped, KeyboardInterrupt) and not isinstance(stopped.__context__, KeyboardInterrupt)):
+            raise
+        hint = "; --ckpt_path last goes on from the last whole epoch" if name == "fit" else ""
+        print(f"\nlossbox {name}: interrupted{hint}", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        # The reader, as in `| head`, has seen enough; the interpreter must not complain when it flushes at the end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
     except (ValueError, OSError, ImportError) as error:
         if debug:
             raise

@@ -55,6 +55,15 @@ class EpochLines(Callback):
         print(f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}  {numbers}  {time.monotonic() - self._started:.0f} s", flush=True)
 
 
+class LastEpoch(Callback):
+    """Validates the last epoch too where ``check_val_every_n_epoch`` would leave it out: it may be the best, or the only one."""
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Batch, batch_idx: int) -> None:
+        # At each batch, since Lightning skips the hook of the epoch in one that is resumed.
+        if trainer.check_val_every_n_epoch is not None and trainer.current_epoch + 1 == trainer.max_epochs:
+            trainer.check_val_every_n_epoch = 1
+
+
 class RunFiles(Callback):
     """Writes ``results.csv``, a row an epoch, and ``train_batches.png``, the first batch of the run, into the folder of the run.
 

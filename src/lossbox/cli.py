@@ -28,7 +28,7 @@ from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCL
 from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
 
 from . import report
-from .callbacks import PICTURES, EpochLines, RunFiles
+from .callbacks import PICTURES, EpochLines, LastEpoch, RunFiles
 from .data.module import CocoDataModule
 from .training import Detection
 
@@ -94,12 +94,14 @@ class LossboxCLI(LightningCLI):
         loggers: list[Logger] | bool = False
         if self.subcommand == "fit":
             loggers = [TensorBoardLogger(self.out, name="", version=""), CSVLogger(self.out, name="csv")]
-            callbacks.append(Timer(verbose=False))
+            callbacks += [Timer(verbose=False), LastEpoch()]
             if self.artifacts:
                 callbacks.append(RunFiles())
             if options["enable_checkpointing"] is not False:
                 # Lightning does not let callbacks put the average into a file of weights only.
                 callbacks += self._checkpoints(whole=any(isinstance(callback, WeightAveraging) for callback in callbacks))
+        else:
+            kwargs["enable_checkpointing"] = False  # Lightning's own would warn of a folder that was moved
         callbacks.append(EpochLines())
         if not sys.stdout.isatty():
             kwargs["enable_progress_bar"] = False
@@ -140,6 +142,9 @@ class LossboxCLI(LightningCLI):
                 report.draw_curves(self.out)
         if self.artifacts:
             self._draw()
+        if trainer.is_global_zero:
+            numbers = "  ".join(f"{name} {self.model.metrics[name]:.3f}" for name in ("AP", "oLRP"))
+            print(f"trained in {run['minutes']:.1f} minutes  {numbers}  all numbers in {self.out / 'metrics.json'}")
 
     def validate(self, **kwargs: Any) -> None:
         """Validates one checkpoint, prints the tables, writes metrics.json and thresholds.csv, draws what was found."""

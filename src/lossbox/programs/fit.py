@@ -43,6 +43,8 @@ def run_lightning(command: str, help: str, argv: Sequence[str]) -> None:
         names = ", ".join(sorted(path.stem for path in shipped_recipes()))
         print(help.format(recipes=textwrap.fill(names, 110, subsequent_indent="  ")))
         return
+    if not any(word in ("-c", "--help-all") or word.startswith(("--config", "--model")) for word in argv):
+        raise ValueError(f"config: --config RECIPE expected; `lossbox {command} --help` says what a recipe is and which ship with lossbox")
     # tells a misspelled recipe before the seconds that Lightning takes to load
     words = with_recipes("--help" if word == "--help-all" else word for word in argv)
     from ..cli import LossboxCLI
