@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 from torchvision.ops import batched_nms
 
 from .records import Detections, RawPredictions
@@ -252,3 +252,20 @@ def _check_options(score_threshold: float, nms_threshold: float, top_k_per_level
     for name, value in (("top_k_per_level", top_k_per_level), ("max_detections", max_detections)):
         if value < 1:
             raise ValueError(f"{name}: a number >= 1 expected, got {value}")
+
+
+class ScoresAndBoxes(nn.Module):
+    """A detector that gives scores and boxes as two plain tensors, before any threshold.
+
+    Args:
+        detector: pictures -> RawPredictions.
+    """
+
+    def __init__(self, detector: nn.Module) -> None:
+        super().__init__()
+        self.detector = detector
+
+    def forward(self, images: Float[Tensor, "b 3 h w"]) -> tuple[Float[Tensor, "b a c"], Float[Tensor, "b a 4"]]:
+        predictions: RawPredictions = self.detector(images)
+        boxes = predictions.coder.decode(predictions.regression, predictions.anchors)
+        return class_scores(predictions.logits, predictions.centerness), boxes

@@ -46,6 +46,11 @@ def test_by_default_it_lies_beside_the_recipe(tiny_run):
         path.unlink(missing_ok=True)
 
 
+def test_a_missing_recipe_is_named(capsys):
+    assert main(["calibrate", "--config", "nowhere.yaml"]) == 2
+    assert "config: no file nowhere.yaml" in capsys.readouterr().err
+
+
 def test_wrong_arguments_are_named(tiny_run, tmp_path, capsys):
     base = ["calibrate", "--config", str(tiny_run.config)]
     assert main([*base, "--annotations", str(tiny_run.annotations)]) == 2

@@ -88,6 +88,20 @@ def test_nothing_found_is_a_result(tmp_path, capsys):
     assert len(list(plots.glob("*.png"))) == 4
 
 
+def test_why_nothing_is_defined_is_said(tmp_path, capsys):
+    truth, found = tmp_path / "truth.json", tmp_path / "found.json"
+    truth.write_text(json.dumps({"images": [{"id": 1}], "annotations": [], "categories": [{"id": 1, "name": "cup"}]}))
+    found.write_text("[]")
+    assert main(["evaluate", str(truth), str(found), "--calibration"]) == 0
+    said = capsys.readouterr().out
+    assert "calibration: LaECE -, LaACE -, LaMCE -" in said
+    assert f"note: {truth} has no boxes, so that nothing is defined (-)" in said
+    box = {"id": 1, "image_id": 1, "category_id": 1, "bbox": [0, 0, 5, 5], "area": 25, "iscrowd": 0}
+    truth.write_text(json.dumps(json.loads(truth.read_text()) | {"annotations": [box]}))
+    assert main(["evaluate", str(truth), str(found)]) == 0
+    assert f"note: {found} has no detections" in capsys.readouterr().out
+
+
 def test_pictures_without_boxes_and_a_data_set_without_any(tmp_path):
     before = numbers_of(tmp_path, TRUTH, FOUND)
     assert numbers_of(tmp_path, TRUTH | {"images": [*TRUTH["images"], {"id": 3}]}, FOUND) == before

@@ -18,6 +18,16 @@ def test_losses_lists_all(capsys, monkeypatch):
     assert "[0, 1]" in shown
 
 
+def test_losses_is_a_line_a_loss_in_a_pipe(capsys, monkeypatch):
+    monkeypatch.delenv("COLUMNS", raising=False)
+    assert main(["losses"]) == 0
+    heading, *lines = capsys.readouterr().out.splitlines()
+    assert heading.split() == ["loss", "family", "hyper-parameters", "range", "source"]
+    for name, entry in CATALOG.items():
+        (line,) = (line for line in lines if line.split()[0] == name)
+        assert entry.source in line
+
+
 def test_losses_explains_one(capsys):
     assert main(["losses", "alrp_loss"]) == 0
     shown = capsys.readouterr().out

@@ -72,7 +72,7 @@ def test_without_annotations_pictures_are_numbered_and_drawn(tiny_run, tmp_path,
             assert y + height <= source.height + 1e-3
 
 
-def test_thresholds_cut_each_class_and_empty_pictures_are_still_written(tiny_run, tmp_path):
+def test_thresholds_cut_each_class_and_empty_pictures_are_still_written(tiny_run, tmp_path, capsys):
     everything = predict(tiny_run, tiny_run.pictures, "--no-pictures", out=tmp_path / "all")
     label = everything[0]["category_id"]
     scores = sorted(row["score"] for row in everything if row["category_id"] == label)
@@ -85,6 +85,9 @@ def test_thresholds_cut_each_class_and_empty_pictures_are_still_written(tiny_run
     assert min(row["score"] for row in found) == cut
 
     assert predict(tiny_run, tiny_run.pictures, "--score-threshold", "0.9999", out=tmp_path / "none") == []
+    assert "0 boxes drawn" in capsys.readouterr().out
+    predict(tiny_run, tiny_run.pictures, "--draw-threshold", "1", "--max-detections", "3", out=tmp_path / "bare")
+    assert f"note: no score reaches 1, the highest is {max(row['score'] for row in everything):.3f}: " in capsys.readouterr().out
     assert len(list((tmp_path / "none" / "pictures").iterdir())) == 5
 
 

@@ -39,6 +39,8 @@ def run(argv: Sequence[str]) -> None:
     if (options.annotations is None) != (options.images is None):
         raise ValueError("annotations: --annotations and --images belong together, got one of them")
 
+    if not options.config.is_file():
+        raise FileNotFoundError(f"config: no file {options.config}; the resolved recipe of a run (OUT/config.yaml) expected")
     from .. import report
     from ..metrics import ANY_OVERLAP, Evaluator, fit_calibration, match_detections, optimal_lrp_per_class, read_results
     from .trained import load_trained

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -62,7 +63,12 @@ def run(argv: Sequence[str]) -> None:
     if options.bounds:
         report.print_bounds(numbers["bounds"])
     if options.calibration:
-        print("calibration: " + ", ".join(f"{name} {numbers[name]:.3f}" for name in ("LaECE", "LaACE", "LaMCE")))
+        errors = ((name, numbers[name]) for name in ("LaECE", "LaACE", "LaMCE"))
+        print("calibration: " + ", ".join(f"{name} {'-' if math.isnan(value) else f'{value:.3f}'}" for name, value in errors))
+    if not len(ground_truth.category):
+        print(f"note: {options.ground_truth} has no boxes, so that nothing is defined (-)")
+    elif not len(results.scores):
+        print(f"note: {options.results} has no detections")
     if options.json:
         report.write_json(options.json, numbers)
         print(f"all numbers: {options.json}")

@@ -10,14 +10,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import torch
-from jaxtyping import Float
-from torch import Tensor, nn
-
-from ..decoding import class_scores
-
 if TYPE_CHECKING:
-    from ..records import RawPredictions
+    import torch
+    from torch import Tensor
 
 TOLERANCE = 1e-4
 DESCRIPTION = f"""Writes a trained one-stage detector as one file that runs without lossbox: ONNX (.onnx) or torch.export (.pt2).
@@ -49,16 +44,19 @@ def run(argv: Sequence[str]) -> None:
         help="pixels of the pictures (default: a square that any picture of the validation fits into)",
     )
     options = parser.parse_args(argv)
-    writers: dict[str, Callable[[torch.export.ExportedProgram, Path], None]] = {".onnx": _write_onnx, ".pt2": torch.export.save}
     readers = {".onnx": _run_onnx, ".pt2": _run_pt2}
     suffix = options.model.suffix
-    if suffix not in writers:
-        raise ValueError(f"model: a file name that ends in {' or '.join(writers)} expected, got {options.model}")
+    if suffix not in readers:
+        raise ValueError(f"model: a file name that ends in {' or '.join(readers)} expected, got {options.model}")
+
+    import torch
 
     from .. import report
     from ..data.transforms import shorter_and_longer
+    from ..decoding import ScoresAndBoxes
     from .trained import load_trained
 
+    writers: dict[str, Callable[[torch.export.ExportedProgram, Path], None]] = {".onnx": _write_onnx, ".pt2": torch.export.save}
     trained = load_trained(options.ckpt, options.config, device="cpu")
     detector = trained.task.detector
     if hasattr(detector, "propose"):
@@ -91,25 +89,9 @@ def run(argv: Sequence[str]) -> None:
     )
 
 
-class ScoresAndBoxes(nn.Module):
-    """A detector that gives scores and boxes as two plain tensors, before any threshold.
-
-    Args:
-        detector: pictures -> RawPredictions.
-    """
-
-    def __init__(self, detector: nn.Module) -> None:
-        super().__init__()
-        self.detector = detector
-
-    def forward(self, images: Float[Tensor, "b 3 h w"]) -> tuple[Float[Tensor, "b a c"], Float[Tensor, "b a 4"]]:
-        predictions: RawPredictions = self.detector(images)
-        return class_scores(predictions.logits, predictions.centerness), predictions.coder.decode(
-            predictions.regression, predictions.anchors
-        )
-
-
 def _write_onnx(program: torch.export.ExportedProgram, path: Path) -> None:
+    import torch
+
     try:
         import onnxscript  # noqa: F401
     except ModuleNotFoundError as error:
@@ -121,11 +103,14 @@ def _write_onnx(program: torch.export.ExportedProgram, path: Path) -> None:
 
 def _run_onnx(path: Path, images: Tensor) -> list[Tensor]:
     import onnxruntime
+    import torch
 
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
     return [torch.from_numpy(array) for array in session.run(None, {"images": images.numpy()})]
 
 
 def _run_pt2(path: Path, images: Tensor) -> list[Tensor]:
+    import torch
+
     with torch.inference_mode():
         return list(torch.export.load(path).module()(images))

@@ -100,18 +100,19 @@ def _explain(name: str, *, plot: bool) -> None:
 
 def _print_paper_rows() -> None:
     """Our count beside the paper's, and which rows are out of reach."""
-    from rich.console import Console
     from rich.table import Table
 
     from ..losses import count_hyperparameters
+    from ..report.tables import wide_console
 
-    table = Table("", box=None)
+    table = Table(box=None)
+    table.add_column("", no_wrap=True)
     table.add_column("losses", overflow="fold")
     table.add_column("hyper-parameters", justify="right")
     table.add_column("paper", justify="right")
     for row, (losses, paper) in PAPER_ROWS.items():
         table.add_row(row, " + ".join(losses) or "-", str(count_hyperparameters(*losses)) if losses else "-", str(paper))
-    console = Console()
+    console = wide_console()
     console.print(table)
     missing = ", ".join(row for row, (losses, _) in PAPER_ROWS.items() if not losses)
     console.print(

@@ -78,7 +78,7 @@ def run(argv: Sequence[str]) -> None:
         _check_categories("calibration", options.calibration, list(calibration.category_ids), trained.categories)
     draw_from = options.draw_threshold if options.draw_threshold is not None else 0.0 if options.thresholds else 0.3
 
-    started, done = time.monotonic(), 0
+    started, done, drawn, highest = time.monotonic(), 0, 0, 0.0
     skipped: list[str] = []
     rows: list[dict[str, Any]] = []
     batches = _batches(files, ids, trained, options.batch_size or trained.data.batch_size, skipped if options.skip_bad else None)
@@ -86,7 +86,9 @@ def run(argv: Sequence[str]) -> None:
         for (number, image_id, picture), found in zip(batch, _detect(trained, batch), strict=True):
             ranked = _calibrated(found, calibration)
             rows += _results(ranked, image_id, names[number], trained.categories)
+            highest = max([highest, *ranked.scores[:1].tolist()])
             if not options.no_pictures:
+                drawn += int((ranked.scores >= draw_from).sum())
                 _draw(picture, ranked, trained.categories, options.out / "pictures" / names[number], files[number], least=draw_from)
             done += 1
     for message in skipped:
@@ -99,6 +101,14 @@ def run(argv: Sequence[str]) -> None:
     path.write_text(json.dumps(rows, allow_nan=False) + "\n")
     left_out = f", {len(skipped)} left out" if skipped else ""
     print(f"{len(rows)} detections in {done} pictures{left_out}, {done / seconds:.1f} pictures/s on {trained.device}: {path}")
+    if not options.no_pictures:
+        print(f"{drawn} boxes drawn: {options.out / 'pictures'}")
+    if not options.no_pictures and rows and not drawn:
+        # The scores of a ranking loss say an order, not how sure they are: all may be below any usual threshold.
+        print(
+            f"note: no score reaches {draw_from:g}, the highest is {highest:.3f}: --draw-threshold S draws from S on, --thresholds "
+            "OUT/thresholds.csv cuts each class where the LRP of the validation was smallest"
+        )
 
 
 def find_pictures(words: Iterable[str], *, outside: Path | None = None) -> list[Path]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import math
+import os
 import statistics
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from ..metrics.evaluator import to_json
 
 if TYPE_CHECKING:
+    from rich.console import Console
     from rich.table import Table
 
     from ..losses import CatalogEntry
@@ -98,16 +100,26 @@ def write_thresholds(path: Path, metrics: Mapping[str, Any]) -> None:
             writer.writerow((row["id"], row["name"], "" if cut is None or math.isnan(cut) else cut))
 
 
-def print_losses(catalog: Mapping[str, CatalogEntry]) -> None:
-    """Prints a table of losses: name, family, hyper-parameters with the paper's defaults, range, and the paper where there is room."""
+def wide_console() -> Console:
+    """A console for tables that are searched: as wide as its terminal, or as the table needs where the output is no terminal."""
     from rich.console import Console
-    from rich.table import Table
 
     console = Console()
+    return console if console.is_terminal or "COLUMNS" in os.environ else Console(width=1000)
+
+
+def print_losses(catalog: Mapping[str, CatalogEntry]) -> None:
+    """Prints a table of losses: name, family, hyper-parameters with the paper's defaults, range, and the paper where there is room.
+
+    A line a loss where the output is no terminal, so that it can be searched.
+    """
+    from rich.table import Table
+
+    console = wide_console()
     headings = ("loss", "family", "hyper-parameters", "range", "source")[: 5 if console.width >= 120 else 4]
     table = Table(caption="lossbox losses NAME explains one", caption_justify="left", box=None)
     for heading in headings:
-        table.add_column(heading, no_wrap=heading in ("loss", "family"))
+        table.add_column(heading, no_wrap=heading in ("loss", "family"), min_width=len(heading))
     for name, entry in catalog.items():
         options = ", ".join(f"{option} = {value:g}" for option, value in entry.hyperparameters.items())
         table.add_row(*(name, entry.family, options, entry.range.replace("[", r"\["), entry.source)[: len(headings)])
