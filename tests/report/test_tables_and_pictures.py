@@ -10,6 +10,7 @@ import torch
 from lossbox import report
 from lossbox.metrics import Results, evaluate, read_ground_truth
 from lossbox.records import Detections, Targets
+from lossbox.report._canvas import TITLE, name_box, pyplot, sheet
 
 
 def log(run, version, text):
@@ -80,6 +81,29 @@ def test_sheet_draws_boxes_from_their_threshold_on(tmp_path):
     assert 0 < colored["one"] < colored["both"]
     assert colored["dog"] == colored["one"]
     assert colored["by class"] == colored["both"]
+
+
+@pytest.mark.parametrize(("sizes", "columns", "shape"), [([(2, 4)] * 3 + [(9, 3)], 3, (3, 2)), ([(2, 4)], 4, (1, 1)), ([], 4, (1, 1))])
+def test_a_row_of_a_sheet_is_as_high_as_its_highest_picture(sizes, columns, shape):
+    figure, panels = sheet(sizes, columns=columns)
+    grid = figure.axes[0].get_gridspec()
+    assert (grid.ncols, grid.nrows) == shape
+    assert len(panels) == len(sizes)
+    if len(sizes) == 4:
+        low, high = (height - TITLE for height in grid.get_height_ratios())
+        assert low == pytest.approx(high / 2)
+    pyplot().close(figure)
+
+
+def test_a_name_stands_above_its_box_or_inside_the_picture():
+    figure, (panel,) = sheet([(100, 100)])
+    panel.imshow(np.zeros((100, 100, 3)))
+    for corner in ((10, 50), (10, 2), (-30, -20)):
+        name_box(panel, *corner, "a_$b", color="red")
+    places = [(text.get_position(), text.get_va()) for text in panel.texts]
+    assert places == [((10, 49), "bottom"), ((10, 3), "top"), ((-0.5, 0.5), "top")]
+    assert panel.texts[0].get_text() == r"a_\$b"
+    pyplot().close(figure)
 
 
 TRUTH = {

@@ -1,8 +1,15 @@
-"""Matplotlib, imported where something is drawn."""
+"""Matplotlib, imported where something is drawn, and what all sheets of pictures share."""
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+TITLE = 0.25
+"""Inches for the title of a picture on a sheet."""
 
 
 def pyplot() -> Any:
@@ -13,3 +20,46 @@ def pyplot() -> Any:
     import matplotlib.pyplot as plt
 
     return plt
+
+
+def sheet(sizes: Sequence[tuple[int, int]], *, columns: int = 4, scale: float = 2.6) -> tuple[Any, list[Any]]:
+    """A figure with a panel for each picture, without axes; a row is as high as its highest picture.
+
+    Args:
+        sizes: (height, width) of each picture.
+        columns: pictures in a row; fewer where there are fewer pictures.
+        scale: inches of a picture's width.
+
+    Returns:
+        The figure, and a panel for each picture.
+    """
+    columns = max(1, min(columns, len(sizes)))
+    rows = [sizes[start : start + columns] for start in range(0, len(sizes), columns)] or [[(1, 1)]]
+    # no higher than wide: a tall picture is drawn narrower
+    heights = [scale * min(1.0, max(height / width for height, width in row)) + TITLE for row in rows]
+    figure, axes = pyplot().subplots(
+        len(rows),
+        columns,
+        figsize=(scale * max(columns, 2), sum(heights) + TITLE),
+        height_ratios=heights,
+        squeeze=False,
+        layout="constrained",
+    )
+    for panel in axes.flat:
+        panel.axis("off")
+    return figure, list(axes.flat[: len(sizes)])
+
+
+def name_box(panel: Axes, x: float, y: float, name: str, *, color: Any) -> None:
+    """Writes a name above the upper left corner of a box, or into it where the picture ends above; call it when the picture is drawn."""
+    bottom, top = panel.get_ylim()
+    above = y - top > 0.06 * (bottom - top)
+    label = {"pad": 1.0, "edgecolor": "none", "facecolor": color}
+    left = max(x, panel.get_xlim()[0])
+    at, align = (y - 1, "bottom") if above else (max(y, top) + 1, "top")
+    panel.text(left, at, plain(name), va=align, fontsize=6, color="white", bbox=label, clip_on=True)
+
+
+def plain(name: str) -> str:
+    """A name as plain text: a dollar sign would begin a formula."""
+    return name.replace("$", r"\$")

@@ -12,7 +12,7 @@ import numpy as np
 from torch import Tensor
 
 from ..records import Detections, Targets
-from ._canvas import pyplot
+from ._canvas import name_box, pyplot, sheet
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -57,16 +57,20 @@ def draw_curves(run: Path) -> Path:
         "Gradient balance: negatives / positives": [name for name in curves if name == "gradient_balance"],
         "Validation": [name for name in curves if name in _METRICS],
     }
-    figure, axes = plt.subplots(2, 2, figsize=(12, 7), layout="constrained")
+    figure, axes = plt.subplots(2, 2, figsize=(12, 7), sharex=True, layout="constrained")
     for panel, (title, names) in zip(axes.flat, chosen.items(), strict=True):
         for name in names:
             steps, values = curves[name]
             panel.plot(steps, values, label=name, marker="." if len(steps) < 60 else None, linewidth=1.2)
         panel.set(title=title, xlabel="step")
+        panel.tick_params(labelbottom=True)
         panel.grid(alpha=0.3)
         if names:
             panel.legend()
-    axes[1, 0].axhline(1.0, color="black", linewidth=0.8, linestyle="--")
+    balance = axes[1, 0]
+    balance.axhline(1.0, color="black", linewidth=0.8, linestyle="--")
+    low, high = balance.get_ylim()
+    balance.set_ylim(min(low, 0.9), max(high, 1.1))  # the last digits of an exact balance are no news
     path = run / "curves.png"
     figure.savefig(path, dpi=110)
     plt.close(figure)
@@ -98,31 +102,21 @@ def draw_sheet(
         ``path``.
     """
     plt = pyplot()
-    rows = math.ceil(len(targets) / columns)
-    figure, axes = plt.subplots(rows, columns, figsize=(2.6 * columns, 2.6 * rows), squeeze=False, layout="constrained")
+    figure, panels = sheet([target.size for target in targets], columns=columns)
     colors = plt.get_cmap("tab10")
-    label_box = {"pad": 1.0, "edgecolor": "none"}
-    for panel in axes.flat:
-        panel.axis("off")
-    for panel, image, target, found in zip(axes.flat, images, targets, detections, strict=False):
+    for panel, image, target, found in zip(panels, images, targets, detections, strict=True):
         height, width = target.size
         panel.imshow(np.clip(image.permute(1, 2, 0).float().cpu().numpy()[:height, :width], 0, 1))
         for box in target.boxes.tolist():
             _rectangle(panel, box, "black", "-", width=0.6)  # under the white dashes, which a bright picture would hide
             _rectangle(panel, box, "white", "--")
-        for box, score, label in zip(found.boxes.tolist(), found.scores.tolist(), found.labels.tolist(), strict=True):
+        # the best last: its name is the one that can be read where two overlap
+        for box, score, label in reversed(list(zip(found.boxes.tolist(), found.scores.tolist(), found.labels.tolist(), strict=True))):
             least = thresholds.get(label, math.inf) if isinstance(thresholds, Mapping) else thresholds
             if score >= least:
                 color = colors(label % 10)
                 _rectangle(panel, box, color, "-")
-                panel.text(
-                    box[0],
-                    box[1] - 1,
-                    f"{class_names[label]} {score:.2f}",
-                    fontsize=6,
-                    color="white",
-                    bbox=label_box | {"facecolor": color},
-                )
+                name_box(panel, box[0], box[1], f"{class_names[label]} {score:.2f}", color=color)
     figure.suptitle("solid: predicted, with class and score; dashed: true", fontsize=9)
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=110)

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ..metrics import GroundTruth, Results, average_precision, match_detections
 from ..records import IGNORE, Assignment, Detections, RawPredictions, Targets
-from ._canvas import pyplot
+from ._canvas import name_box, pyplot, sheet
 from .evaluation import draw_evaluation
 from .pictures import draw_sheet
 from .tables import write_json
@@ -194,18 +194,15 @@ def draw_assignment(
     from matplotlib.patches import Rectangle
 
     plt = pyplot()
-    columns = min(columns, len(targets))
-    rows = math.ceil(len(targets) / columns)
-    figure, axes = plt.subplots(rows, columns, figsize=(scale * columns, scale * rows + 0.4), squeeze=False, layout="constrained")
+    figure, panels = sheet([target.size for target in targets], columns=columns, scale=scale)
     colors = plt.get_cmap("tab10")
     # the coarser the level, the larger the dot
     level = np.repeat(np.arange(len(predictions.level_sizes)), predictions.level_sizes)
-    for panel in axes.flat:
-        panel.axis("off")
-    for index, (panel, image, target) in enumerate(zip(axes.flat, images, targets, strict=False)):
+    for index, (panel, image, target) in enumerate(zip(panels, images, targets, strict=True)):
         matched = assignment.matched[index]
         height, width = target.size
         panel.imshow(np.clip(image.permute(1, 2, 0).float().cpu().numpy()[:height, :width], 0, 1))
+        panel.set(xlim=(-0.5, width - 0.5), ylim=(height - 0.5, -0.5))  # dots at the border must not widen it
         positive = (matched >= 0).nonzero()[:, 0]
         anchors = predictions.anchors_at(index, positive).float().cpu().numpy()
         centers = (anchors[:, :2] + anchors[:, 2:]) / 2 - 0.5  # the middle of the first pixel is 0 in the picture, 0.5 in the frame
@@ -222,9 +219,7 @@ def draw_assignment(
             size = 16 + 16 * level[positive.cpu().numpy()[own]] if len(level) == len(matched) else 16
             panel.scatter(*centers[own].T, s=size, color=color, edgecolors="white", linewidths=0.5, zorder=3)
             name = class_names[label] + (" (crowd)" if crowd else "")
-            panel.text(x1, y1 - 1, name, fontsize=6, color="white", bbox={"pad": 1.0, "edgecolor": "none", "facecolor": color})
-        panel.set_xlim(-0.5, width - 0.5)
-        panel.set_ylim(height - 0.5, -0.5)
+            name_box(panel, x1, y1, name, color=color)
         ignored = int((matched == IGNORE).sum())
         panel.set_title(f"picture {target.image_id}: {len(positive)} positives" + (f", {ignored} ignored" if ignored else ""), fontsize=7)
     figure.suptitle(

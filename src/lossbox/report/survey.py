@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,7 @@ import numpy as np
 from torch import Tensor
 
 from ..records import Targets
-from ._canvas import pyplot
+from ._canvas import name_box, plain, pyplot, sheet
 
 
 def draw_labels(images: Sequence[Tensor], targets: Sequence[Targets], class_names: Sequence[str], path: Path, *, columns: int = 4) -> Path:
@@ -30,22 +29,15 @@ def draw_labels(images: Sequence[Tensor], targets: Sequence[Targets], class_name
     plt = pyplot()
     from matplotlib.patches import Rectangle
 
-    rows = max(math.ceil(len(images) / columns), 1)
-    figure, axes = plt.subplots(rows, columns, figsize=(2.6 * columns, 2.6 * rows), squeeze=False, layout="constrained")
+    figure, panels = sheet([(image.shape[-2], image.shape[-1]) for image in images], columns=columns)
     colors = plt.get_cmap("tab10")
-    for panel in axes.flat:
-        panel.axis("off")
-    for panel, image, target in zip(axes.flat, images, targets, strict=False):
+    for panel, image, target in zip(panels, images, targets, strict=True):
         panel.imshow(np.clip(image.permute(1, 2, 0).float().cpu().numpy(), 0, 1))
         panel.set_title(f"image id {target.image_id}", fontsize=6, pad=2)
         for (x1, y1, x2, y2), label, crowd in zip(target.boxes.tolist(), target.labels.tolist(), target.crowd.tolist(), strict=True):
             color, style = colors(label % 10), ":" if crowd else "-"
             panel.add_patch(Rectangle((x1, y1), x2 - x1, y2 - y1, fill=False, edgecolor=color, linestyle=style, linewidth=1.4))
-            named = {"pad": 1.0, "edgecolor": "none", "facecolor": color}
-            # above the box, or in it where the picture ends
-            above = y1 > 0.06 * image.shape[-2]
-            place = {"y": y1 - 1, "va": "bottom"} if above else {"y": y1 + 1, "va": "top"}
-            panel.text(x=x1, s=_text(class_names[label]), fontsize=6, color="white", bbox=named, clip_on=True, **place)
+            name_box(panel, x1, y1, class_names[label], color=color)
     return _save(figure, path)
 
 
@@ -64,7 +56,7 @@ def draw_sizes(
         ``path``.
     """
     plt = pyplot()
-    from matplotlib.ticker import LogLocator, NullFormatter
+    from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 
     figure, axes = plt.subplots(1, 3, figsize=(13, 4), layout="constrained")
     for panel, values, name in ((axes[0], side, "side of the boxes, sqrt(w h), px"), (axes[1], aspect, "height / width")):
@@ -77,7 +69,10 @@ def draw_sizes(
         panel.xaxis.set_minor_formatter(NullFormatter())
         panel.grid(alpha=0.3)
     most = sorted(counts.items(), key=lambda entry: -entry[1])[:30][::-1]
-    axes[2].barh([_text(name) for name, _ in most], [count for _, count in most], color="tab:blue")
+    for panel in axes[:2]:
+        panel.yaxis.set_major_locator(MaxNLocator(integer=True))
+    axes[2].set_ylim(-max(1.0, 3 - len(most) / 2), len(most) - 1 + max(1.0, 3 - len(most) / 2))  # a bar alone would fill the panel
+    axes[2].barh([plain(name) for name, _ in most], [count for _, count in most], color="tab:blue")
     axes[2].set(xlabel="boxes", title=f"{len(most)} most frequent of {len(counts)} classes" if len(counts) > len(most) else "")
     axes[2].tick_params(axis="y", labelsize=max(4, min(9, 200 // max(len(most), 1))))
     return _save(figure, path)
@@ -88,8 +83,3 @@ def _save(figure: Any, path: Path) -> Path:
     figure.savefig(path, dpi=110)
     pyplot().close(figure)
     return path
-
-
-def _text(name: str) -> str:
-    """A name as plain text: a dollar sign would begin a formula."""
-    return name.replace("$", r"\$")
