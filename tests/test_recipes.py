@@ -51,7 +51,7 @@ def test_recipe_says_how_it_is_run(recipe):
     assert any(f"--config {recipe.stem}" in line for line in comment)
 
 
-def test_the_recipes_of_the_retinanet_on_digits_differ_in_the_objective_and_its_clipping_only():
+def test_the_recipes_of_the_retinanet_on_digits_differ_in_the_objective_and_what_keeps_it_stable_only():
     recipes = {path.stem: yaml.safe_load(path.read_text()) for path in RECIPES if path.stem.startswith("digits_retinanet_")}
     assert len(recipes) >= 10
     objectives = [recipe["model"].pop("objective") for recipe in recipes.values()]
@@ -59,4 +59,6 @@ def test_the_recipes_of_the_retinanet_on_digits_differ_in_the_objective_and_its_
     assert all(recipe.pop("out") == f"runs/{name}" for name, recipe in recipes.items())
     ranking = {f"digits_retinanet_{name}" for name in ("ap", "alrp", "rank_sort")}
     assert all(recipe["trainer"].pop("gradient_clip_val", None) == (None if name in ranking else 1.0) for name, recipe in recipes.items())
+    assert recipes["digits_retinanet_ghm"]["model"]["optimizer"]["init_args"].pop("learning_rate") == 5e-4
+    recipes["digits_retinanet_ghm"]["model"]["optimizer"]["init_args"]["learning_rate"] = 2e-3
     assert all(recipe == recipes["digits_retinanet_alrp"] for recipe in recipes.values())
