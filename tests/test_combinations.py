@@ -46,7 +46,7 @@ OBJECTIVES: dict[str, tuple[Make, int]] = {
     "rank_sort": (RankSortObjective, 12),
     "ap_smooth_l1": (partial(SeparateObjective, ap_loss, classification_per="batch"), 12),
     "ap_giou_balanced": (partial(SeparateObjective, ap_loss, giou_loss, classification_per="batch", frame="boxes", self_balance=True), 12),
-    "focal_smooth_l1": (SeparateObjective, 12),
+    "focal_smooth_l1": (SeparateObjective, 20),
     "cross_entropy_giou": (partial(SeparateObjective, sigmoid_cross_entropy_loss, giou_loss, frame="boxes"), 12),
     # its target, the IoU, first rises
     "quality_focal_giou": (partial(SeparateObjective, quality_focal_loss, giou_loss, target="iou", frame="boxes"), 30),
