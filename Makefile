@@ -45,8 +45,8 @@ accuracy-losses: venv     ## ten pairs of losses on the digits, one seed each: a
 	$(BIN)/lossbox digits
 	$(BIN)/lossbox compare $(addprefix digits_retinanet_,$(LOSSES)) --seeds 0 --json benchmarks/results/digits_losses.json
 
-DETECTORS := small_rank_sort foveabox_alrp foveabox_focal fcos_focal faster_rcnn_alrp faster_rcnn_baseline
-accuracy-detectors: venv  ## other detectors on the digits, one seed each: about an hour -> benchmarks/results/digits_detectors.json
+DETECTORS := small_rank_sort foveabox_alrp foveabox_focal fcos_focal
+accuracy-detectors: venv  ## other detectors on the digits, one seed each: about 15 minutes -> benchmarks/results/digits_detectors.json
 	$(BIN)/lossbox digits
 	$(BIN)/lossbox compare $(addprefix digits_,$(DETECTORS)) --seeds 0 --json benchmarks/results/digits_detectors.json
 

@@ -115,7 +115,7 @@ def markdown(report: dict[str, Any]) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", default="cpu")
-    parser.add_argument("--rounds", type=int, default=25, help="how often each loss takes its turn (default 25)")
+    parser.add_argument("--rounds", type=int, default=101, help="how often each loss takes its turn (default 101)")
     parser.add_argument("--out", type=Path, help="the JSON file (default benchmarks/results/losses.json, losses_cuda.json on a GPU)")
     options = parser.parse_args()
     rows = [measure(pair, options.device, options.rounds) for pair in track(PAIRS, "measuring")]
