@@ -7,10 +7,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from lossbox import report
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
+RECIPES = (ROOT / "recipes" / "README.md").read_text()
 RESULTS = ROOT / "benchmarks" / "results"
 
 
@@ -31,7 +34,7 @@ def test_the_speed_table_is_that_of_make_bench():
 
 def test_the_seconds_of_the_evaluation_are_those_of_make_bench():
     programs = json.loads((RESULTS / "evaluation.json").read_text())["programs"]
-    for name in ("lossbox", "pycocotools"):
+    for name in ("lossbox", "faster_coco_eval", "pycocotools"):
         assert f"{programs[name]['seconds']:.1f} s" in README
     assert abs(programs["lossbox"]["numbers"]["AP"] - programs["pycocotools"]["numbers"]["AP"]) < 1e-9
 
@@ -39,8 +42,46 @@ def test_the_seconds_of_the_evaluation_are_those_of_make_bench():
 def test_the_accuracy_table_is_that_of_make_accuracy():
     written = json.loads((RESULTS / "digits_accuracy.json").read_text())
     assert report.accuracy_table(written["summary"]) in README
-    assert report.accuracy_table(written["summary"]) in (ROOT / "recipes" / "README.md").read_text()
+    assert report.accuracy_table(written["summary"]) in RECIPES
     assert report.accuracy_table(report.summarize(written["runs"])) in README
+
+
+def test_the_ratios_of_a_training_step_are_those_of_make_bench():
+    detectors = json.loads((RESULTS / "step.json").read_text())["detectors"]
+    for name in ("RetinaNet", "Faster R-CNN"):
+        assert f"{detectors[name]['ratio']:.2f} x" in README
+    assert f"{100 * detectors['RetinaNet']['loss_share']:.1f} %" in README
+
+
+def test_the_elementwise_losses_cost_what_the_readme_says():
+    measured = json.loads((RESULTS / "losses.json").read_text())
+    assert max(row["ratio"] for row in measured["rows"]) <= measured["target"]
+
+
+@pytest.mark.parametrize("name", ["digits_losses", "digits_detectors"])
+def test_the_tables_of_the_recipes_are_those_of_make_accuracy(name):
+    written = json.loads((RESULTS / f"{name}.json").read_text())
+    assert report.accuracy_table(written["summary"]) in RECIPES
+    assert report.accuracy_table(report.summarize(written["runs"])) in RECIPES
+
+
+def test_a_number_of_the_accuracies_in_the_text_is_that_of_its_file():
+    summary = json.loads((RESULTS / "digits_losses.json").read_text())["summary"]
+    for recipe in ("rank_sort", "qfl_giou", "focal_giou", "ap", "cross_entropy"):
+        assert f"{summary[f'digits_retinanet_{recipe}']['AP']['mean']:.3f}" in README
+
+
+def test_every_recipe_is_in_the_list():
+    for recipe in (ROOT / "recipes").glob("*.yaml"):
+        assert f"`{recipe.name}`" in RECIPES, recipe.name
+
+
+def test_a_recipe_says_what_was_measured():
+    for name in ("digits_losses", "digits_detectors", "digits_accuracy"):
+        for recipe, row in json.loads((RESULTS / f"{name}.json").read_text())["summary"].items():
+            header = (ROOT / "recipes" / f"{recipe}.yaml").read_text().split("out:")[0]
+            if name in header:
+                assert f"AP {row['AP']['mean']:.3f}, oLRP {row['oLRP']['mean']:.3f}" in header, recipe
 
 
 def test_what_the_readme_links_to_exists():
