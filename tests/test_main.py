@@ -218,4 +218,4 @@ def test_compare_trains_each_recipe_with_each_seed_once(tmp_path, tiny, capsys, 
     changed = json.loads(finished.read_text()) | {"minutes": 61.0}
     finished.write_text(json.dumps(changed))
     assert main([*words[:3], "3", *words[5:]]) == 0
-    assert json.loads(Path("results/accuracy.json").read_text())["summary"]["digits_retinanet_focal"]["minutes"]["mean"] == 61.0
+    assert json.loads(Path("results/accuracy.json").read_text())["runs"][0]["minutes"] == 61.0

@@ -192,7 +192,7 @@ def test_stages_and_norms_of_timm_can_be_frozen() -> None:
 
 def test_timm_is_asked_for_where_it_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "timm", None)
-    with pytest.raises(ImportError, match=r"backbone: timm/resnet18 needs timm: pip install 'lossbox\[timm\]'"):
+    with pytest.raises(ImportError, match=r"backbone: timm/resnet18 needs timm: pip install 'lossbox\[train\]'"):
         build_pyramid("timm/resnet18")
 
 
