@@ -130,3 +130,18 @@ def test_the_loss_falls(detector: str, objective: str) -> None:
 def test_the_loss_of_a_network_that_does_not_learn_stays(detector: str) -> None:
     """The test above can fail."""
     assert share_left(history(detector, "focal_smooth_l1", learning_rate=0.0)) == pytest.approx(1)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("objective", OBJECTIVES)
+@pytest.mark.parametrize("detector", DETECTORS)
+def test_a_gpu_computes_the_same_first_loss(detector: str, objective: str) -> None:
+    parts = {}
+    for device in ("cpu", "cuda"):
+        model = task(detector, copy.deepcopy(network(detector, 0)), OBJECTIVES[objective][0]).train().to(device)
+        torch.backends.cudnn.allow_tf32 = False
+        found = model.losses(batch().to(device))
+        torch.stack([found.weights[name] * part for name, part in found.parts.items()]).sum().backward()
+        assert all(parameter.grad is None or parameter.grad.isfinite().all() for parameter in model.parameters())
+        parts[device] = {name: float(part.detach()) for name, part in found.parts.items()}
+    assert parts["cuda"] == pytest.approx(parts["cpu"], rel=2e-2, abs=1e-3)

@@ -19,6 +19,7 @@ OUT/run.json                       when the training is finished: minutes, epoch
 from __future__ import annotations
 
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -127,15 +128,22 @@ class LossboxCLI(LightningCLI):
 
     def fit(self, **kwargs: Any) -> None:
         """Trains, then writes the numbers of the last epoch (not of the best one) and how long the training took."""
-        trainer = self.trainer
+        trainer, start = self.trainer, time.process_time()
         trainer.fit(**kwargs, weights_only=True)
+        cpu_minutes = (time.process_time() - start) / 60  # of all threads of this process, of this call
         if trainer.fast_dev_run:  # type: ignore[attr-defined]
             return
         if self.model.validated_at != trainer.global_step:
             trainer.validate(self.model, datamodule=self.datamodule, verbose=False)
         if trainer.is_global_zero:
             timer = next(callback for callback in trainer.callbacks if isinstance(callback, Timer))  # type: ignore[attr-defined]
-            run = {"minutes": timer.time_elapsed("train") / 60, "epochs": trainer.current_epoch, "steps": trainer.global_step}
+            run: dict[str, Any] = {
+                "minutes": timer.time_elapsed("train") / 60,
+                "cpu_minutes": cpu_minutes,
+                "epochs": trainer.current_epoch,
+                "steps": trainer.global_step,
+                "accelerator": self.model.device.type,
+            }
             self._write_metrics()
             report.write_json(self.out / "run.json", run)
             if self.artifacts and list(self.out.glob("csv/version_*/metrics.csv")):  # another trainer.logger leaves none

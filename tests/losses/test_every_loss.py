@@ -238,6 +238,33 @@ def test_half_precision_is_computed_in_float32_and_double_stays(loss, dtype):
 
 
 @every
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("n", [12, 20_000])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_a_gpu_says_what_the_cpu_says(loss, dtype, n):
+    tensors = problem(loss, n, dtype=dtype)
+    expected, expected_gradients = evaluate(loss, tensors, upstream=-2.5)
+    value, gradients = evaluate(loss, tuple(t.cuda() for t in tensors), upstream=-2.5)
+    assert value.is_cuda
+    tolerance = {torch.float32: 1e-4, torch.float64: 1e-9}[dtype]
+    torch.testing.assert_close(value.cpu(), expected, rtol=tolerance, atol=tolerance)
+    for ours, theirs in zip(gradients, expected_gradients, strict=True):
+        torch.testing.assert_close(ours.cpu(), theirs, rtol=10 * tolerance, atol=tolerance * float(theirs.abs().max()))
+
+
+@elementwise
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_nothing_waits_for_a_gpu(loss):
+    tensors = tuple(t.cuda() for t in problem(loss, dtype=torch.float32))
+    evaluate(loss, tensors)  # what is made once is made
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        evaluate(loss, tensors)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+
+
+@every
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_inputs_of_1e4_are_finite(loss, dtype):
     for sign in (1, -1):

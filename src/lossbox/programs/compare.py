@@ -6,9 +6,13 @@ import argparse
 import importlib.metadata
 import inspect
 import json
+import multiprocessing
 import os
 import platform
-from collections.abc import Callable, Sequence
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import Any
 
@@ -59,7 +63,7 @@ def compare_recipes(argv: Sequence[str]) -> None:
         usage="lossbox compare RECIPE ... [options]\n       lossbox compare STUDY [options]",
         allow_abbrev=False,
         formatter_class=argparse.RawDescriptionHelpFormatter,
-        description="Trains each recipe with each seed, one after another, and prints a markdown table of their accuracy:\n"
+        description="Trains each recipe with each seed, one after another or --jobs at a time, and prints a markdown table of their accuracy:\n"
         "mean and standard deviation over the seeds, of the last epoch (nothing is picked by its validation result).\n"
         "Interrupted, it skips what is finished and resumes what is not.\n\n"
         f"Or a study of the papers, each with its own --help:{studies}",
@@ -69,32 +73,79 @@ def compare_recipes(argv: Sequence[str]) -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="(default: 0 1 2)")
     parser.add_argument("--out", type=Path, default=Path("runs/compare"), help="holds a folder for each run (default: %(default)s)")
     parser.add_argument("--json", type=Path, help="where the results are written (default: OUT/accuracy.json)")
+    parser.add_argument(
+        "--jobs",
+        type=int,
+        default=1,
+        metavar="N",
+        help="trainings at a time, each a process with OUT/RECIPE/SEED/log.txt: for a GPU or cores that one training leaves idle (default: 1)",
+    )
     options, overrides = parser.parse_known_args(argv)
+    if options.jobs < 1:
+        raise ValueError(f"jobs: a number >= 1 expected, got {options.jobs}")
     try:
         recipes = [find_recipe(name) for name in options.recipes]
     except FileNotFoundError as error:
         raise FileNotFoundError(f"{error}; and the studies are: {', '.join(STUDIES)}") from None
     from .. import report
-    from ..cli import LossboxCLI
 
+    folders = {(recipe, seed): options.out / recipe.stem / f"seed-{seed}" for seed in options.seeds for recipe in recipes}
+    train_all({key: out for key, out in folders.items() if not (out / "run.json").is_file()}, overrides, options.jobs)
     runs: list[dict[str, Any]] = []
-    for seed in options.seeds:
-        for recipe in recipes:
-            out = options.out / recipe.stem / f"seed-{seed}"
-            if not (out / "run.json").is_file():
-                print(f"-- {recipe.stem}, seed {seed}", flush=True)
-                words = ["fit", "--config", str(recipe), "--seed_everything", str(seed), "--out", str(out)]
-                LossboxCLI([*words, *overrides, *resume(out)])
-            metrics, run = (json.loads((out / name).read_text()) for name in ("metrics.json", "run.json"))
-            scalars = {name: value for name, value in metrics.items() if value is None or isinstance(value, int | float)}
-            runs.append({"recipe": recipe.stem, "seed": seed, **scalars, **run})
+    for (recipe, seed), out in folders.items():
+        metrics, run = (json.loads((out / name).read_text()) for name in ("metrics.json", "run.json"))
+        scalars = {name: value for name, value in metrics.items() if value is None or isinstance(value, int | float)}
+        runs.append({"recipe": recipe.stem, "seed": seed, **scalars, **run})
     path = options.json or options.out / "accuracy.json"
     report.write_json(path, {"machine": machine(), "summary": report.summarize(runs), "runs": runs})
     print(report.accuracy_table(report.summarize(runs)))
     print(f"written to {path}")
 
 
+def train_all(wanted: Mapping[tuple[Path, int], Path], overrides: Sequence[str], jobs: int) -> None:
+    """Trains each (recipe, seed) into its folder: one after another here, or several at a time in processes of their own.
+
+    Raises:
+        ChildProcessError: a training in a process of its own failed; the others are finished first. Names the first one and its log.
+    """
+    if jobs == 1:
+        for (recipe, seed), out in wanted.items():
+            print(f"-- {recipe.stem}, seed {seed}", flush=True)
+            _train(recipe, seed, out, overrides)
+        return
+    from rich.progress import track
+
+    failed: list[str] = []
+    with ProcessPoolExecutor(min(jobs, max(len(wanted), 1)), mp_context=multiprocessing.get_context("spawn")) as pool:
+        running = {pool.submit(_train_quietly, recipe, seed, out, overrides): (recipe, seed) for (recipe, seed), out in wanted.items()}
+        done = as_completed(running)
+        for future in track(done, f"{len(running)} trainings", total=len(running), disable=not sys.stdout.isatty()):
+            recipe, seed = running[future]
+            error = future.exception()
+            print(f"-- {recipe.stem}, seed {seed}: {f'failed: {error}' if error else 'done'}", flush=True)
+            if error is not None:
+                failed.append(f"{recipe.stem}, seed {seed}: {error} (log: {wanted[recipe, seed] / 'log.txt'})")
+    if failed:
+        raise ChildProcessError(f"{len(failed)} of {len(running)} trainings failed; the first: {failed[0]}")
+
+
+def _train(recipe: Path, seed: int, out: Path, overrides: Sequence[str]) -> None:
+    from ..cli import LossboxCLI
+
+    words = ["fit", "--config", str(recipe), "--seed_everything", str(seed), "--out", str(out)]
+    LossboxCLI([*words, *overrides, *resume(out)])
+
+
+def _train_quietly(recipe: Path, seed: int, out: Path, overrides: Sequence[str]) -> None:
+    """In a process of its own; what it prints goes to the log of the run."""
+    out.mkdir(parents=True, exist_ok=True)
+    with (out / "log.txt").open("a", buffering=1) as log, redirect_stdout(log), redirect_stderr(log):
+        _train(recipe, seed, out, overrides)
+
+
 def machine() -> dict[str, Any]:
+    import torch
+
     cpuinfo = Path("/proc/cpuinfo")
     models = (
         [line.split(":", 1)[1].strip() for line in cpuinfo.read_text().splitlines() if line.startswith("model name")]
@@ -104,6 +155,7 @@ def machine() -> dict[str, Any]:
     return {
         "processor": models[0] if models else platform.processor() or platform.machine(),
         "cpus": os.cpu_count(),
+        **({"gpu": torch.cuda.get_device_name()} if torch.cuda.is_available() else {}),
         "python": platform.python_version(),
         **{name: importlib.metadata.version(name) for name in ("torch", "torchvision", "lightning")},
     }
