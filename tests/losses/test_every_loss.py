@@ -413,7 +413,7 @@ def test_equal_boxes_have_loss_0(loss, side):
 
 # -- the twins and the catalog -------------------------------------------------------------------------------------------------------------
 
-GIVEN_IN_THE_CALL = {"weight", "normalizer", "counts", "class_weights", "localization_normalizer"}
+GIVEN_IN_THE_CALL = {"weight", "normalizer", "counts", "class_weights", "localization_normalizer", "all_ranks"}
 OF_THE_TWIN_ONLY = {"class_weights", "counts", "beta", "normalize", "momentum"}
 
 

@@ -48,9 +48,17 @@ class QualityTwin(Twin):
         return loss
 
 
-class RankingTwin(Twin):
-    """Of a loss that ranks all logits against each other and has one value."""
+class PictureTwin(Twin):
+    """Of a loss of the logits and targets of one picture that has one value."""
 
     def forward(self, logits: Tensor, targets: Tensor) -> Tensor:
         loss: Tensor = self.function(logits, targets, **self.options())
+        return loss
+
+
+class RankingTwin(Twin):
+    """Of a loss that ranks all logits against each other and has one value."""
+
+    def forward(self, logits: Tensor, targets: Tensor, *, all_ranks: bool = False) -> Tensor:
+        loss: Tensor = self.function(logits, targets, all_ranks=all_ranks, **self.options())
         return loss

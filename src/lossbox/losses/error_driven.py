@@ -24,6 +24,7 @@ from torch.autograd.function import once_differentiable
 
 from . import _knots
 from ._checks import check_ranking_input
+from ._ranks import Ranks, add_up, add_up_intervals, highest, join, meet
 from ._reduce import upcast
 
 
@@ -31,7 +32,8 @@ from ._reduce import upcast
 class Ranking:
     """Where each of P positives stands, in the order of ``logits[targets == 1]``. All float64, no gradients.
 
-    ``H(x) = clamp(x / (2 delta) + 1/2, 0, 1)``, or ``1[x >= 0]`` where delta is 0.
+    ``H(x) = clamp(x / (2 delta) + 1/2, 0, 1)``, or ``1[x >= 0]`` where delta is 0. In a ranking over all ranks the P positives are those of
+    all ranks, one rank's after the other's.
 
     Attributes:
         scores: (P,) s_i.
@@ -45,6 +47,7 @@ class Ranking:
     _own_knots: _knots.Knots
     _positives: _knots.Located
     _negatives: _knots.Located
+    _ranks: Ranks
 
     @property
     def rank(self) -> Float[Tensor, " p"]:
@@ -58,6 +61,14 @@ class Ranking:
         """(P,) ``sum_{k in P, k != i} H(s_k - s_i) values_k``, for values of one sign."""
         values = values.to(self.scores.dtype)
         return _sum_above(self._own_knots, _knots.weigh(self._positives, values), values)
+
+    def join(self, values: Float[Tensor, " own"]) -> Float[Tensor, " p"]:
+        """(P,) one value a positive of all ranks, from this rank's, in the order of its ``logits[targets == 1]``.
+
+        What an error of your own needs to know of each positive goes through this. Every rank must call it, in the same order. The gradient
+        that comes back is that at this rank's values, times the number of ranks. In a ranking of one process it returns what it is given.
+        """
+        return join(self._ranks, values)
 
 
 ErrorFunction = Callable[[Ranking], Tensor]
@@ -74,6 +85,7 @@ def error_driven_loss(
     normalizer: float | None = None,
     pmf: WeightFunction | None = None,
     value: ErrorFunction | None = None,
+    all_ranks: bool = False,
 ) -> Float[Tensor, ""]:
     """Any ranking loss, from its error and its target error at each positive.
 
@@ -86,10 +98,15 @@ def error_driven_loss(
         error: l, a function of a ``Ranking`` of P positives that returns (P,).
         target_error: l*, likewise or a constant; at most l, and equal to it where N_FP is 0.
         delta: half the width over which the step function is smoothed, in units of the logits; 0 is the hard step, ties counted.
-        normalizer: Z; the number of positives if not given.
+        normalizer: Z; the number of positives if not given, of all ranks where all are ranked.
         pmf: phi in ``p(j|i) ~ H(s_j - s_i) phi(s_j)``, a function from (N,) scores to (N,) numbers >= 0; uniform if not given, and
-            ``skewed_pmf`` promotes harder negatives. A positive whose negatives all have phi = 0 receives no gradient.
+            ``skewed_pmf`` promotes harder negatives. A positive whose negatives all have phi = 0 receives no gradient. Over all ranks phi
+            may depend on the score and on the highest of all scores, which is among those that it is given on every rank.
         value: what the loss reports instead of l, where the two differ; the gradient never sees it.
+        all_ranks: rank the batches of all W ranks of torch.distributed's default group as one: |P|, N_FP and Z are theirs, and the value is
+            the same on each. The gradient is W times this rank's share, so that the mean over the ranks, which
+            DistributedDataParallel takes, is the gradient of the one loss. Every rank must call it, with or without positives, and weigh
+            its value alike. Without a group of several ranks it changes nothing.
 
     Returns:
         A scalar, float32 or wider; 0 with a live graph where there are no positives, NaN where a logit that counts is NaN.
@@ -112,9 +129,10 @@ def error_driven_loss(
     """
     check_ranking_input(logits, targets, delta)
     positives = positive_index(targets)
-    if not len(positives):
-        return zero_loss(logits, targets)
-    ranking = rank(logits, targets, positives, delta)
+    ranks = meet(len(positives), logits.device, all_ranks)
+    if not sum(ranks.counts):
+        return zero_loss(logits, targets, ranks)
+    ranking = rank(logits, targets, positives, delta, ranks)
     return loss_of_ranking(logits, targets, positives, ranking, error, target_error, normalizer=normalizer, pmf=pmf, value=value)
 
 
@@ -145,15 +163,15 @@ def positive_index(targets: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def rank(logits: Tensor, targets: Tensor, positives: Tensor, delta: float) -> Ranking:
-    """Where each of P > 0 positives stands among all positives and negatives."""
+def rank(logits: Tensor, targets: Tensor, positives: Tensor, delta: float, ranks: Ranks) -> Ranking:
+    """Where each of P > 0 positives of the ranks stands among all their positives and negatives."""
     flat = _flat(logits)
-    scores = flat.index_select(0, positives).to(_knots.sum_dtype(flat.device))
+    scores = join(ranks, flat.index_select(0, positives).to(_knots.sum_dtype(flat.device)))
     knots = _knots.place_knots(scores, delta)
     own = _knots.locate(knots, scores)
-    negatives = _knots.locate(knots, flat, member=targets.reshape(-1) == 0)
+    negatives = add_up_intervals(ranks, _knots.locate(knots, flat, member=targets.reshape(-1) == 0))
     true_positives = 1 + _sum_above(knots, own, torch.ones_like(scores))
-    return Ranking(scores, true_positives, _knots.gather(knots, negatives), knots, own, negatives)
+    return Ranking(scores, true_positives, _knots.gather(knots, negatives), knots, own, negatives, ranks)
 
 
 def loss_of_ranking(
@@ -181,11 +199,12 @@ def loss_of_ranking(
     return attach_gradient(logits, (reported.sum() * scale)[None], ranking, positives, -update[None], share[None], phi).squeeze(0)
 
 
-def zero_loss(logits: Tensor, targets: Tensor) -> Tensor:
+def zero_loss(logits: Tensor, targets: Tensor, ranks: Ranks | None = None) -> Tensor:
     """The loss without positives: 0 with a live graph whose gradient is 0, and NaN where a logit that counts is NaN."""
     flat = _flat(logits)
     poison = torch.where((flat.isnan() & (targets.reshape(-1) == 0)).any(), torch.nan, 0.0)
-    return upcast(logits.reshape(-1)[:0]).sum() + poison.to(flat.dtype)
+    poison = poison.to(flat.dtype)
+    return upcast(logits.reshape(-1)[:0]).sum() + (poison if ranks is None else add_up(ranks, poison))
 
 
 def attach_gradient(
@@ -218,7 +237,7 @@ class _DefinedGradient(torch.autograd.Function):
         phi: Tensor | None,
     ) -> Tensor:
         knots, negatives = ranking._own_knots, ranking._negatives
-        ctx.shape, ctx.dtype, ctx.delta = logits.shape, logits.dtype, knots.delta
+        ctx.shape, ctx.dtype, ctx.delta, ctx.ranks = logits.shape, logits.dtype, knots.delta, ranking._ranks
         ctx.save_for_backward(
             knots.position, knots.low, knots.high, negatives.interval, negatives.offset, positives, positive_gradient, negative_share, phi
         )
@@ -228,13 +247,13 @@ class _DefinedGradient(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:
         position, low, high, interval, offset, positives, positive_gradient, negative_share, phi = ctx.saved_tensors
-        upstream = upstream.to(position.dtype)
+        upstream = upstream.to(position.dtype) * ctx.ranks.size
         share, own = ((part * upstream[:, None]).sum(0) for part in (negative_share, positive_gradient))
         value, slope = _knots.spread(_knots.Knots(position, low, high, ctx.delta), share)
         gradient = _knots.evaluate(value, slope, interval, offset)
         if phi is not None:
             gradient *= phi
-        gradient[positives] = own.to(gradient.dtype)
+        gradient[positives] = own[ctx.ranks.own].to(gradient.dtype)
         return gradient.reshape(ctx.shape).to(ctx.dtype), None, None, None, None, None, None
 
 
@@ -250,11 +269,14 @@ def _sum_above(knots: _knots.Knots, positives: _knots.Located, values: Tensor) -
 
 def _weigh(ranking: Ranking, logits: Tensor, targets: Tensor, pmf: WeightFunction) -> tuple[Tensor, Tensor]:
     """phi at every entry, (M,), 0 where it is no negative, and its sum above each positive, (P,)."""
-    flat, negative = _flat(logits), targets.reshape(-1) == 0
-    # A pmf may look at all of its scores (at their maximum, say): in the place of the others it sees the lowest negative.
-    lowest = torch.where(negative, flat, torch.inf).min()
-    phi = torch.where(negative, pmf(torch.where(negative, flat, lowest)), 0.0)
-    return phi, _knots.gather(ranking._own_knots, _knots.weigh(ranking._negatives, phi.to(ranking.scores.dtype)))
+    flat, negative, ranks = _flat(logits), targets.reshape(-1) == 0, ranking._ranks
+    if ranks.size > 1:  # one place more, which is no negative
+        flat, negative = (torch.cat([each, each.new_zeros(1)]) for each in (flat, negative))
+    # A pmf may look at the maximum of its scores: in the place of those that are no negatives it sees the highest negative of all ranks.
+    top = highest(ranks, torch.where(negative, flat, -torch.inf).max())
+    phi = torch.where(negative, pmf(torch.where(negative, flat, top)), 0.0)[: logits.numel()]
+    located = add_up_intervals(ranks, _knots.weigh(ranking._negatives, phi.to(ranking.scores.dtype)))
+    return phi, _knots.gather(ranking._own_knots, located)
 
 
 def _at_each(ranking: Ranking, function: ErrorFunction | float, name: str) -> Tensor:

@@ -1,0 +1,119 @@
+"""Four, two and one gloo processes rank what they have together: values and averaged gradients are those of the concatenated batch."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pairwise_reference as reference
+import pytest
+import ranks_worker as worker
+import torch
+from torch.testing import assert_close
+
+from lossbox.losses import ap_loss, error_driven_loss
+
+PROBLEMS = worker.problems()
+LOSSES = worker.losses(False)
+
+
+@pytest.fixture(scope="module")
+def ranks(tmp_path_factory):
+    """world size -> rank -> problem -> loss -> what came out."""
+    folder = tmp_path_factory.mktemp("ranks")
+    command = [sys.executable, worker.__file__]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    processes = [
+        subprocess.Popen([*command, str(rank), str(folder)], env=environment, stderr=subprocess.PIPE, text=True) for rank in range(4)
+    ]
+    try:
+        errors = [process.communicate(timeout=120)[1] for process in processes]
+    finally:
+        for process in processes:
+            process.kill()
+    assert [process.returncode for process in processes] == [0] * 4, errors
+    return {size: [torch.load(Path(folder) / f"{size}_{rank}.pt") for rank in range(size)] for size in worker.WORLD_SIZES}
+
+
+def one_batch(problem, world_size):
+    return [torch.cat(parts) for parts in zip(*worker.share(problem, world_size), strict=True)]
+
+
+def same(found, expected, dtype):
+    tolerance = {"rtol": 1e-6, "atol": 1e-12} if dtype == torch.float64 else {"rtol": 1e-5, "atol": 1e-7}
+    assert_close(found, expected, equal_nan=True, check_dtype=False, **tolerance)
+
+
+@pytest.mark.parametrize("name", PROBLEMS)
+@pytest.mark.parametrize("world_size", worker.WORLD_SIZES)
+def test_values_and_averaged_gradients_are_those_of_one_batch(ranks, world_size, name):
+    logits, targets, values = one_batch(PROBLEMS[name], world_size)
+    for loss, function in LOSSES.items():
+        parts = [found[name][loss] for found in ranks[world_size]]
+        expected = worker.compute(function, logits, targets, values)
+        for part in parts:
+            assert_close(part["values"], parts[0]["values"], rtol=0, atol=0, equal_nan=True)  # all ranks say the same
+            same(part["values"], expected["values"], logits.dtype)
+        # an entry lies on one rank, so its gradients add up to that rank's
+        for of in ("logits", "localization"):
+            averaged = torch.cat([part[of].double() for part in parts]) / world_size
+            same(averaged, expected[of].double(), logits.dtype)
+
+
+@pytest.mark.parametrize("name", ["even", "ties", "no positives on rank 0", "no negatives on rank 1", "no positives anywhere"])
+def test_they_are_those_of_the_papers(ranks, name):
+    logits, targets, values = one_batch(PROBLEMS[name], 4)
+    value, gradient = reference.ap(logits, targets, 0.5)
+    classification, localization, of_logits, of_error = reference.alrp(logits, targets, values, 0.5)
+    ranking, sorting, of_ranking, of_sorting = reference.rank_sort(logits, targets, values, 0.5)
+    discounted, of_gain = reference.ndcg(logits, targets, 0.5)
+    expected = {
+        "ap 0.5": ([value], 0.7 * gradient),
+        "ndcg 0.5": ([discounted], 0.7 * of_gain),
+        "alrp 0.5": ([classification, localization], 0.7 * of_logits),
+        "rank_sort 0.5": ([ranking, sorting], 0.7 * of_ranking - 1.9 * of_sorting),
+    }
+    for loss, (numbers, gradient) in expected.items():
+        parts = [found[name][loss] for found in ranks[4]]
+        same(parts[0]["values"], torch.stack(numbers).double(), torch.float64)
+        same(torch.cat([part["logits"] for part in parts]) / 4, gradient, torch.float64)
+    same(torch.cat([found[name]["alrp 0.5"]["localization"].double() for found in ranks[4]]) / 4, -1.9 * of_error, torch.float64)
+
+
+def test_a_nan_of_one_rank_is_seen_by_all(ranks):
+    for name in ("NaN", "NaN without positives"):
+        for found in ranks[4]:
+            assert all(found[name][loss]["values"][0].isnan() for loss in LOSSES), name
+
+
+def test_a_rank_ranks_alone_unless_it_is_asked(ranks):
+    for found, (logits, targets, values) in zip(ranks[4], worker.share(PROBLEMS["even"], 4), strict=True):
+        alone = worker.compute(LOSSES["ap 0.5"], logits, targets, values)
+        for of, tensor in alone.items():
+            assert_close(found["even"]["alone"][of], tensor)
+    assert ranks[4][0]["even"]["alone"]["values"] != ranks[4][0]["even"]["ap 0.5"]["values"]
+
+
+def test_the_problems_are_what_they_are_called():
+    def counts(name, world_size):
+        return [(int((t == 1).sum()), int((t == 0).sum()), int((t == -1).sum())) for _, t, _ in worker.share(PROBLEMS[name], world_size)]
+
+    for number in (0, 1):
+        for world_size in (2, 4):
+            last = number * (world_size - 1)
+            positives, negatives, _ = counts(f"no positives on rank {number}", world_size)[last]
+            assert positives == 0 < negatives
+            positives, negatives, _ = counts(f"no negatives on rank {number}", world_size)[last]
+            assert negatives == 0 < positives
+            positives, negatives, ignored = counts(f"nothing that counts on rank {number}", world_size)[last]
+            assert positives == negatives == 0 < ignored
+    assert counts("nothing at all on ranks 0 and 3", 4)[::3] == [(0, 0, 0)] * 2
+    sizes = [sum(count) for count in counts("uneven", 4)]
+    assert max(sizes) > 3 * min(sizes) > 0
+
+
+def test_one_process_is_asked_without_a_group():
+    logits, targets, values = one_batch(PROBLEMS["even"], 1)
+    assert ap_loss(logits, targets, all_ranks=True) == ap_loss(logits, targets)
+    loss = error_driven_loss(logits, targets, lambda ranking: ranking.join(values), all_ranks=True)
+    assert_close(loss, values.mean())
