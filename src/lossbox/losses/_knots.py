@@ -16,6 +16,8 @@ Nothing is lost to cancellation: all sums are of terms of one sign, measured fro
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cache
+from types import ModuleType
 from typing import NamedTuple
 
 import torch
@@ -25,6 +27,7 @@ CHUNK = 1 << 17
 """Scores handled at a time on a CPU: a chunk's temporaries stay in the cache, and memory stays O(N) with a small constant."""
 
 CELLS = 1 << 16
+COPIES = 64
 MAX_ROUNDS = 5
 """More rounds than this within one cell of the grid, and a binary search over all knots is the faster way to find an interval."""
 
@@ -82,9 +85,13 @@ def locate(knots: Knots, scores: Tensor, member: Tensor | None = None) -> Locate
     edges = position.to(scores.dtype)
     edges = torch.where(edges.to(position.dtype) < position, torch.nextafter(edges, torch.full_like(edges, torch.inf)), edges)
     floor = torch.nextafter(edges[0], torch.full_like(edges[0], -torch.inf))
-    find = _interval_finder(edges, floor, len(scores))
     base = torch.cat([position[:1], position])
+    fused = _fused_passes(scores.device.type)
+    if fused is not None:
+        interval, offset, weight_sum, offset_sum = fused.locate(scores, member, edges, base, floor)
+        return Located(interval, offset, weight_sum + 0 * offset_sum.sum(), offset_sum)
 
+    find = _interval_finder(edges, floor, len(scores))
     interval = torch.empty(scores.shape, dtype=torch.int32, device=scores.device)
     offset = torch.empty_like(scores)
     weight_sum, offset_sum = position.new_zeros(2, num_intervals)
@@ -141,14 +148,30 @@ def spread(knots: Knots, weight: Tensor) -> tuple[Tensor, Tensor]:
 
 def evaluate(value: Tensor, slope: Tensor, interval: Tensor, offset: Tensor) -> Tensor:
     """G at each located score, (N,) in the scores' dtype."""
+    value, slope = value.to(offset.dtype), slope.to(offset.dtype)
+    fused = _fused_passes(offset.device.type)
+    if fused is not None:
+        fused_result: Tensor = fused.evaluate(value, slope, interval, offset)
+        return fused_result
     result = torch.empty_like(offset)
-    value, slope = value.to(result.dtype), slope.to(result.dtype)
     chunk = CHUNK if result.device.type == "cpu" else max(len(result), 1)
     for start in range(0, len(result), chunk):
         part = slice(start, start + chunk)
         here = interval[part]
         torch.addcmul(value.index_select(0, here), slope.index_select(0, here), offset[part], out=result[part])
     return result
+
+
+@cache
+def _fused_passes(device_type: str) -> ModuleType | None:
+    """The two passes over the scores as kernels of their own, for GPUs where Triton is installed (PyTorch's builds for them bring it)."""
+    if device_type != "cuda":
+        return None
+    try:
+        from . import _fused
+    except ImportError:
+        return None
+    return _fused
 
 
 def _inverse(order: Tensor) -> Tensor:
@@ -160,11 +183,18 @@ def _sum_from_top(terms: Tensor) -> Tensor:
 
 
 def _add_histogram(total: Tensor, interval: Tensor, weight: Tensor | None) -> None:
-    """``total[interval] += weight`` (1 if not given). ``bincount`` is twice as fast on a CPU, and waits for the device elsewhere."""
+    """``total[interval] += weight`` (1 if not given). ``bincount`` is twice as fast on a CPU, and waits for the device elsewhere.
+
+    Elsewhere additions to one place wait for each other, and most scores may lie in one interval: neighbors go to copies of the total.
+    """
     if total.device.type == "cpu":
         total += torch.bincount(interval, weight, minlength=len(total))
-    else:
-        total.index_add_(0, interval, torch.ones_like(interval, dtype=total.dtype) if weight is None else weight)
+        return
+    copies = total.new_zeros(COPIES, len(total))
+    copy = torch.arange(len(interval), dtype=interval.dtype, device=interval.device) % COPIES
+    ones = torch.ones_like(interval, dtype=total.dtype) if weight is None else weight
+    copies.view(-1).index_add_(0, interval + copy * len(total), ones)
+    total += copies.sum(0)
 
 
 def _interval_finder(edges: Tensor, floor: Tensor, num_scores: int) -> Callable[[Tensor], Tensor]:

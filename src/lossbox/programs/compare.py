@@ -63,8 +63,8 @@ def compare_recipes(argv: Sequence[str]) -> None:
         usage="lossbox compare RECIPE ... [options]\n       lossbox compare STUDY [options]",
         allow_abbrev=False,
         formatter_class=argparse.RawDescriptionHelpFormatter,
-        description="Trains each recipe with each seed, one after another or --jobs at a time, and prints a markdown table of their accuracy:\n"
-        "mean and standard deviation over the seeds, of the last epoch (nothing is picked by its validation result).\n"
+        description="Trains each recipe with each seed, one after another or --jobs at a time, and prints a markdown table of their\n"
+        "accuracy: mean and standard deviation over the seeds, of the last epoch (nothing is picked by its validation result).\n"
         "Interrupted, it skips what is finished and resumes what is not.\n\n"
         f"Or a study of the papers, each with its own --help:{studies}",
         epilog="Any option of `lossbox fit` may follow and holds for all runs.",
@@ -78,7 +78,7 @@ def compare_recipes(argv: Sequence[str]) -> None:
         type=int,
         default=1,
         metavar="N",
-        help="trainings at a time, each a process with OUT/RECIPE/SEED/log.txt: for a GPU or cores that one training leaves idle (default: 1)",
+        help="trainings at a time, each a process that writes OUT/RECIPE/seed-SEED/log.txt: for a GPU, or many cores (default: 1)",
     )
     options, overrides = parser.parse_known_args(argv)
     if options.jobs < 1:
