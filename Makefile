@@ -45,10 +45,10 @@ accuracy-losses: venv     ## ten pairs of losses on the digits, one seed each: a
 	$(BIN)/lossbox digits
 	$(BIN)/lossbox compare $(addprefix digits_retinanet_,$(LOSSES)) --seeds 0 --json benchmarks/results/digits_losses.json
 
-DETECTORS := small_rank_sort foveabox_alrp foveabox_focal fcos_focal
-accuracy-detectors: venv  ## other detectors on the digits, one seed each: about 15 minutes -> benchmarks/results/digits_detectors.json
+DETECTORS := $(foreach detector,retinanet foveabox fcos,$(addprefix $(detector)_,focal ap alrp rank_sort)) $(addprefix faster_rcnn_,baseline ap alrp rank_sort)
+accuracy-detectors: venv  ## four detectors with four pairs of losses, two seeds each: 4 hours, or 5 minutes on a GPU -> benchmarks/results/digits_detectors.json
 	$(BIN)/lossbox digits
-	$(BIN)/lossbox compare $(addprefix digits_,$(DETECTORS)) --seeds 0 --json benchmarks/results/digits_detectors.json
+	$(BIN)/lossbox compare $(addprefix digits_,$(DETECTORS)) --seeds 0 1 --json benchmarks/results/digits_detectors.json $(OPTIONS)
 
 docs: venv      ## draw the curves of the losses and build the documentation -> site/index.html
 	$(BIN)/python docs/draw_curves.py
