@@ -53,6 +53,9 @@ def test_two_processes_train_though_one_sees_no_boxes(tmp_path):
         assert all(row[name] for row in steps), name
     # in each epoch one step has the picture with boxes, whichever rank it is on
     assert [sum(float(row["train/classification"]) > 0 for row in steps[i : i + 2]) for i in (0, 2)] == [1, 1]
+    # what the rank with the positives pulls up and both push down: equal over both (Theorem 2), not on either
+    balances = [float(row["gradient_balance"]) for row in steps if float(row["train/classification"]) > 0]
+    assert balances == pytest.approx([1, 1], abs=2e-2)
     metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())
     assert sum(row["num_ground_truth"] for row in metrics["per_class"]) == len(json.loads(data.val_annotations.read_text())["annotations"])
 
