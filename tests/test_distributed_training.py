@@ -1,12 +1,23 @@
-"""Two processes (gloo) train by the README's command: a rank whose batches have no boxes neither hangs nor logs other keys."""
+"""Two processes (gloo) train by the README's command: a rank whose batches have no boxes neither hangs nor logs other keys. And under
+DistributedDataParallel two take the steps that one takes on both their batches."""
 
 import csv
 import json
 import os
 import subprocess
 import sys
+from pathlib import Path
+
+import pytest
+import torch
+from torch.testing import assert_close
 
 from lossbox.data.digits import write_digits
+
+sys.path.insert(0, str(Path(__file__).parent))
+import step_worker as worker
+
+RUNS = [(name, dtype) for name in worker.TASKS for dtype in worker.DTYPES[name]]
 
 
 def test_two_processes_train_though_one_sees_no_boxes(tmp_path):
@@ -42,5 +53,47 @@ def test_two_processes_train_though_one_sees_no_boxes(tmp_path):
         assert all(row[name] for row in steps), name
     # in each epoch one step has the picture with boxes, whichever rank it is on
     assert [sum(float(row["train/classification"]) > 0 for row in steps[i : i + 2]) for i in (0, 2)] == [1, 1]
+    # what the rank with the positives pulls up and both push down: equal over both (Theorem 2), not on either
+    balances = [float(row["gradient_balance"]) for row in steps if float(row["train/classification"]) > 0]
+    assert balances == pytest.approx([1, 1], abs=2e-2)
     metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())
     assert sum(row["num_ground_truth"] for row in metrics["per_class"]) == len(json.loads(data.val_annotations.read_text())["annotations"])
+
+
+@pytest.fixture(scope="module")
+def ranks(tmp_path_factory):
+    """What the steps of each of two processes came to."""
+    folder = tmp_path_factory.mktemp("steps")
+    command = [sys.executable, worker.__file__]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    processes = [
+        subprocess.Popen([*command, str(rank), str(folder)], env=environment, stderr=subprocess.PIPE, text=True) for rank in range(2)
+    ]
+    try:
+        errors = [process.communicate(timeout=240)[1] for process in processes]
+    finally:
+        for process in processes:
+            process.kill()
+    assert [process.returncode for process in processes] == [0, 0], errors
+    return [torch.load(folder / f"{rank}.pt") for rank in range(2)]
+
+
+@pytest.mark.parametrize(("name", "dtype"), RUNS)
+def test_two_processes_take_the_steps_of_one(ranks, name, dtype):
+    first, second = (found[name, dtype] for found in ranks)
+    *alone, validation = worker.run(name, dtype)
+    tolerance = {"rtol": 1e-6, "atol": 1e-9} if dtype == torch.float64 else {"rtol": 2e-3, "atol": 2e-5}
+    for one, other, expected in zip(first, second, alone, strict=False):
+        assert list(one["parts"]) == list(other["parts"]) == list(expected["parts"])
+        for key, value in expected["parts"].items():
+            assert_close((one["parts"][key] + other["parts"][key]) / 2, value, **tolerance)
+            if name != "focal" and key != "centerness" and not (name in ("ap", "ndcg") and key == "localization"):
+                assert_close(one["parts"][key], other["parts"][key], rtol=0, atol=0)  # what is ranked over all is the same on all
+        for of in ("weights", "balance"):
+            assert_close(one[of], other[of], rtol=0, atol=0)
+        for of in ("weights", "gradients", "parameters"):
+            assert_close(one[of], expected[of], check_dtype=False, **tolerance)
+    assert any(gradient.abs().sum() > 1e-3 for gradient in alone[1]["gradients"].values())
+    # the first rank validated its share of the first batch alone: nothing waited for the second
+    assert len(first) == len(alone) + 1 == len(second) + 1
+    assert_close(first[-1], validation, **tolerance)

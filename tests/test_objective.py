@@ -36,6 +36,7 @@ from lossbox.losses import (
     smooth_l1_loss,
 )
 from lossbox.objective import ALRPObjective, RankSortObjective, SeparateObjective, WithCenterness
+from lossbox.objective.positives import global_count
 from lossbox.records import BACKGROUND, IGNORE, Assignment, RawPredictions, Targets
 
 CLASSES = 3
@@ -186,6 +187,11 @@ def test_the_normalizer_is_the_mean_count_of_positives_over_the_ranks(monkeypatc
     shared = SeparateObjective()(problem.predictions, problem.assignment, problem.targets)
     for name in alone:
         torch.testing.assert_close(shared[name], alone[name] / 2)
+    # one positive in the whole batch, on this rank or on the other, counts as one
+    monkeypatch.setattr(torch.distributed, "all_reduce", lambda tensor: tensor.fill_(1.0))
+    assert [float(global_count(torch.zeros(n, 4), training=True)) for n in (0, 1)] == [0.5, 0.5]
+    monkeypatch.setattr(torch.distributed, "all_reduce", lambda tensor: tensor)
+    assert float(global_count(torch.zeros(0, 4), training=True)) == 0.5
     # a validation may run on one rank alone: it must not wait for the others
     evaluated = SeparateObjective().eval()(problem.predictions, problem.assignment, problem.targets)
     torch.testing.assert_close(evaluated, alone)

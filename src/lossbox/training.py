@@ -182,13 +182,22 @@ def gradient_balance(gradient: Tensor, assignment: Assignment, targets: list[Tar
         >>> gradient_balance(g, Assignment(torch.tensor([[0, -1]])), [one])
         tensor(1.5000)
     """
+    return _ratio(_magnitudes(gradient, assignment, targets))
+
+
+def _magnitudes(gradient: Tensor, assignment: Assignment, targets: list[Targets]) -> Tensor:
+    """(2,) summed magnitudes over the negatives and over the positives."""
     magnitude = gradient.detach().float().abs()
     positive = magnitude.new_zeros(())
     for of_picture, matched, target in zip(magnitude, assignment.matched, targets, strict=True):
         if len(target.labels):
             labels = target.labels[matched.clamp(min=0)]
             positive = positive + (of_picture.gather(1, labels[:, None])[:, 0] * (matched >= 0)).sum()
-    negative = magnitude.sum() - positive
+    return torch.stack([magnitude.sum() - positive, positive])
+
+
+def _ratio(magnitudes: Tensor) -> Tensor:
+    negative, positive = magnitudes
     return torch.where(positive > 0, negative / positive, torch.nan)
 
 
@@ -361,11 +370,12 @@ class Detection(LightningModule):
         return total
 
     def _keep_balance(self, gradient: Tensor, assignment: Assignment, targets: list[Targets]) -> None:
-        self._balance = gradient_balance(gradient, assignment, targets)
+        self._balance = _magnitudes(gradient, assignment, targets)
 
     def on_after_backward(self) -> None:
         if self._balance is not None:
-            self.log("gradient_balance", self._balance)
+            # of all ranks: what a ranking over them pushes down on one it pulls up on another
+            self.log("gradient_balance", _ratio(self.trainer.strategy.reduce(self._balance, reduce_op="sum")))
             self._balance = None
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:

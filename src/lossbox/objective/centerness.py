@@ -18,7 +18,7 @@ class WithCenterness(nn.Module):
     """Any objective, and a third part: the cross-entropy of the centerness that the detector says at the positives.
 
     ``L_centerness = 1/max(|P|, 1) sum over positives of CE(centerness, sqrt(min(l, r) / max(l, r) * min(t, b) / max(t, b)))``. In
-    distributed training |P| is the mean over the ranks.
+    distributed training ``max(|P|, 1)`` is that of all ranks over their number.
 
     Args:
         objective: gives the other parts; any of ``lossbox.objective``.

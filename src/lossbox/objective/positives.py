@@ -11,6 +11,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from ..boxes import paired_iou
+from ..losses import SelfBalance
 from ..records import IGNORE, Assignment, RawPredictions, Targets
 
 
@@ -123,13 +124,42 @@ FRAMES: Mapping[str, Callable[[RawPredictions, Positives], tuple[Tensor, Tensor]
 
 
 def global_count(of_positives: Float[Tensor, "p ..."], *, training: bool) -> Float[Tensor, ""]:
-    """The number of positives, at least 1; in distributed training the mean over the ranks, so that the averaged gradient is that of one
-    large batch. A validation may run on one rank alone and does not wait for the others."""
-    count = of_positives.new_full((), len(of_positives))
-    if training and dist.is_available() and dist.is_initialized():
-        dist.all_reduce(count)
-        count = count / dist.get_world_size()
-    return count.clamp(min=1)
+    """The number of positives, at least 1; in distributed training that of all ranks over the number of ranks, so that the averaged
+    gradient is that of one large batch. A validation may run on one rank alone and does not wait for the others."""
+    total = over_ranks(of_positives.new_full((), len(of_positives)), training=training)
+    return total.clamp(min=1) / num_ranks(training=training)
+
+
+def num_ranks(*, training: bool) -> int:
+    """In distributed training the number of ranks, else 1."""
+    return dist.get_world_size() if training and dist.is_available() and dist.is_initialized() else 1
+
+
+def over_ranks(x: Tensor, *, training: bool) -> Tensor:
+    """In distributed training the sum over the ranks, else ``x`` itself; without gradient."""
+    x = x.detach()
+    if num_ranks(training=training) > 1:
+        x = x.clone()
+        dist.all_reduce(x)
+    return x
+
+
+def mean_over_ranks(loss: Tensor, *, training: bool) -> Tensor:
+    """In distributed training the mean of the ranks' losses, else ``loss`` itself; the gradient is that of this rank's, which is averaged
+    later."""
+    ranks = num_ranks(training=training)
+    return loss if ranks == 1 else over_ranks(loss, training=training) / ranks + (loss - loss.detach())
+
+
+def step_of_balance(
+    balance: SelfBalance, classification: Float[Tensor, ""], localization: Float[Tensor, ""], num_positives: int, *, training: bool
+) -> None:
+    """Takes a training step into a self-balance: the means of both parts over the ranks, so that all ranks remember the same. A step
+    counts where any rank has a positive."""
+    if training:
+        step = torch.stack([classification.detach(), localization.detach(), classification.new_full((), num_positives)])
+        means = mean_over_ranks(step, training=True)
+        balance.update(means[0], means[1], counts=means[2] > 0)
 
 
 def full(x: Tensor) -> Tensor:

@@ -1,4 +1,9 @@
-"""Objectives that rank all scores of a batch at once: aLRP, and Rank & Sort."""
+"""Objectives that rank all scores of a batch at once: aLRP, and Rank & Sort.
+
+In distributed training the batch is that of all ranks: every rank returns the same values, those of one loss of the concatenated batch, and
+the averaged gradient is that loss's. In evaluation mode each rank ranks its own batch, since a validation may give ranks unequal numbers of
+batches, and the one with more would wait forever.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +26,17 @@ from ..losses import (
     rank_sort_loss,
 )
 from ..records import Assignment, RawPredictions, Targets
-from .positives import FRAMES, class_targets, decoded_boxes, find_positives, full
+from .positives import (
+    FRAMES,
+    class_targets,
+    decoded_boxes,
+    find_positives,
+    full,
+    mean_over_ranks,
+    num_ranks,
+    over_ranks,
+    step_of_balance,
+)
 
 
 class ALRPObjective(nn.Module):
@@ -39,6 +54,7 @@ class ALRPObjective(nn.Module):
         tau: IoU from which a detection counts, in [0, 1); by rule that from which the assignment is positive.
         self_balance: ``weight`` follows the previous epoch's ``mean(L_cls + L_loc) / mean(L_loc)``; otherwise it is 1.
         initial_weight: of the first epoch.
+        all_ranks: in training under torch.distributed the batches of all ranks are ranked as one; otherwise each by itself.
 
     Raises:
         ValueError: an option out of its range.
@@ -67,6 +83,7 @@ class ALRPObjective(nn.Module):
         tau: float = 0.5,
         self_balance: bool = True,
         initial_weight: float = 50.0,
+        all_ranks: bool = True,
     ) -> None:
         super().__init__()
         if localization not in BOX_ERRORS:
@@ -79,6 +96,7 @@ class ALRPObjective(nn.Module):
         self.delta = delta
         self.tau = tau
         self.balance = SelfBalance(initial_weight) if self_balance else None
+        self.all_ranks = all_ranks
 
     def forward(self, predictions: RawPredictions, assignment: Assignment, targets: list[Targets]) -> dict[str, Tensor]:
         """The two parts of the loss of one batch.
@@ -99,9 +117,9 @@ class ALRPObjective(nn.Module):
             wanted = class_targets(assignment, positives, predictions.logits.shape[-1])
             box_loss, largest = BOX_ERRORS[self.localization]
             error = box_loss(decoded_boxes(predictions, positives), positives.boxes, reduction="none") / (largest * (1 - self.tau))
-            loss = alrp_loss(predictions.logits, wanted, error, delta=self.delta)
-        if self.balance is not None and self.training:
-            self.balance.update(loss.classification.detach(), loss.localization.detach(), counts=len(error) > 0)
+            loss = alrp_loss(predictions.logits, wanted, error, delta=self.delta, all_ranks=self.all_ranks and self.training)
+        if self.balance is not None:
+            step_of_balance(self.balance, *loss, len(error), training=self.training)
         return {"classification": loss.classification, "localization": loss.localization}
 
     def weights(self) -> dict[str, Tensor | float]:
@@ -126,6 +144,8 @@ class RankSortObjective(nn.Module):
         frame: ``"boxes"``: decoded boxes in pixels (the IoU family); ``"deltas"``: offsets in the coder's units (the L1 family).
         delta: half the width of the smoothed step of the ranking, in units of the logits, >= 0.
         localization_weight: a constant in the place of the balance of each step.
+        all_ranks: in training under torch.distributed the batches of all ranks are ranked and sorted as one, and the sums over the
+            positives are over those of all ranks; otherwise each batch stands by itself, its weight too.
 
     Raises:
         ValueError: an option out of its range.
@@ -153,6 +173,7 @@ class RankSortObjective(nn.Module):
         frame: Literal["boxes", "deltas"] = "boxes",
         delta: float = 0.5,
         localization_weight: float | None = None,
+        all_ranks: bool = True,
     ) -> None:
         super().__init__()
         if frame not in FRAMES:
@@ -165,6 +186,7 @@ class RankSortObjective(nn.Module):
         self.frame = frame
         self.delta = delta
         self.localization_weight = localization_weight
+        self.all_ranks = all_ranks
         self._balance: Tensor | float = 1.0
 
     def forward(self, predictions: RawPredictions, assignment: Assignment, targets: list[Targets]) -> dict[str, Tensor]:
@@ -181,16 +203,19 @@ class RankSortObjective(nn.Module):
         Raises:
             ValueError: an assignment or targets of another batch.
         """
+        together = self.all_ranks and self.training
         with torch.autocast(predictions.logits.device.type, enabled=False):
             positives = find_positives(predictions, assignment, targets)
             wanted = class_targets(assignment, positives, predictions.logits.shape[-1])
             quality = paired_iou(decoded_boxes(predictions, positives).detach(), positives.boxes)
-            ranking, sorting = rank_sort_loss(predictions.logits, wanted, quality, delta=self.delta)
+            ranking, sorting = rank_sort_loss(predictions.logits, wanted, quality, delta=self.delta, all_ranks=together)
             score = full(predictions.logits[positives.picture, positives.anchor, positives.labels]).detach().sigmoid()
             given, target = FRAMES[self.frame](predictions, positives)
             least = torch.finfo(score.dtype).tiny  # no positives: 0 / least
             per_box = score[:, None] if self.frame == "deltas" else score
-            localization = self.localization(given, target, weight=per_box, normalizer=score.sum().clamp(min=least))
+            # The mean over the ranks, of values and of gradients, is then sum_i p_i l_i / sum_i p_i over the positives of all.
+            normalizer = (over_ranks(score.sum(), training=together) / num_ranks(training=together)).clamp(min=least)
+            localization = mean_over_ranks(self.localization(given, target, weight=per_box, normalizer=normalizer), training=together)
         known = localization.detach() > 0
         self._balance = torch.where(known, (ranking + sorting).detach() / torch.where(known, localization.detach(), 1.0), 1.0)
         return {"ranking": ranking, "sorting": sorting, "localization": localization}

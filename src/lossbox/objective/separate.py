@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any, Literal
 
 import torch
@@ -10,15 +12,15 @@ from torch import Tensor, nn
 
 from ..losses import SelfBalance, focal_loss, smooth_l1_loss
 from ..records import Assignment, RawPredictions, Targets
-from .positives import FRAMES, class_targets, find_positives, full, global_count, iou_targets
+from .positives import FRAMES, class_targets, find_positives, full, global_count, iou_targets, step_of_balance
 
 
 class SeparateObjective(nn.Module):
     """Any classification loss plus ``localization_weight`` times any box loss.
 
     By default both are summed and divided by the positives of the batch: ``L_cls = 1/max(|P|, 1) sum over (anchor, class) not ignored``,
-    ``L_loc = 1/max(|P|, 1) sum over positives``. In distributed training |P| is the mean over the ranks, so that the averaged gradient is
-    that of one large batch.
+    ``L_loc = 1/max(|P|, 1) sum over positives``. In distributed training ``max(|P|, 1)`` is that of all ranks over their number, so that
+    the averaged gradient is that of one large batch.
 
     Args:
         classification: a loss of ``lossbox.losses``, a module twin or one of your own, called as ``classification_per`` says.
@@ -33,6 +35,8 @@ class SeparateObjective(nn.Module):
             ``"element"``: without the normalizer, for a loss that takes a mean of its own (GHM); ``"batch"``: ``loss(logits, target)``, one
             value of all scores, the targets of ignored anchors are -1 (AP, NDCG); ``"picture"``: the mean over the pictures of that (DR).
         localization_per: ``"positive"``: normalizer |P|; ``"element"``: the loss's own mean (GHM-R).
+        all_ranks: a loss of the whole batch that knows how (AP, NDCG, their module twins: it takes ``all_ranks``) ranks the batches of all
+            ranks as one in training under torch.distributed; otherwise each ranks its own.
 
     Raises:
         ValueError: an option out of its range.
@@ -65,6 +69,7 @@ class SeparateObjective(nn.Module):
         target: Literal["label", "iou", "label and iou"] = "label",
         classification_per: Literal["positive", "element", "batch", "picture"] = "positive",
         localization_per: Literal["positive", "element"] = "positive",
+        all_ranks: bool = True,
     ) -> None:
         super().__init__()
         options = (("frame", frame, FRAMES), ("target", target, TARGETS), ("classification_per", classification_per, CLASSIFICATION_PER))
@@ -81,6 +86,8 @@ class SeparateObjective(nn.Module):
         self.target = target
         self.classification_per = classification_per
         self.localization_per = localization_per
+        self.all_ranks = all_ranks
+        self._ranks_together = all_ranks and classification_per == "batch" and _takes_all_ranks(classification)
 
     def forward(self, predictions: RawPredictions, assignment: Assignment, targets: list[Targets]) -> dict[str, Tensor]:
         """The two parts of the loss of one batch.
@@ -103,11 +110,12 @@ class SeparateObjective(nn.Module):
             count = global_count(positives.boxes.to(logits.dtype), training=self.training)
             labels = wanted.clamp(min=0).to(logits.dtype)
             told = TARGETS[self.target](labels, lambda: iou_targets(predictions, positives, labels))
-            classification = CLASSIFICATION_PER[self.classification_per](self.classification, logits, told, wanted < 0, count)
+            loss = partial(self.classification, all_ranks=True) if self._ranks_together and self.training else self.classification
+            classification = CLASSIFICATION_PER[self.classification_per](loss, logits, told, wanted < 0, count)
             given, target = FRAMES[self.frame](predictions, positives)
             localization = LOCALIZATION_PER[self.localization_per](self.localization, given, target, count)
-        if self.balance is not None and self.training:
-            self.balance.update(classification.detach(), localization.detach(), counts=len(given) > 0)
+        if self.balance is not None:
+            step_of_balance(self.balance, classification, localization, len(given), training=self.training)
         return {"classification": classification, "localization": localization}
 
     def weights(self) -> dict[str, Tensor | float]:
@@ -126,6 +134,13 @@ TARGETS: Mapping[str, Callable[[Tensor, Callable[[], Tensor]], tuple[Tensor, ...
     "label and iou": lambda labels, quality: (labels, quality()),
 }
 """What a classification loss is told beside the logits."""
+
+
+def _takes_all_ranks(loss: Callable[..., Any]) -> bool:
+    try:
+        return "all_ranks" in inspect.signature(getattr(loss, "forward", loss)).parameters
+    except ValueError:  # a builtin without a signature
+        return False
 
 
 def _per_positive(loss: Callable[..., Tensor], logits: Tensor, told: Sequence[Tensor], ignored: Tensor, count: Tensor) -> Tensor:
