@@ -51,6 +51,9 @@ def test_the_ratios_of_a_training_step_are_those_of_make_bench():
     for name in ("RetinaNet", "Faster R-CNN"):
         assert f"{detectors[name]['ratio']:.2f} x" in README
     assert f"{100 * detectors['RetinaNet']['loss_share']:.1f} %" in README
+    on_gpu = json.loads((RESULTS / "step_cuda.json").read_text())["detectors"].values()
+    assert "{:.2f} x and\n{:.2f} x".format(*(row["ratio"] for row in on_gpu)) in README
+    assert "{:.0f} % and {:.0f} %".format(*(100 * row["loss_share"] for row in on_gpu)) in README
 
 
 def test_the_elementwise_losses_cost_what_the_readme_says():
