@@ -71,6 +71,48 @@ def test_broken_numbers_propose_nothing() -> None:
     assert choose_proposals(raw, (36, 48)).shape == (2, 0, 4)
 
 
+class Traced(torch.nn.Module):
+    """``choose_proposals`` and ``crop_regions`` as ``torch.export`` wants them."""
+
+    def __init__(self, **options: float) -> None:
+        super().__init__()
+        self.options = options
+
+    def forward(self, logits: torch.Tensor, regression: torch.Tensor, *features: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        raw = predictions(0)
+        raw = RawPredictions(logits, regression, raw.anchors, raw.level_sizes, raw.coder)
+        boxes = choose_proposals(raw, (36, 48), **self.options)  # type: ignore[arg-type]
+        return boxes, crop_regions(features, boxes, STRIDES, size=3, finest_scale=9.0)
+
+
+@pytest.mark.parametrize(("nms", "top_k", "most"), [(0.7, 1000, 1000), (0.3, 20, 1000), (0.0, 200, 15)])
+def test_a_traced_graph_proposes_the_same_for_any_number_of_pictures(nms: float, top_k: int, most: int) -> None:
+    network = Traced(nms_threshold=nms, top_k_per_level=top_k, max_proposals=most)
+
+    def inputs(seed: int, pictures: int) -> tuple[torch.Tensor, ...]:
+        raw, features = predictions(seed, pictures), pyramid(seed, pictures=pictures)
+        return raw.logits.detach(), raw.regression.detach(), *(feature.detach() for feature in features)
+
+    example = inputs(0, 2)
+    number = torch.export.Dim("number", min=1, max=64)
+    shapes = {"logits": {0: number}, "regression": {0: number}, "features": tuple({0: number} for _ in SIZES)}
+    graph = torch.export.export(network, example, dynamic_shapes=shapes).module()
+    for seed, pictures in enumerate((1, 2, 5)):
+        given = inputs(seed, pictures)
+        if pictures > 1:
+            given[1][0] = torch.nan  # a picture without any
+            given[0][1, 3:9] = -torch.inf
+        boxes, crops = network(*given)
+        traced_boxes, traced_crops = graph(*given)
+        count = boxes.shape[1]
+        assert traced_boxes.shape[1] == min(most, sum(min(top_k, 3 * rows * columns) for rows, columns in SIZES)) >= count
+        assert torch.equal(traced_boxes[:, :count], boxes)
+        assert (traced_boxes[:, count:] == 0).all()
+        traced_crops = traced_crops.unflatten(0, (pictures, -1))
+        torch.testing.assert_close(traced_crops[:, :count].flatten(0, 1), crops, atol=1e-5, rtol=1e-5)
+        assert (traced_crops[:, count:] == 0).all()
+
+
 def test_true_boxes_join_the_proposals_but_crowds_do_not() -> None:
     boxes = torch.tensor([[1.0, 2.0, 3.0, 4.0], [5.0, 6.0, 7.0, 8.0]])
     targets = [

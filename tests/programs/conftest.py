@@ -1,10 +1,12 @@
-"""One tiny run for all tests of commands that use a trained detector."""
+"""A tiny run of each kind of detector, for all tests of commands that use a trained one."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -21,6 +23,14 @@ TINY = {
     "trainer.max_epochs": 1,
     "trainer.log_every_n_steps": 1,
     "trainer.check_val_every_n_epoch": 1,
+}
+TINY_TWO_STAGES = {
+    **TINY,
+    "model.detector.init_args.nms_threshold": 0.5,
+    "model.detector.init_args.max_proposals": 300,
+    "model.detector.init_args.region_levels": 2,
+    "model.detector.init_args.region_size": 3,
+    "model.detector.init_args.head_channels": 16,
 }
 
 
@@ -41,18 +51,23 @@ class TinyRun:
         return self.out / "config.yaml"
 
 
-@pytest.fixture(scope="session")
-def tiny_run(tmp_path_factory: pytest.TempPathFactory) -> TinyRun:
-    """Trains for two steps; what such a detector finds is then made the truth, in part, and moved: AP is neither 0 nor 1."""
+def fit(root: Path, recipe: str, changes: Mapping[str, Any]) -> Path:
+    """Trains for two steps on digits in ``root / "data"``; the folder of the run."""
     torch.set_num_threads(1)
-    root = tmp_path_factory.mktemp("tiny")
     assert main(["digits", str(root / "data"), "--train-images", "4", "--val-images", "5"]) == 0
     options = {name: str(root / "data" / place) for name, place in (("train_annotations", "train.json"), ("train_images", "train"))}
     options |= {name: str(root / "data" / place) for name, place in (("val_annotations", "val.json"), ("val_images", "val"))}
     words = [word for name, value in options.items() for word in (f"--data.{name}", value)]
-    words += [word for name, value in TINY.items() for word in (f"--{name}", str(value))]
-    assert main(["fit", "--config", "digits_retinanet_alrp", "--out", str(root / "run"), *words]) == 0
-    run = TinyRun(root / "run", root / "val.json", root / "data" / "val")
+    words += [word for name, value in changes.items() for word in (f"--{name}", str(value))]
+    assert main(["fit", "--config", recipe, "--out", str(root / "run"), *words]) == 0
+    return root / "run"
+
+
+@pytest.fixture(scope="session")
+def tiny_run(tmp_path_factory: pytest.TempPathFactory) -> TinyRun:
+    """What a detector of two steps finds is made the truth, in part, and moved: AP is neither 0 nor 1."""
+    root = tmp_path_factory.mktemp("tiny")
+    run = TinyRun(fit(root, "digits_retinanet_alrp", TINY), root / "val.json", root / "data" / "val")
 
     document = json.loads((root / "data" / "val.json").read_text())
     second = document["images"][1]
@@ -71,3 +86,10 @@ def tiny_run(tmp_path_factory: pytest.TempPathFactory) -> TinyRun:
         document["annotations"].append({**key, "bbox": shrunk, "area": shrunk[2] * shrunk[3], "iscrowd": 0})
     run.annotations.write_text(json.dumps(document))
     return run
+
+
+@pytest.fixture(scope="session")
+def tiny_two_stage_run(tmp_path_factory: pytest.TempPathFactory) -> TinyRun:
+    """Faster R-CNN, on the pictures as they are."""
+    root = tmp_path_factory.mktemp("tiny_two_stages")
+    return TinyRun(fit(root, "digits_faster_rcnn_alrp", TINY_TWO_STAGES), root / "data" / "val.json", root / "data" / "val")

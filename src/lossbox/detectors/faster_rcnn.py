@@ -227,8 +227,8 @@ class ProposalHead(nn.Module):
         for level in levels:
             x = self.conv(level).relu()
             # (b, A * k, h, w) to (b, h * w * A, k)
-            logits.append(self.classification(x).permute(0, 2, 3, 1).reshape(len(x), -1, 1))
-            regression.append(self.box(x).permute(0, 2, 3, 1).reshape(len(x), -1, 4))
+            logits.append(self.classification(x).permute(0, 2, 3, 1).reshape(x.shape[0], -1, 1))
+            regression.append(self.box(x).permute(0, 2, 3, 1).reshape(x.shape[0], -1, 4))
         return torch.cat(logits, 1), torch.cat(regression, 1)
 
 

@@ -9,10 +9,10 @@ from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
-from torchvision.ops import batched_nms
+from torchvision.ops import batched_nms, box_iou
 
 from ..boxes import box_area
 from ..records import RawPredictions, Targets
@@ -42,6 +42,7 @@ def choose_proposals(
 
     Returns:
         (b, p, 4) ``x1 y1 x2 y2``, best first, without a gradient; p is that of the picture that has most, the others end with zeros.
+        For a tracer (``torch.export``, ``torch.compile``) p does not depend on the numbers: it is the most there can be at this size.
 
     Source:
         Ren et al., Faster R-CNN, NeurIPS 2015, Sec. 3.3; a level at a time: Lin et al., Feature Pyramid Networks, CVPR 2017, Sec. 4.1.
@@ -68,12 +69,40 @@ def choose_proposals(
     boxes = torch.stack([x1.clamp(0, width), y1.clamp(0, height), x2.clamp(0, width), y2.clamp(0, height)], -1)
     # written so that a NaN is dropped too
     real = (boxes[..., 2] > boxes[..., 0]) & (boxes[..., 3] > boxes[..., 1])
-    chosen = []
-    for i in range(len(boxes)):
-        rows = real[i].nonzero()[:, 0]
-        kept = rows[batched_nms(boxes[i, rows], score[i, rows], of_level[i, rows], nms_threshold)[:max_proposals]]
-        chosen.append(boxes[i, kept])
-    return pad_sequence(chosen, batch_first=True)
+    boxes = torch.where(real[..., None], boxes, 0.0)  # overlaps with nothing
+    if torch.compiler.is_compiling():
+        of_levels = torch.split(boxes, [best.shape[1] for best in scores], 1)
+        kept = torch.cat([_traceable_nms(of_one, nms_threshold) for of_one in of_levels], 1)
+    else:
+        kept = torch.zeros_like(real)
+        for i in range(len(boxes)):
+            kept[i].index_fill_(0, batched_nms(boxes[i], score[i], of_level[i], nms_threshold), True)
+    kept &= real
+    # what is kept comes first, even at a score of -inf
+    score = torch.where(kept, score.clamp(min=torch.finfo(score.dtype).min), -torch.inf)
+    first = score.topk(min(max_proposals, score.shape[1]), 1).indices
+    chosen = torch.where(kept.gather(1, first)[..., None], boxes.gather(1, first[..., None].expand(-1, -1, 4)), 0.0)
+    return chosen if torch.compiler.is_compiling() else chosen[:, : int(kept.sum(1).max())]
+
+
+def _traceable_nms(boxes: Float[Tensor, "b n 4"], threshold: float) -> Bool[Tensor, "b n"]:
+    """Which of these boxes, best first, ``nms`` keeps, as a graph of fixed shapes for any b.
+
+    ``kept[i] = no j < i with kept[j] and IoU[i, j] > threshold`` is applied to all boxes at once until nothing changes. That state is the
+    only one there is, and it comes: the first i boxes are final after i rounds, and a few rounds do for all. It takes b n^2 numbers, so it
+    is only for tracers: how many boxes ``nms`` returns they know neither of a picture nor, in a loop over pictures, of any.
+    """
+    falls = (torch.vmap(box_iou)(boxes, boxes) > threshold).tril(-1).to(boxes.dtype)
+
+    def changes(kept: Tensor, before: Tensor) -> Tensor:
+        return (kept != before).any()
+
+    def once_more(kept: Tensor, before: Tensor) -> tuple[Tensor, Tensor]:
+        return (falls @ kept == 0).to(kept.dtype), kept.clone()
+
+    everything = torch.ones_like(boxes[..., :1])
+    kept: Tensor = torch.while_loop(changes, once_more, (everything, torch.zeros_like(everything)))[0]  # type: ignore[no-untyped-call]
+    return kept[..., 0] > 0
 
 
 def add_true_boxes(proposals: Float[Tensor, "b p 4"], targets: Sequence[Targets]) -> Float[Tensor, "b q 4"]:
@@ -162,7 +191,12 @@ def crop_regions(
     y = start[:, None, None] + y * columns[:, None, None]
     index = y[:, :, None, :, None] + x[:, None, :, None, :]
     weight = (weight_y * (area > 0)[:, None, None])[:, :, None, :, None] * weight_x[:, None, :, None, :]
-    crops = F.embedding_bag(index.view(-1, 16), table.float(), per_sample_weights=weight.view(-1, 16), mode="sum")
+    index, weight, features_of_cells = index.view(-1, 16), weight.view(-1, 16), table.float()
+    if torch.compiler.is_compiling():
+        # the same sum, tap by tap: ONNX has no embedding_bag (the exporter would loop over all bins), and all taps at once are large
+        crops = sum((features_of_cells.index_select(0, index[:, tap]) * weight[:, tap, None] for tap in range(16)), weight.new_zeros(()))
+    else:
+        crops = F.embedding_bag(index, features_of_cells, per_sample_weights=weight, mode="sum")
     return crops.view(-1, size, size, channels).to(table.dtype)
 
 
