@@ -38,22 +38,23 @@ def locate(scores: Tensor, member: Tensor | None, edges: Tensor, base: Tensor, f
     sums = base.new_zeros(2, copies, len(base))
     if len(scores):
         grid = (triton.cdiv(len(scores), BLOCK),)
-        _locate[grid](
-            scores,
-            scores if member is None else member.contiguous(),
-            edges,
-            base,
-            floor,
-            interval,
-            offset,
-            sums,
-            len(scores),
-            len(edges),
-            HAS_MEMBER=member is not None,
-            ROUNDS=len(edges).bit_length(),
-            COPIES=copies,
-            BLOCK=BLOCK,
-        )
+        with torch.cuda.device_of(scores):  # Triton launches on the current GPU, whichever the tensors are on
+            _locate[grid](
+                scores,
+                scores if member is None else member.contiguous(),
+                edges,
+                base,
+                floor,
+                interval,
+                offset,
+                sums,
+                len(scores),
+                len(edges),
+                HAS_MEMBER=member is not None,
+                ROUNDS=len(edges).bit_length(),
+                COPIES=copies,
+                BLOCK=BLOCK,
+            )
     weight_sum, offset_sum = sums.sum(1)
     return interval, offset, weight_sum, offset_sum
 
@@ -63,7 +64,8 @@ def evaluate(value: Tensor, slope: Tensor, interval: Tensor, offset: Tensor) -> 
     result = torch.empty_like(offset)
     if len(result):
         grid = (triton.cdiv(len(result), BLOCK),)
-        _evaluate[grid](value, slope, interval, offset, result, len(result), BLOCK=BLOCK)
+        with torch.cuda.device_of(offset):
+            _evaluate[grid](value, slope, interval, offset, result, len(result), BLOCK=BLOCK)
     return result
 
 
