@@ -38,7 +38,7 @@ def locate(scores: Tensor, member: Tensor | None, edges: Tensor, base: Tensor, f
     sums = base.new_zeros(2, copies, len(base))
     if len(scores):
         grid = (triton.cdiv(len(scores), BLOCK),)
-        with torch.cuda.device_of(scores):  # Triton launches on the current GPU, whichever the tensors are on
+        with torch.cuda.device_of(scores):  # type: ignore[no-untyped-call]  # Triton launches on the current GPU, whichever the tensors are on
             _locate[grid](
                 scores,
                 scores if member is None else member.contiguous(),
@@ -64,7 +64,7 @@ def evaluate(value: Tensor, slope: Tensor, interval: Tensor, offset: Tensor) -> 
     result = torch.empty_like(offset)
     if len(result):
         grid = (triton.cdiv(len(result), BLOCK),)
-        with torch.cuda.device_of(offset):
+        with torch.cuda.device_of(offset):  # type: ignore[no-untyped-call]
             _evaluate[grid](value, slope, interval, offset, result, len(result), BLOCK=BLOCK)
     return result
 
