@@ -78,7 +78,7 @@ def compare_recipes(argv: Sequence[str]) -> None:
         type=int,
         default=1,
         metavar="N",
-        help="trainings at a time, each a process that writes OUT/RECIPE/seed-SEED/log.txt: for a GPU, or many cores (default: 1)",
+        help="trainings at a time, each a process with its share of the cores and OUT/RECIPE/seed-SEED/log.txt: for a GPU, or small recipes (default: 1)",
     )
     options, overrides = parser.parse_known_args(argv)
     if options.jobs < 1:
@@ -116,7 +116,8 @@ def train_all(wanted: Mapping[tuple[Path, int], Path], overrides: Sequence[str],
     from rich.progress import track
 
     failed: list[str] = []
-    with ProcessPoolExecutor(min(jobs, max(len(wanted), 1)), mp_context=multiprocessing.get_context("spawn")) as pool:
+    spawn = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(min(jobs, max(len(wanted), 1)), spawn, initializer=_share_cores, initargs=(jobs,)) as pool:
         running = {pool.submit(_train_quietly, recipe, seed, out, overrides): (recipe, seed) for (recipe, seed), out in wanted.items()}
         done = as_completed(running)
         for future in track(done, f"{len(running)} trainings", total=len(running), disable=not sys.stdout.isatty()):
@@ -134,6 +135,14 @@ def _train(recipe: Path, seed: int, out: Path, overrides: Sequence[str]) -> None
 
     words = ["fit", "--config", str(recipe), "--seed_everything", str(seed), "--out", str(out)]
     LossboxCLI([*words, *overrides, *resume(out)])
+
+
+def _share_cores(jobs: int) -> None:
+    """Threads that outnumber the cores wait for each other; what the environment says goes first."""
+    import torch
+
+    if "OMP_NUM_THREADS" not in os.environ:
+        torch.set_num_threads(max(1, (os.cpu_count() or 1) // jobs))
 
 
 def _train_quietly(recipe: Path, seed: int, out: Path, overrides: Sequence[str]) -> None:
