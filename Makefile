@@ -46,6 +46,7 @@ accuracy-losses: venv     ## ten pairs of losses on the digits, one seed each: a
 	$(BIN)/lossbox compare $(addprefix digits_retinanet_,$(LOSSES)) --seeds 0 --json benchmarks/results/digits_losses.json
 
 DETECTORS := $(foreach detector,retinanet foveabox fcos,$(addprefix $(detector)_,focal ap alrp rank_sort)) $(addprefix faster_rcnn_,baseline ap alrp rank_sort)
+OPTIONS ?= --jobs 2
 accuracy-detectors: venv  ## four detectors with four pairs of losses, two seeds each: 4 hours, or 5 minutes on a GPU -> benchmarks/results/digits_detectors.json
 	$(BIN)/lossbox digits
 	$(BIN)/lossbox compare $(addprefix digits_,$(DETECTORS)) --seeds 0 1 --json benchmarks/results/digits_detectors.json $(OPTIONS)

@@ -78,7 +78,8 @@ def compare_recipes(argv: Sequence[str]) -> None:
         type=int,
         default=1,
         metavar="N",
-        help="trainings at a time, each a process with its share of the cores and OUT/RECIPE/seed-SEED/log.txt: for a GPU, or small recipes (default: 1)",
+        help="trainings at a time, each a process with its share of the cores and a log.txt in its folder: for a GPU, or small pictures "
+        "(default: 1)",
     )
     options, overrides = parser.parse_known_args(argv)
     if options.jobs < 1:
