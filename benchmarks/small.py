@@ -226,6 +226,10 @@ TRAININGS: dict[str, Callable[[argparse.Namespace, int, Path], dict[str, Any]]] 
 NAMES = {"ours": "own_data", "ultralytics": "Ultralytics yolo11n", "torchvision": "torchvision RetinaNet R18"}
 
 
+CORE = (("pictures_per_cpu_second", 1), ("epochs", 0))
+"""What the table shows of a training on one thread, with its decimals."""
+
+
 def report_epoch(epoch: int, epochs: int, clock: Clock) -> None:
     print(f"epoch {epoch + 1}/{epochs}  {clock.cpu[-1]:.1f} s of CPU", flush=True)
 
@@ -325,6 +329,7 @@ def measure_accuracy(options: argparse.Namespace) -> dict[str, Any]:
         run = start(name, options, options.work / f"{name}_{seed}.json", 1, "--seed", str(seed), "--minutes", str(options.minutes))
         numbers = metrics.evaluate(truth, metrics.read_results(run["detections"], truth))
         row = {"seed": seed, "cpu_minutes": sum(run["cpu"]) / 60, "epochs": run["epochs"], "settings": run["settings"]}
+        row["pictures_per_cpu_second"] = run["pictures"] * len(run["cpu"]) / sum(run["cpu"])
         return name, row | {key: numbers[key] for key in ("AP", "AP50", "AP75", "oLRP")} | {"parameters": run["parameters"]}
 
     tasks = [(name, seed) for seed in options.seeds for name in options.only]
@@ -376,13 +381,14 @@ def main() -> None:
         options.work.mkdir(parents=True, exist_ok=True)
         speed = measure_speed(options) if options.rounds else {}
         accuracy = measure_accuracy(options) if options.seeds else {}
-    print(f"{'':27}{'parameters':>12}{'pictures/s':>12}{'epochs':>8}{'AP':>16}{'AP50':>16}{'oLRP':>16}")
+    print(f"{'':27}{'parameters':>12}{'pictures/s':>12}{'/CPU second':>13}{'epochs':>8}{'AP':>16}{'AP50':>16}{'oLRP':>16}")
     for name in options.only:
         rows = accuracy.get(name, [])
         per_second = f"{speed[name]['pictures_per_second']:12.1f}" if name in speed else f"{'-':>12}"
         size = f"{rows[0]['parameters'] / 1e6:9.2f} M" if rows else "-"
         numbers = "".join(f"{mean_and_spread([row[key] for row in rows]):>16}" for key in ("AP", "AP50", "oLRP")) if rows else ""
-        print(f"{NAMES[name]:27}{size:>12}{per_second}{rows[0]['epochs'] if rows else '-':>8}{numbers}")
+        of_core, epochs = (f"{statistics.median(row[key] for row in rows):.{n}f}" if rows else "-" for key, n in CORE)
+        print(f"{NAMES[name]:27}{size:>12}{per_second}{of_core:>13}{epochs:>8}{numbers}")
     report = {
         "what": "pictures a second in training, medians; AP, AP50, AP75 and oLRP on the validation pictures after equal CPU minutes",
         "problem": {key: getattr(options, key) for key in ("size", "batch", "minutes", "seeds", "threads", "rounds")}
