@@ -8,7 +8,8 @@
 Speed: pictures a second in training (data, forward, loss, backward, optimizer, averaged weights) on ``--threads`` threads. The three
 take turns; the median of the rounds counts. Accuracy: each is trained for so many minutes of CPU time on one thread, in epochs whose
 number is set from their measured time, so that its schedule fits; validation is not on the clock. The weights after the last epoch
-count, all evaluated by ``lossbox.metrics`` on the same pictures.
+count, all evaluated by ``lossbox.metrics`` on the same pictures. Beside other programs set ``OMP_WAIT_POLICY=PASSIVE``: threads that
+spin for each other otherwise take minutes for an epoch of seconds.
 
 Each keeps its own recipe: ours is the YAML file; torchvision's is trained with AdamW, one cycle, the mirror and scale jitter;
 Ultralytics' with its defaults (mosaic, optimizer, averaged weights), but ``workers=0`` and pictures kept in memory, as ours are. Get it
@@ -391,9 +392,14 @@ def main() -> None:
         print(f"{NAMES[name]:27}{size:>12}{per_second}{of_core:>13}{epochs:>8}{numbers}")
     report = {
         "what": "pictures a second in training, medians; AP, AP50, AP75 and oLRP on the validation pictures after equal CPU minutes",
-        "problem": {key: getattr(options, key) for key in ("size", "batch", "minutes", "seeds", "threads", "rounds")}
+        "problem": {key: getattr(options, key) for key in ("size", "batch", "minutes", "seeds", "threads", "rounds", "speed_epochs")}
         | {part: len(json.loads(Path(getattr(options, f"{part}_annotations")).read_text())["images"]) for part in ("train", "val")},
-        "machine": {"processor": platform.processor() or platform.machine(), "cores": os.cpu_count(), "torch": torch.__version__},
+        "machine": {
+            "processor": platform.processor() or platform.machine(),
+            "cores": os.cpu_count(),
+            "torch": torch.__version__,
+            "OMP_WAIT_POLICY": os.environ.get("OMP_WAIT_POLICY"),
+        },
         "speed": speed,
         "accuracy": accuracy,
     }
