@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: help venv demo test lint format bench accuracy accuracy-losses accuracy-detectors docs clean
+.PHONY: help venv demo test lint format bench bench-small accuracy accuracy-losses accuracy-detectors accuracy-small docs clean
 
 help:           ## what there is
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 20
@@ -36,6 +36,10 @@ bench: venv     ## speed and memory of losses, assignment, training steps and ev
 	$(BIN)/python benchmarks/step.py
 	$(BIN)/python benchmarks/evaluation.py
 
+# Needs pictures of your own: make bench-small TRAIN=train VAL=val reads train.json, train/, val.json and val/.
+bench-small: venv         ## the small detector beside yolo11n and RetinaNet R18 on TRAIN and VAL, 15 CPU minutes each -> benchmarks/results/small.json
+	$(BIN)/python benchmarks/small.py --train-annotations $(TRAIN).json --train-images $(TRAIN) --val-annotations $(VAL).json --val-images $(VAL)
+
 accuracy: venv  ## aLRP against focal + smooth L1 on the digits, three seeds each: about 25 minutes -> benchmarks/results/digits_accuracy.json
 	$(BIN)/lossbox digits
 	$(BIN)/lossbox compare digits_retinanet_alrp digits_retinanet_focal --seeds 0 1 2 --json benchmarks/results/digits_accuracy.json
@@ -50,6 +54,10 @@ OPTIONS ?= --jobs 2
 accuracy-detectors: venv  ## four detectors with four pairs of losses, two seeds each: 4 hours, or 5 minutes on a GPU -> benchmarks/results/digits_detectors.json
 	$(BIN)/lossbox digits
 	$(BIN)/lossbox compare $(addprefix digits_,$(DETECTORS)) --seeds 0 1 --json benchmarks/results/digits_detectors.json $(OPTIONS)
+
+accuracy-small: venv      ## the small detector of own_data on the digits, three seeds: about 10 minutes -> benchmarks/results/digits_small.json
+	$(BIN)/lossbox digits
+	$(BIN)/lossbox compare digits_small_rank_sort --seeds 0 1 2 --json benchmarks/results/digits_small.json --jobs 2
 
 docs: venv      ## draw the curves of the losses and build the documentation -> site/index.html
 	$(BIN)/python docs/draw_curves.py

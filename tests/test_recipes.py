@@ -8,6 +8,9 @@ import yaml
 
 from lossbox.cli import LossboxCLI
 from lossbox.data.digits import write_digits
+from lossbox.detectors import RetinaNet
+
+SMALL = ("own_data", "digits_small_rank_sort")
 
 RECIPES = sorted((Path(__file__).parents[1] / "recipes").glob("*.yaml"))
 
@@ -62,3 +65,11 @@ def test_the_recipes_of_the_retinanet_on_digits_differ_in_the_objective_and_what
     assert recipes["digits_retinanet_ghm"]["model"]["optimizer"]["init_args"].pop("learning_rate") == 5e-4
     recipes["digits_retinanet_ghm"]["model"]["optimizer"]["init_args"]["learning_rate"] = 2e-3
     assert all(recipe == recipes["digits_retinanet_alrp"] for recipe in recipes.values())
+
+
+def test_the_small_detector_of_own_data_is_that_of_the_digits_and_small():
+    detectors = [yaml.safe_load((RECIPES[0].parent / f"{name}.yaml").read_text())["model"]["detector"] for name in SMALL]
+    assert detectors[1]["init_args"] == {name: value for name, value in detectors[0]["init_args"].items() if name != "weights"}
+    detector = RetinaNet(80, **detectors[0]["init_args"])
+    assert sum(parameter.numel() for parameter in detector.parameters()) < 5e6
+    assert detector.pyramid.strides == (8, 16, 32)

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 from torchvision.models import get_model, resnet
 
-from lossbox.detectors import Pyramid, build_pyramid
+from lossbox.detectors import FCOS, FoveaBox, Pyramid, RetinaNet, build_pyramid
 from lossbox.detectors.trunks import DeformableConv, ResNetTrunk, StoredBatchNorm, TimmTrunk, timm_trunk
 
 
@@ -163,6 +163,24 @@ def test_the_features_of_timm_are_those_of_its_own_features_only() -> None:
             torch.testing.assert_close(found, expected)
 
 
+NARROW = {"channels": [8, 16, 24, 32], "layers": [1, 1, 1, 1], "stem_type": "deep", "stem_width": 4}
+
+
+def test_options_make_another_model_of_timm_and_every_detector_passes_them_on() -> None:
+    net = timm.create_model("resnet18", features_only=True, out_indices=(2, 3), **NARROW).eval()
+    trunk = timm_trunk("timm/resnet18", strides=(8, 16), options=NARROW).eval()
+    assert trunk.channels == (8, 16, 24)
+    trunk.net.load_state_dict({f"model.{name}": value for name, value in net.state_dict().items()})
+    x = torch.rand(1, 3, 64, 96)
+    with torch.no_grad():
+        for found, expected in zip(trunk(x)[1:], net(x), strict=True):
+            torch.testing.assert_close(found, expected)
+    for detector in (RetinaNet, FCOS, FoveaBox):
+        small: Any = detector(2, backbone="timm/resnet18", backbone_options=NARROW, strides=(8, 16), channels=8, head_convs=0)
+        assert small.pyramid.trunk.channels == (8, 16, 24)
+        assert small(torch.rand(1, 3, 64, 96)).logits.shape[-1] == 2
+
+
 @pytest.mark.parametrize("name", ["timm/convnext_atto", "timm/hrnet_w18_small"])
 def test_other_families_of_timm_fit_and_leave_no_trained_parameter_idle(name: str) -> None:
     with torch.device("meta"):
@@ -223,6 +241,10 @@ def test_weights_of_timm_that_cannot_be_fetched_are_named(monkeypatch: pytest.Mo
         ({"weights": "IMAGENET1K_V1"}, r"weights: null or DEFAULT \(for timm/"),
         ({"strides": (2, 4)}, r"strides: one of 4, 8, 16, 32 \(what 4 stages make\).* got \(2, 4\)"),
         ({"strides": (16, 32), "stages": 2}, r"strides: one of 4, 8 \(what 2 stages make\)"),
+        ({"name": "timm/resnet18", "options": {"widths": 3}}, r"backbone: a model of timm .* got 'timm/resnet18' with {'widths': 3} "),
+        ({"options": {"out_indices": (1,)}}, "backbone_options: what changes the model expected, not features_only, .*out_indices.* got"),
+        ({"options": {"act_layer": "relu"}, "weights": "DEFAULT"}, "backbone_options: none beside weights expected, .* got {'act_layer'"),
+        ({"name": "resnet18", "options": {"a": 1}}, "backbone_options: none with a backbone of torchvision expected, got {'a': 1}"),
         ({"deformable_stages": (2,)}, r"deformable_stages: none with a backbone of timm expected, got \(2,\)"),
         ({"name": "resnet18", "deformable_stages": (0, 2)}, r"deformable_stages: some of 1 to 4 .* got \(0, 2\)"),
         ({"name": "resnet18", "stages": 2, "strides": (8,), "deformable_stages": (3,)}, "deformable_stages: some of 1 to 2"),

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Collection, Sequence
-from typing import cast
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any, cast
 
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -78,6 +78,7 @@ def build_pyramid(
     frozen_stages: int | None = None,
     frozen_norm: bool | None = None,
     deformable_stages: Collection[int] = (),
+    options: Mapping[str, Any] | None = None,
 ) -> Pyramid:
     """A feature pyramid on a backbone of torchvision or timm, by name.
 
@@ -93,6 +94,8 @@ def build_pyramid(
         frozen_stages: the stem and so many stages are not trained; by default 1 with weights and 0 without.
         frozen_norm: batch norms keep the statistics that they were loaded with; by default True with weights. Their factors are trained.
         deformable_stages: stages of a ResNet, 1 to 4, whose 3 x 3 convolutions are deformable; (2, 3, 4) are the paper's C3 to C5.
+        options: of a model of timm, as ``timm.create_model`` takes them: ``{"channels": (32, 64, 128, 256)}`` makes a narrow
+            ``timm/resnet18``. A detector calls them ``backbone_options``.
 
     Returns:
         The pyramid.
@@ -118,8 +121,10 @@ def build_pyramid(
     if name.startswith(TIMM):
         if deformable_stages:
             raise ValueError(f"deformable_stages: none with a backbone of timm expected, got {tuple(deformable_stages)}")
-        trunk = timm_trunk(name, weights=weights, strides=strides, stages=stages, frozen_norm=frozen_norm)
+        trunk = timm_trunk(name, weights=weights, strides=strides, stages=stages, frozen_norm=frozen_norm, options=options)
     else:
+        if options:
+            raise ValueError(f"backbone_options: none with a backbone of torchvision expected, got {dict(options)}")
         trunk = resnet_trunk(name, weights=weights, strides=strides, stages=stages, frozen_norm=frozen_norm, deformable=deformable_stages)
     pyramid = Pyramid(trunk, strides=strides, channels=channels)
     pyramid.freeze(frozen_stages if frozen_stages is not None else int(weights is not None))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -23,6 +23,7 @@ class RetinaNet(nn.Module):
     Args:
         num_classes: C; there is no background class, each class has its own sigmoid.
         backbone: a ResNet, ResNeXt or Wide ResNet of torchvision by name, or ``timm/...`` for a model of timm.
+        backbone_options: of a model of timm, as ``timm.create_model`` takes them, for example ``channels`` of a ResNet.
         weights: null for random numbers, ``DEFAULT`` for ImageNet weights.
         stages: how many of the stages of strides 4 to 32 are used; coarser levels come from stride-2 convolutions.
         frozen_stages: the stem and so many stages are not trained; by default 1 with weights and 0 without.
@@ -58,6 +59,7 @@ class RetinaNet(nn.Module):
         num_classes: int,
         *,
         backbone: str = "resnet18",
+        backbone_options: dict[str, Any] | None = None,
         weights: str | None = None,
         stages: int = 4,
         frozen_stages: int | None = None,
@@ -90,6 +92,7 @@ class RetinaNet(nn.Module):
             frozen_stages=frozen_stages,
             frozen_norm=frozen_norm,
             deformable_stages=deformable_stages,
+            options=backbone_options,
         )
         self.normalize = Normalization(self.pyramid.trunk.mean, self.pyramid.trunk.std)
         self.head = DenseHead(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections import OrderedDict
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, Protocol, cast, runtime_checkable
@@ -25,6 +25,9 @@ FAMILIES = ("resnet*", "resnext*", "wide_resnet*")
 
 TIMM = "timm/"
 """What the name of a backbone of timm begins with."""
+
+OURS = ("features_only", "feature_cls", "out_indices", "pretrained", "pretrained_cfg", "checkpoint_path")
+"""Options of ``timm.create_model`` that the trunk sets itself, or that other options stand for."""
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -253,12 +256,20 @@ def resnet_trunk(
 
 
 def timm_trunk(
-    name: str, *, weights: str | None = None, strides: Sequence[int] = (8, 16, 32), stages: int = 4, frozen_norm: bool = False
+    name: str,
+    *,
+    weights: str | None = None,
+    strides: Sequence[int] = (8, 16, 32),
+    stages: int = 4,
+    frozen_norm: bool = False,
+    options: Mapping[str, Any] | None = None,
 ) -> TimmTrunk:
     """The stages of a model of timm, by name, as far as the strides need them; see ``build_pyramid`` for the arguments.
 
     Example:
         >>> timm_trunk("timm/mobilenetv3_small_050", strides=(8, 16)).channels
+        (8, 16, 24)
+        >>> timm_trunk("timm/resnet18", strides=(8, 16), options={"channels": (8, 16, 24, 32)}).channels
         (8, 16, 24)
     """
     try:
@@ -267,17 +278,23 @@ def timm_trunk(
         raise ImportError(f"backbone: {name} needs timm: pip install 'lossbox[train]'") from error
     if weights not in (None, "DEFAULT"):
         raise ValueError(f"weights: null or DEFAULT (for {name}; a tag of timm belongs to the name) expected, got {weights!r}")
+    chosen = dict(options or {})
+    if weights is not None and chosen:
+        raise ValueError(f"backbone_options: none beside weights expected, which belong to {name} as it is, got {chosen}")
+    if any(key in OURS for key in chosen):
+        raise ValueError(f"backbone_options: what changes the model expected, not {', '.join(OURS)}, got {chosen}")
     own = name.removeprefix(TIMM)
     # The getter builds no block beyond the last output. Nothing is computed on the device "meta", shapes and dependences are all there.
-    options: dict[str, Any] = {"features_only": True, "feature_cls": "getter"}
+    asked: dict[str, Any] = {**chosen, "features_only": True, "feature_cls": "getter"}
     try:
         with torch.device("meta"):
-            plan: Any = timm.create_model(own, **options).eval()
+            plan: Any = timm.create_model(own, **asked).eval()
             maps = plan(torch.zeros(1, 3, 128, 128))
     except Exception as error:
+        given = f" with {chosen}" if chosen else ""
         close = ", ".join(TIMM + other for other in difflib.get_close_matches(own, timm.list_models(), 5))
         raise ValueError(
-            f"backbone: a model of timm that gives feature maps of pictures of any size expected, got {name!r} ({error}); "
+            f"backbone: a model of timm that gives feature maps of pictures of any size expected, got {name!r}{given} ({error}); "
             f"similar names: {close or 'none'}"
         ) from error
     infos = list(zip(plan.feature_info.reduction(), plan.feature_info.channels(), strict=True))
@@ -290,7 +307,7 @@ def timm_trunk(
     parameters = dict(plan.named_parameters())
     reached = {stride: _depends_on(maps[i], parameters) for stride, i in places.items()}
     try:
-        net = timm.create_model(own, pretrained=weights is not None, out_indices=tuple(places.values()), **options)
+        net = timm.create_model(own, pretrained=weights is not None, out_indices=tuple(places.values()), **asked)
     except Exception as error:
         if weights is None:
             raise
