@@ -61,7 +61,7 @@ def test_the_elementwise_losses_cost_what_the_readme_says():
     assert max(row["ratio"] for row in measured["rows"]) <= measured["target"]
 
 
-@pytest.mark.parametrize("name", ["digits_losses", "digits_detectors"])
+@pytest.mark.parametrize("name", ["digits_losses", "digits_detectors", "digits_small"])
 def test_the_tables_of_the_recipes_are_those_of_make_accuracy(name):
     written = json.loads((RESULTS / f"{name}.json").read_text())
     assert report.accuracy_table(written["summary"]) in RECIPES
@@ -80,7 +80,7 @@ def test_every_recipe_is_in_the_list():
 
 
 def test_a_recipe_says_what_was_measured():
-    for name in ("digits_losses", "digits_detectors", "digits_accuracy"):
+    for name in ("digits_losses", "digits_detectors", "digits_accuracy", "digits_small"):
         for recipe, row in json.loads((RESULTS / f"{name}.json").read_text())["summary"].items():
             header = (ROOT / "recipes" / f"{recipe}.yaml").read_text().split("out:")[0]
             if name in header:
