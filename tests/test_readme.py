@@ -56,6 +56,31 @@ def test_the_ratios_of_a_training_step_are_those_of_make_bench():
     assert "{:.0f} % and {:.0f} %".format(*(100 * row["loss_share"] for row in on_gpu)) in README
 
 
+def test_what_the_small_detector_reaches_is_what_make_bench_small_wrote():
+    written = json.loads((RESULTS / "small.json").read_text())
+    rates = {name: row["pictures_per_second"] for name, row in written["speed"].items()}
+    assert f"trains at {rates['ours']:.0f} pictures of 320 px a second on 2 cores" in README
+    runs = {name: rows[0] for name, rows in written["accuracy"].items()}
+    said = "has AP {:.2f} where Ultralytics' yolo11n has {:.2f} and torchvision's RetinaNet R18 {:.2f}"
+    assert said.format(*(runs[name]["AP"] for name in ("ours", "ultralytics", "torchvision"))) in README
+    for name, run in runs.items():
+        cells = (rates[name], run["pictures_per_cpu_second"], run["cpu_minutes"])
+        numbers = (
+            " | ".join(f"{cell:.1f}" for cell in cells) + f" | {run['epochs']} | {run['AP']:.3f} | {run['AP50']:.3f} | {run['oLRP']:.3f} |"
+        )
+        assert numbers in RECIPES, name
+
+
+def test_the_tries_with_alrp_are_those_of_their_file():
+    runs = json.loads((RESULTS / "digits_alrp_tries.json").read_text())["runs"]
+    short = [run["AP"] for run in runs if run["recipe"] == "digits_foveabox_alrp" and run["epochs"] == 8]
+    long = {run["recipe"]: run["AP"] for run in runs if run["epochs"] == 16}
+    assert f"reach {min(short):.3f} to {max(short):.3f}" in RECIPES
+    assert f"aLRP has {long['digits_foveabox_alrp']:.3f}, focal loss {long['digits_foveabox_focal']:.3f}" in RECIPES
+    (balanced,) = (run["AP"] for run in runs if run["recipe"] == "digits_foveabox_ap")
+    assert f"reaches {balanced:.3f}" in RECIPES
+
+
 def test_the_elementwise_losses_cost_what_the_readme_says():
     measured = json.loads((RESULTS / "losses.json").read_text())
     assert max(row["ratio"] for row in measured["rows"]) <= measured["target"]
