@@ -51,9 +51,9 @@ accuracy-losses: venv     ## ten pairs of losses on the digits, one seed each: a
 
 DETECTORS := $(foreach detector,retinanet foveabox fcos,$(addprefix $(detector)_,focal ap alrp rank_sort)) $(addprefix faster_rcnn_,baseline ap alrp rank_sort)
 OPTIONS ?= --jobs 2
-accuracy-detectors: venv  ## four detectors with four pairs of losses, two seeds each: 4 hours, or 5 minutes on a GPU -> benchmarks/results/digits_detectors.json
+accuracy-detectors: venv  ## four detectors with four pairs of losses, three seeds each: 2 hours, or 8 minutes on a GPU -> benchmarks/results/digits_detectors.json
 	$(BIN)/lossbox digits
-	$(BIN)/lossbox compare $(addprefix digits_,$(DETECTORS)) --seeds 0 1 --json benchmarks/results/digits_detectors.json $(OPTIONS)
+	$(BIN)/lossbox compare $(addprefix digits_,$(DETECTORS)) --seeds 0 1 2 --json benchmarks/results/digits_detectors.json $(OPTIONS)
 
 accuracy-small: venv      ## the small detector of own_data on the digits, three seeds: about 10 minutes -> benchmarks/results/digits_small.json
 	$(BIN)/lossbox digits
