@@ -61,20 +61,10 @@ def test_two_processes_train_though_one_sees_no_boxes(tmp_path):
 
 
 @pytest.fixture(scope="module")
-def ranks(tmp_path_factory):
+def ranks(tmp_path_factory, run_ranks):
     """What the steps of each of two processes came to."""
     folder = tmp_path_factory.mktemp("steps")
-    command = [sys.executable, worker.__file__]
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    processes = [
-        subprocess.Popen([*command, str(rank), str(folder)], env=environment, stderr=subprocess.PIPE, text=True) for rank in range(2)
-    ]
-    try:
-        errors = [process.communicate(timeout=240)[1] for process in processes]
-    finally:
-        for process in processes:
-            process.kill()
-    assert [process.returncode for process in processes] == [0, 0], errors
+    run_ranks(worker.__file__, 2, folder, timeout=240)
     return [torch.load(folder / f"{rank}.pt") for rank in range(2)]
 
 

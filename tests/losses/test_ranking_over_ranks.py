@@ -1,8 +1,5 @@
 """Four, two and one gloo processes rank what they have together: values and averaged gradients are those of the concatenated batch."""
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pairwise_reference as reference
@@ -18,20 +15,10 @@ LOSSES = worker.losses(False)
 
 
 @pytest.fixture(scope="module")
-def ranks(tmp_path_factory):
+def ranks(tmp_path_factory, run_ranks):
     """world size -> rank -> problem -> loss -> what came out."""
     folder = tmp_path_factory.mktemp("ranks")
-    command = [sys.executable, worker.__file__]
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    processes = [
-        subprocess.Popen([*command, str(rank), str(folder)], env=environment, stderr=subprocess.PIPE, text=True) for rank in range(4)
-    ]
-    try:
-        errors = [process.communicate(timeout=120)[1] for process in processes]
-    finally:
-        for process in processes:
-            process.kill()
-    assert [process.returncode for process in processes] == [0] * 4, errors
+    run_ranks(worker.__file__, 4, folder)
     return {size: [torch.load(Path(folder) / f"{size}_{rank}.pt") for rank in range(size)] for size in worker.WORLD_SIZES}
 
 

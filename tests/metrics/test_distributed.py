@@ -1,9 +1,6 @@
 """Two gloo processes give the numbers of one."""
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -27,21 +24,11 @@ def problem(random_problem):
 
 
 @pytest.fixture(scope="module")
-def ranks(problem, tmp_path_factory):
+def ranks(problem, tmp_path_factory, run_ranks):
     """What each of two processes wrote."""
     folder = tmp_path_factory.mktemp("gloo")
     (folder / "problem.json").write_text(json.dumps(problem))
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    command = [sys.executable, str(WORKER)]
-    processes = [
-        subprocess.Popen([*command, str(rank), "2", str(folder)], env=environment, stderr=subprocess.PIPE, text=True) for rank in range(2)
-    ]
-    try:
-        errors = [process.communicate(timeout=120)[1] for process in processes]
-    finally:
-        for process in processes:
-            process.kill()
-    assert [process.returncode for process in processes] == [0, 0], errors
+    run_ranks(WORKER, 2, 2, folder)
     return [json.loads((folder / f"rank{rank}.json").read_text()) for rank in range(2)]
 
 
