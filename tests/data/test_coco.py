@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 from torchvision import tv_tensors
 
-from lossbox.data.coco import CocoDataset, CocoImage, decode_picture, read_coco
+from lossbox.data.coco import CocoDataset, CocoImage, Phase, decode_picture, read_coco
 from lossbox.data.digits import write_digits
 
 
@@ -79,10 +79,10 @@ def test_cache_decodes_once(coco_folder):
 
 
 def test_seed_in_the_index_decides_the_random_choices_and_leaves_the_generator_alone(coco_folder):
-    dataset = CocoDataset(read_coco(*coco_folder.write()), transforms=lambda image, targets: (torch.rand(3), targets))
+    dataset = CocoDataset(read_coco(*coco_folder.write()), Phase(lambda image, targets: (torch.rand(3), targets)))
     torch.manual_seed(1)
     state = torch.get_rng_state()
-    draws = [dataset[0, 11][0], dataset[1, 11][0], dataset[0, 12][0]]
+    draws = [dataset[0, 11, 0][0], dataset[1, 11, 0][0], dataset[0, 12, 0][0]]
     assert torch.equal(draws[0], draws[1])
     assert not torch.equal(draws[0], draws[2])
     assert torch.equal(torch.get_rng_state(), state)
@@ -94,10 +94,10 @@ def test_generator_is_restored_where_a_transform_fails(coco_folder):
         torch.rand(1)
         raise RuntimeError("broken")
 
-    dataset = CocoDataset(read_coco(*coco_folder.write()), transforms=broken)
+    dataset = CocoDataset(read_coco(*coco_folder.write()), Phase(broken))
     state = torch.get_rng_state()
     with pytest.raises(RuntimeError, match="broken"):
-        dataset[0, 3]
+        dataset[0, 3, 0]
     assert torch.equal(torch.get_rng_state(), state)
 
 

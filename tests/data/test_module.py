@@ -148,11 +148,11 @@ def test_processes_share_an_epoch_without_overlap(processes):
     ]
     whole = SeededSampler(pictures, num_replicas=1, rank=0, shuffle=True, seed=4, drop_last=True)
     shares = [list(sampler) for sampler in samplers]
-    seeds = dict(iter(whole))
+    seeds = {index: seed for index, seed, _ in whole}
     assert {len(share) for share in shares} == {20 // processes}
-    assert len({index for share in shares for index, _ in share}) == 20 // processes * processes
+    assert len({index for share in shares for index, _, _ in share}) == 20 // processes * processes
     # The random choices about a picture do not depend on the process that gets it.
-    assert all(seeds[index] == seed for share in shares for index, seed in share)
+    assert all(seeds[index] == seed for share in shares for index, seed, _ in share)
     assert len(set(seeds.values())) == 20
 
 
@@ -222,6 +222,50 @@ def test_mosaics_are_made_for_training_alone_and_as_often_as_wanted(digits):
         assert targets.size == (64, 64)
 
 
+class Sides(Recorder):
+    """Writes down the longer side of every batch and its epoch."""
+
+    def training_step(self, batch, batch_idx):
+        self.fed.append((self.current_epoch, max(batch.images.shape[-2:])))
+        return self.weight * batch.images.mean()
+
+
+def sides_of(data, tmp_path, **length):
+    recorder = Sides()
+    quiet = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False, "enable_checkpointing": False}
+    trainer = Trainer(accelerator="cpu", limit_val_batches=0, num_sanity_val_steps=0, default_root_dir=tmp_path, **quiet, **length)
+    trainer.fit(recorder, data)
+    return recorder.fed
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning", "ignore::FutureWarning", "ignore::DeprecationWarning")
+def test_images_grow_and_mosaics_end_in_the_course_of_a_training(digits, tmp_path):
+    look = Augmentation(horizontal_flip=0.0, mosaic=0.5, mosaic_until=0.75)
+    data = CocoDataModule(**digits, image_size=128, start_scale=0.5, batch_size=9, augmentation=look)
+    sides = sides_of(data, tmp_path, max_epochs=8)
+    assert [side for epoch in range(8) for side in sorted({s for e, s in sides if e == epoch})] == [64, 64, 96, 96, 128, 128, 128, 128]
+    assert [mosaic for _, mosaic in data.course()] == [0.5] * 6 + [0.0] * 2
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning", "ignore::FutureWarning", "ignore::DeprecationWarning")
+def test_course_of_a_training_whose_length_is_given_in_steps(digits, tmp_path):
+    data = CocoDataModule(**digits, image_size=128, start_scale=0.5, batch_size=9)
+    sides = sides_of(data, tmp_path, max_epochs=-1, max_steps=7)  # three steps an epoch
+    assert [side for _, side in sides] == [64] * 3 + [96] * 3 + [128]
+
+
+def test_both_sides_grow_and_end_at_what_was_asked_for(digits):
+    data = CocoDataModule(**digits, image_size=(100, 150), start_scale=0.5)
+    data.trainer = SimpleNamespace(max_epochs=6)
+    assert [size for size, _ in data.course()] == [(64, 64), (64, 96), (64, 128), (96, 128), (100, 150), (100, 150)]
+
+
+@pytest.mark.parametrize("scale", [0.0, 1.5, float("nan")])
+def test_start_scale_out_of_range_is_named(digits, scale):
+    with pytest.raises(ValueError, match=r"start_scale: a number in \(0, 1\] expected"):
+        CocoDataModule(**digits, image_size=128, start_scale=scale)
+
+
 # -- memory
 
 
@@ -247,7 +291,7 @@ def test_cache_is_for_small_sets_only(digits, monkeypatch):
 
 def test_memory_is_pinned_for_a_gpu_alone(digits):
     class OnDevice:
-        world_size, global_rank = 1, 0
+        world_size, global_rank, max_epochs, max_steps = 1, 0, 3, -1
 
         def __init__(self, name):
             self.strategy = SimpleNamespace(root_device=torch.device(name))
@@ -332,9 +376,8 @@ def test_every_option_can_be_given_on_the_command_line(digits):
     data = instantiate(parsed).data
     assert data.on_bad_box == "drop"
     assert data.train_annotations == digits["train_annotations"]
-    jitter = next(step for step in data.train_transforms.steps if getattr(step, "keywords", {}).get("augmentation"))
-    assert jitter.keywords["augmentation"] == replace(Augmentation(), scale_jitter=(0.5, 2.0))
-    assert jitter.keywords["size"] == (500, 833)
+    assert data.augmentation == replace(Augmentation(), scale_jitter=(0.5, 2.0))
+    assert data.image_size == (500, 833)
     help_text = parser.format_help()
     for words in ("--data.cache", "horizontal_flip", "0 where left and", "stop at a box that breaks a rule"):
         assert words in help_text

@@ -221,58 +221,66 @@ def decode_picture(image: CocoImage, *, source: Path) -> UInt8[Tensor, "3 h w"]:
     raise ValueError(f"{where} has pixels of mode {mode}; pictures of 8 bits a channel expected")
 
 
+@dataclass(frozen=True)
+class Phase:
+    """What the images of a data set go through in one phase of a training.
+
+    Attributes:
+        transforms: takes and returns an image and its targets.
+        mosaic: takes and returns four of them as one, before the transforms; the other three are drawn at random.
+        mosaic_probability: of each image, in [0, 1].
+    """
+
+    transforms: Transform | None = None
+    mosaic: Mosaic | None = None
+    mosaic_probability: float = 0.0
+
+
 class CocoDataset(Dataset[tuple[Tensor, Targets]]):
     """The pictures of a COCO JSON file with their targets.
 
     An item is ``(image, targets)``: without transforms a ``tv_tensors.Image`` (3, h, w), uint8; with ``lossbox.data.transforms`` float32 in
-    [0, 1]. The index is a number, or the pair (number, seed) that ``lossbox.data.module.SeededSampler`` gives: the random choices of the
-    transforms then come from that seed alone, whichever process makes them.
+    [0, 1]. The index is a number, or what ``lossbox.data.module.SeededSampler`` gives, (number, seed, phase): the random choices of the
+    transforms then come from that seed alone, whichever process makes them, and the image goes through what that phase says.
 
     Args:
         annotations: what ``read_coco`` gave.
-        transforms: takes and returns a picture and its targets.
-        mosaic: takes and returns four of them as one, before the transforms; the other three are drawn at random.
-        mosaic_probability: of each picture, in [0, 1].
+        phases: what images go through, one or more after another in the course of a training; without one they stay as they are.
         cache: keep decoded pictures in memory, width x height x 3 bytes each; every worker process keeps its own.
     """
 
     def __init__(
         self,
         annotations: CocoAnnotations,
-        *,
-        transforms: Transform | None = None,
-        mosaic: Mosaic | None = None,
-        mosaic_probability: float = 0.0,
+        *phases: Phase,
         cache: bool = False,
     ) -> None:
         self.annotations = annotations
-        self.transforms = transforms
-        self.mosaic = mosaic
-        self.mosaic_probability = mosaic_probability
+        self.phases = phases or (Phase(),)
         self._decoded: dict[int, Tensor] | None = {} if cache else None
 
     def __len__(self) -> int:
         return len(self.annotations.images)
 
-    def __getitem__(self, index: int | tuple[int, int]) -> tuple[Tensor, Targets]:
-        index, seed = index if isinstance(index, tuple) else (index, None)
-        if seed is None:
-            return self._transformed(index)
+    def __getitem__(self, index: int | tuple[int, int, int]) -> tuple[Tensor, Targets]:
+        if not isinstance(index, tuple):
+            return self._transformed(index, self.phases[0])
+        number, seed, phase = index
         # Not torch.random.fork_rng: it costs 0.15 ms a picture more.
         state = torch.get_rng_state()
         torch.default_generator.manual_seed(seed)
         try:
-            return self._transformed(index)
+            return self._transformed(number, self.phases[phase])
         finally:
             torch.set_rng_state(state)
 
-    def _transformed(self, index: int) -> tuple[Tensor, Targets]:
+    def _transformed(self, index: int, phase: Phase) -> tuple[Tensor, Targets]:
         image, targets = self._stored(index)
         # No number is drawn where there is no mosaic, so that the other choices stay what they were.
-        if self.mosaic is not None and self.mosaic_probability and float(torch.rand(())) < self.mosaic_probability:
+        if phase.mosaic is not None and phase.mosaic_probability and float(torch.rand(())) < phase.mosaic_probability:
             others = torch.randint(len(self), (3,)).tolist()
-            image, targets = self.mosaic([(image, targets), *map(self._stored, others)])
-        return (image, targets) if self.transforms is None else self.transforms(image, targets)
+            image, targets = phase.mosaic([(image, targets), *map(self._stored, others)])
+        return (image, targets) if phase.transforms is None else phase.transforms(image, targets)
 
     def _stored(self, index: int) -> tuple[Tensor, Targets]:
         record = self.annotations.images[index]

@@ -6,6 +6,7 @@ nor what else draws random numbers changes it, and a run that goes on from the c
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -22,12 +23,15 @@ except ImportError as error:
 
 from ..records import Batch, Targets
 from ._checks import load_json
-from .coco import CocoAnnotations, CocoDataset, OnBadBox, read_coco
+from .coco import CocoAnnotations, CocoDataset, OnBadBox, Phase, read_coco
 from .mosaic import Mosaic
-from .transforms import MIRROR, Augmentation, RecordTransform, eval_transforms, train_transforms
+from .transforms import MIRROR, Augmentation, eval_transforms, shorter_and_longer, train_transforms
 
 PAD_MULTIPLE = 32
 """Batches are padded to a multiple of the coarsest stride of a backbone."""
+
+GROWTH = 2 / 3
+"""Share of the epochs after which images have their full size, where they start smaller."""
 
 CACHE_LIMIT = 2 * 2**30
 """Bytes of decoded pictures up to which ``cache=True`` keeps a part in memory: 40,000 pictures of 128 px, 2,300 of 640 x 480."""
@@ -57,15 +61,19 @@ def collate(samples: Sequence[tuple[Tensor, Targets]], *, multiple: int = PAD_MU
 
 
 class SeededSampler(DistributedSampler[Any]):
-    """Pairs (number of a picture, seed of its random choices), every process of a distributed run its share, a new order each epoch.
+    """(number of an image, seed of its random choices, phase), every process of a distributed run its share, a new order each epoch.
 
-    Both come from (seed, epoch) alone; Lightning calls ``set_epoch``. The tail that does not divide among the processes is left out.
+    All come from (seed, epoch) alone; Lightning calls ``set_epoch``. The tail that does not divide among the processes is left out.
+    ``phases`` has the number of the phase for each epoch; the last one holds on.
     """
 
-    def __iter__(self) -> Iterator[tuple[int, int]]:
+    phases: Sequence[int] = (0,)
+
+    def __iter__(self) -> Iterator[tuple[int, int, int]]:
+        phase = self.phases[min(self.epoch, len(self.phases) - 1)]
         for index in super().__iter__():
             state = np.random.SeedSequence((self.seed, self.epoch, index)).generate_state(1, np.uint64)
-            yield index, int(state[0] >> np.uint64(1))
+            yield index, int(state[0] >> np.uint64(1)), phase
 
 
 class CocoDataModule(LightningDataModule):
@@ -77,6 +85,8 @@ class CocoDataModule(LightningDataModule):
         val_annotations: COCO JSON of the validation part, with the same categories.
         val_images: folder that its file names are relative to.
         image_size: pixels of the shorter side unless the longer one would exceed the second number; one number stands for both.
+        start_scale: the first epochs see images of this share of ``image_size``, in (0, 1]; it grows to 1 over the first two thirds of
+            the epochs, in steps of 32 pixels. Small images take less time.
         eval_size: the same for validation; that of the training by default.
         batch_size: pictures a step in each process.
         num_workers: processes that prepare pictures beside the training; 0 prepares them in between.
@@ -94,6 +104,7 @@ class CocoDataModule(LightningDataModule):
         val_images: str | os.PathLike[str],
         *,
         image_size: int | tuple[int, int] = 512,
+        start_scale: float = 1.0,
         eval_size: int | tuple[int, int] | None = None,
         batch_size: int = 16,
         num_workers: int = 0,
@@ -110,9 +121,9 @@ class CocoDataModule(LightningDataModule):
         self.train_annotations, self.train_images = Path(train_annotations), Path(train_images)
         self.val_annotations, self.val_images = Path(val_annotations), Path(val_images)
         self.batch_size, self.num_workers, self.on_bad_box, self.cache, self.seed = batch_size, num_workers, on_bad_box, cache, seed
-        self.train_transforms = train_transforms(augmentation, size=image_size)
-        self.mosaic = Mosaic(image_size, augmentation.keep_aspect, augmentation.min_visible)
-        self.mosaic_probability = augmentation.mosaic
+        if not 0 < start_scale <= 1:
+            raise ValueError(f"start_scale: a number in (0, 1] expected, got {start_scale}")
+        self.image_size, self.start_scale, self.augmentation = shorter_and_longer(image_size), start_scale, augmentation
         self.eval_size = image_size if eval_size is None else eval_size
         self.eval_transforms = eval_transforms(size=self.eval_size)
         self._train: CocoAnnotations | None = None
@@ -169,10 +180,13 @@ class CocoDataModule(LightningDataModule):
         """
         self.setup("fit")
         assert self._train is not None
-        dataset = self._dataset(self._train, self.train_transforms, mosaic=self.mosaic, mosaic_probability=self.mosaic_probability)
+        course = self.course()
+        different = list(dict.fromkeys(course))
+        dataset = self._dataset(self._train, *(self._phase(*one) for one in different))
         processes = (self.trainer.world_size, self.trainer.global_rank) if self.trainer is not None else (1, 0)
         seed = int(os.environ.get("PL_GLOBAL_SEED", 0)) if self.seed is None else self.seed
         sampler = SeededSampler(dataset, num_replicas=processes[0], rank=processes[1], shuffle=True, seed=seed, drop_last=True)
+        sampler.phases = [different.index(one) for one in course]
         if len(sampler) < self.batch_size:
             raise ValueError(
                 f"batch_size: {self.batch_size} is more than the {len(sampler)} pictures that each of {processes[0]} processes "
@@ -184,7 +198,29 @@ class CocoDataModule(LightningDataModule):
         """All pictures in the order of the file."""
         self.setup("validate")
         assert self._val is not None
-        return self._loader(self._dataset(self._val, self.eval_transforms))
+        return self._loader(self._dataset(self._val, Phase(self.eval_transforms)))
+
+    def course(self) -> list[tuple[tuple[int, int], float]]:
+        """Of each epoch: shorter and longer side of the training images, and the probability of a mosaic."""
+        epochs = 1.0
+        if self.trainer is not None:
+            if (self.trainer.max_epochs or 0) > 0:
+                epochs = float(self.trainer.max_epochs or 0)
+            elif self.trainer.max_steps > 0 and self._train is not None:
+                epochs = self.trainer.max_steps * self.batch_size * self.trainer.world_size / len(self._train.images)
+        return [(self._size(epoch / epochs), self._mosaic(epoch / epochs)) for epoch in range(math.ceil(epochs))]
+
+    def _size(self, progress: float) -> tuple[int, int]:
+        scale = self.start_scale + (1 - self.start_scale) * min(progress / GROWTH, 1.0)
+        shorter, longer = (min(side, max(round(scale * side / PAD_MULTIPLE), 1) * PAD_MULTIPLE) for side in self.image_size)
+        return self.image_size if scale == 1 else (shorter, longer)
+
+    def _mosaic(self, progress: float) -> float:
+        return self.augmentation.mosaic if progress < self.augmentation.mosaic_until else 0.0
+
+    def _phase(self, size: tuple[int, int], mosaic: float) -> Phase:
+        look = self.augmentation
+        return Phase(train_transforms(look, size=size), Mosaic(size, look.keep_aspect, look.min_visible), mosaic)
 
     def _categories(self) -> CocoAnnotations:
         self.setup("validate")
@@ -199,9 +235,9 @@ class CocoDataModule(LightningDataModule):
             )
         return read_coco(annotations, images, on_bad_box=self.on_bad_box)
 
-    def _dataset(self, annotations: CocoAnnotations, transforms: RecordTransform, **mosaic: Any) -> CocoDataset:
+    def _dataset(self, annotations: CocoAnnotations, *phases: Phase) -> CocoDataset:
         fits = sum(3 * image.width * image.height for image in annotations.images) <= CACHE_LIMIT
-        return CocoDataset(annotations, transforms=transforms, cache=self.cache and fits, **mosaic)
+        return CocoDataset(annotations, *phases, cache=self.cache and fits)
 
     def _loader(self, dataset: CocoDataset, **options: Any) -> DataLoader[tuple[Tensor, Targets]]:
         return DataLoader(

@@ -46,6 +46,7 @@ class Augmentation:
         min_visible: boxes of which the jitter or the mosaic leaves less than this share in the picture are not trained on.
         keep_aspect: False squeezes or stretches pictures to the full square, as SSD and its followers do.
         mosaic: probability that parts of the picture and of three others make one picture, before all else; the validation sees none.
+        mosaic_until: share of the training after which there are no more mosaics: the last epochs then see images as they are.
     """
 
     horizontal_flip: float = 0.5
@@ -58,9 +59,10 @@ class Augmentation:
     min_visible: float = 0.4
     keep_aspect: bool = True
     mosaic: float = 0.0
+    mosaic_until: float = 1.0
 
     def __post_init__(self) -> None:
-        for name in ("horizontal_flip", "photometric", "zoom_out", "min_visible", "mosaic"):
+        for name in ("horizontal_flip", "photometric", "zoom_out", "min_visible", "mosaic", "mosaic_until"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name}: a number in [0, 1] expected, got {getattr(self, name)}")
         if not 1 <= self.zoom_out_side[0] <= self.zoom_out_side[1]:

@@ -23,6 +23,7 @@ class Pyramid(nn.Module):
         trunk: a ``ResNetTrunk`` or ``TimmTrunk``.
         strides: of the levels, finest first, each twice the one before, beginning with one of the trunk.
         channels: of every level.
+        norm: a batch norm after each convolution of the FPN.
 
     Raises:
         ValueError: strides that do not double, or none of which is made by the trunk.
@@ -34,7 +35,7 @@ class Pyramid(nn.Module):
         [(1, 8, 5, 4), (1, 8, 3, 2)]
     """
 
-    def __init__(self, trunk: Trunk, *, strides: Sequence[int] = (8, 16, 32, 64, 128), channels: int = 256) -> None:
+    def __init__(self, trunk: Trunk, *, strides: Sequence[int] = (8, 16, 32, 64, 128), channels: int = 256, norm: bool = False) -> None:
         super().__init__()
         if channels < 1:
             raise ValueError(f"channels: a number >= 1 expected, got {channels}")
@@ -43,7 +44,7 @@ class Pyramid(nn.Module):
         self.channels = channels
         self.trunk = trunk
         self._kept = [i for i, stride in enumerate(trunk.strides) if stride in strides]
-        self.fpn = FeaturePyramidNetwork([trunk.channels[i] for i in self._kept], channels)
+        self.fpn = FeaturePyramidNetwork([trunk.channels[i] for i in self._kept], channels, norm_layer=nn.BatchNorm2d if norm else None)
         self.extra = nn.ModuleList([nn.Conv2d(channels, channels, 3, stride=2, padding=1) for _ in strides[len(self._kept) :]])
         for conv in self.extra:
             # as torchvision does in its FPN: the features keep their variance
@@ -74,6 +75,7 @@ def build_pyramid(
     weights: str | None = None,
     strides: Sequence[int] = (8, 16, 32, 64, 128),
     channels: int = 256,
+    norm: bool = False,
     stages: int = 4,
     frozen_stages: int | None = None,
     frozen_norm: bool | None = None,
@@ -90,6 +92,7 @@ def build_pyramid(
             (``"timm/resnet18.a1_in1k"``).
         strides: of the levels, finest first.
         channels: of every level.
+        norm: a batch norm after each convolution of the FPN.
         stages: how many of the stages of strides 4, 8, ... are used; 3 saves three quarters of the parameters of a ResNet-18.
         frozen_stages: the stem and so many stages are not trained; by default 1 with weights and 0 without.
         frozen_norm: batch norms keep the statistics that they were loaded with; by default True with weights. Their factors are trained.
@@ -126,6 +129,6 @@ def build_pyramid(
         if options:
             raise ValueError(f"backbone_options: none with a backbone of torchvision expected, got {dict(options)}")
         trunk = resnet_trunk(name, weights=weights, strides=strides, stages=stages, frozen_norm=frozen_norm, deformable=deformable_stages)
-    pyramid = Pyramid(trunk, strides=strides, channels=channels)
+    pyramid = Pyramid(trunk, strides=strides, channels=channels, norm=norm)
     pyramid.freeze(frozen_stages if frozen_stages is not None else int(weights is not None))
     return pyramid

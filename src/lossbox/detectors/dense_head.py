@@ -10,11 +10,48 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-NORMS: dict[str, Callable[[int], list[nn.Module]]] = {
-    "none": lambda channels: [],
-    "group": lambda channels: [nn.GroupNorm(math.gcd(32, channels), channels)],
+Norm = Literal["none", "group", "batch"]
+
+NORMS: dict[str, Callable[[int, int], list[nn.Module]]] = {
+    "none": lambda channels, levels: [nn.Identity()],
+    "group": lambda channels, levels: [nn.GroupNorm(math.gcd(32, channels), channels)],
+    "batch": lambda channels, levels: [nn.BatchNorm2d(channels) for _ in range(levels)],
 }
-"""What follows a convolution of a tower. A batch norm would mix the statistics of levels that look different."""
+"""What follows a convolution of a tower, for so many channels and levels: one for all levels, or one for each."""
+
+
+class Tower(nn.Module):
+    """Convolutions that all levels share, each with its norm and a ReLU.
+
+    Args:
+        channels: of the levels, kept.
+        convs: 3 x 3 convolutions; 0 or more.
+        norm: ``"none"``; ``"group"``: a GroupNorm; ``"batch"``: a batch norm of its own for each level, whose statistics differ.
+        levels: how many there are.
+
+    Source:
+        Lin et al., Focal Loss for Dense Object Detection, ICCV 2017, Sec. 4; the batch norms: Lyu et al., RTMDet,
+        arXiv:2212.07784, Sec. 3.2.
+
+    Example:
+        >>> tower = Tower(2, convs=1, norm="batch", levels=2)
+        >>> [tuple(level.shape) for level in tower([torch.rand(1, 2, 4, 4), torch.rand(1, 2, 2, 2)])]
+        [(1, 2, 4, 4), (1, 2, 2, 2)]
+    """
+
+    def __init__(self, channels: int, *, convs: int, norm: Norm, levels: int) -> None:
+        super().__init__()
+        self.convs = nn.ModuleList([_conv(channels, channels, bias=norm == "none") for _ in range(convs)])
+        self.norms = nn.ModuleList([nn.ModuleList(NORMS[norm](channels, levels)) for _ in range(convs)])
+
+    def forward(self, levels: Sequence[Float[Tensor, "b c _h _w"]]) -> list[Float[Tensor, "b c _h _w"]]:
+        return [self._one(level, number) for number, level in enumerate(levels)]
+
+    def _one(self, x: Tensor, level: int) -> Tensor:
+        for conv, norms in zip(self.convs, self.norms, strict=True):
+            own = cast(nn.ModuleList, norms)
+            x = own[level if len(own) > 1 else 0](conv(x)).relu_()
+        return x
 
 
 class DenseHead(nn.Module):
@@ -27,9 +64,10 @@ class DenseHead(nn.Module):
     Args:
         channels: of the levels and of the towers.
         num_classes: C.
+        levels: how many there are.
         num_anchors: predictions on one place.
         convs: of each tower, before the last one; 0 or more.
-        norm: ``"none"``, or ``"group"`` for a GroupNorm after each convolution.
+        norm: after each convolution of a tower: ``"none"``, ``"group"`` or ``"batch"``, as for ``Tower``.
         prior: probability of each class at the start, in (0, 1).
 
     Raises:
@@ -39,7 +77,7 @@ class DenseHead(nn.Module):
         Lin et al., Focal Loss for Dense Object Detection, ICCV 2017, Sec. 4 and 4.1.
 
     Example:
-        >>> head = DenseHead(8, num_classes=3, num_anchors=2, convs=1)
+        >>> head = DenseHead(8, num_classes=3, levels=2, num_anchors=2, convs=1)
         >>> logits, regression = head([torch.zeros(1, 8, 4, 5), torch.zeros(1, 8, 2, 3)])
         >>> tuple(logits.shape), tuple(regression.shape)
         ((1, 52, 3), (1, 52, 4))
@@ -52,21 +90,24 @@ class DenseHead(nn.Module):
         channels: int,
         *,
         num_classes: int,
+        levels: int,
         num_anchors: int = 1,
         convs: int = 4,
-        norm: Literal["none", "group"] = "none",
+        norm: Norm = "none",
         prior: float = 0.01,
     ) -> None:
         super().__init__()
-        _check(num_classes=num_classes, num_anchors=num_anchors, convs=convs, norm=norm, prior=prior)
+        _check(num_classes=num_classes, levels=levels, num_anchors=num_anchors, convs=convs, norm=norm, prior=prior)
         self.num_classes = num_classes
-        self.classification = nn.Sequential(*_tower(channels, convs, norm), _last(channels, num_anchors * num_classes, prior))
-        self.box = nn.Sequential(*_tower(channels, convs, norm), _last(channels, num_anchors * 4))
+        self.classification_tower = Tower(channels, convs=convs, norm=norm, levels=levels)
+        self.classification = _last(channels, num_anchors * num_classes, prior)
+        self.box_tower = Tower(channels, convs=convs, norm=norm, levels=levels)
+        self.box = _last(channels, num_anchors * 4)
 
     def forward(self, levels: Sequence[Float[Tensor, "b c _h _w"]]) -> tuple[Float[Tensor, "b a classes"], Float[Tensor, "b a 4"]]:
         """Levels, finest first, to logits and regression; the order of a: level, row, column, anchor on the place."""
-        logits = [_flat(self.classification(level), self.num_classes) for level in levels]
-        regression = [_flat(self.box(level), 4) for level in levels]
+        logits = [_flat(self.classification(level), self.num_classes) for level in self.classification_tower(levels)]
+        regression = [_flat(self.box(level), 4) for level in self.box_tower(levels)]
         return torch.cat(logits, 1), torch.cat(regression, 1)
 
 
@@ -81,7 +122,7 @@ class CenternessHead(nn.Module):
         num_classes: C.
         levels: how many there are.
         convs: of each tower, before the last one; 0 or more.
-        norm: ``"none"``, or ``"group"`` for a GroupNorm after each convolution.
+        norm: after each convolution of a tower: ``"none"``, ``"group"`` or ``"batch"``, as for ``Tower``.
         prior: probability of each class at the start, in (0, 1).
 
     Raises:
@@ -104,14 +145,15 @@ class CenternessHead(nn.Module):
         num_classes: int,
         levels: int,
         convs: int = 4,
-        norm: Literal["none", "group"] = "group",
+        norm: Norm = "group",
         prior: float = 0.01,
     ) -> None:
         super().__init__()
         _check(num_classes=num_classes, levels=levels, convs=convs, norm=norm, prior=prior)
         self.num_classes = num_classes
-        self.classification = nn.Sequential(*_tower(channels, convs, norm), _last(channels, num_classes, prior))
-        self.box_tower = nn.Sequential(*_tower(channels, convs, norm))
+        self.classification_tower = Tower(channels, convs=convs, norm=norm, levels=levels)
+        self.classification = _last(channels, num_classes, prior)
+        self.box_tower = Tower(channels, convs=convs, norm=norm, levels=levels)
         self.box = _last(channels, 4)
         self.centerness = _last(channels, 1)
         self.scales = nn.Parameter(torch.ones(levels))
@@ -120,19 +162,11 @@ class CenternessHead(nn.Module):
         self, levels: Sequence[Float[Tensor, "b c _h _w"]]
     ) -> tuple[Float[Tensor, "b a classes"], Float[Tensor, "b a 4"], Float[Tensor, "b a"]]:
         """Levels, finest first, to logits, regression and centerness (a logit); the order of a: level, row, column."""
-        towers = [self.box_tower(level) for level in levels]
-        logits = [_flat(self.classification(level), self.num_classes) for level in levels]
+        towers = self.box_tower(levels)
+        logits = [_flat(self.classification(level), self.num_classes) for level in self.classification_tower(levels)]
         regression = [_flat(self.box(tower), 4) * scale for tower, scale in zip(towers, self.scales, strict=True)]
         centerness = [_flat(self.centerness(tower), 1) for tower in towers]
         return torch.cat(logits, 1), torch.cat(regression, 1), torch.cat(centerness, 1)[..., 0]
-
-
-def _tower(channels: int, convs: int, norm: str) -> list[nn.Module]:
-    layers: list[nn.Module] = []
-    for _ in range(convs):
-        extra = NORMS[norm](channels)
-        layers += [_conv(channels, channels, bias=not extra), *extra, nn.ReLU(inplace=True)]
-    return layers
 
 
 def _last(channels: int, out: int, prior: float = 0.5) -> nn.Conv2d:

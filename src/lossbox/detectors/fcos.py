@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any, Literal
+from typing import Any
 
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -12,7 +12,7 @@ from ..boxes import MAX_LOG_SCALE, PointCoder
 from ..records import RawPredictions
 from .anchors import cached_pyramid_anchors
 from .backbone import build_pyramid
-from .dense_head import CenternessHead
+from .dense_head import CenternessHead, Norm
 from .trunks import Normalization
 
 
@@ -35,7 +35,7 @@ class FCOS(nn.Module):
         strides: of the levels in pixels, finest first, each twice the one before.
         channels: of every level and of the head.
         head_convs: convolutions of each of the two towers of the head, before the last.
-        head_norm: ``none`` or ``group``: what follows each of them.
+        head_norm: what follows each of them: ``none``, ``group``, or ``batch`` with statistics of its own for each level.
         prior: probability of each class at the start.
 
     Raises:
@@ -68,7 +68,7 @@ class FCOS(nn.Module):
         strides: tuple[int, ...] = (8, 16, 32, 64, 128),
         channels: int = 256,
         head_convs: int = 4,
-        head_norm: Literal["none", "group"] = "group",
+        head_norm: Norm = "group",
         prior: float = 0.01,
     ) -> None:
         super().__init__()

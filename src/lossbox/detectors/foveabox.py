@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any
 
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -11,7 +11,7 @@ from ..boxes import PointCoder
 from ..records import RawPredictions
 from .anchors import cached_pyramid_anchors
 from .backbone import build_pyramid
-from .dense_head import DenseHead
+from .dense_head import DenseHead, Norm
 from .trunks import Normalization
 
 
@@ -33,7 +33,7 @@ class FoveaBox(nn.Module):
         strides: of the levels in pixels, finest first, each twice the one before.
         channels: of every level and of the head.
         head_convs: convolutions of each of the two towers of the head, before the last.
-        head_norm: ``none`` or ``group``: what follows each of them.
+        head_norm: what follows each of them: ``none``, ``group``, or ``batch`` with statistics of its own for each level.
         base_scale: the base edge of a level in strides; 2 makes 16 to 256 pixels of strides 8 to 128.
         limit: distances beyond it in base edges, or below its inverse, are no targets; > 1.
         prior: probability of each class at the start.
@@ -67,7 +67,7 @@ class FoveaBox(nn.Module):
         strides: tuple[int, ...] = (8, 16, 32, 64, 128),
         channels: int = 256,
         head_convs: int = 4,
-        head_norm: Literal["none", "group"] = "none",
+        head_norm: Norm = "none",
         base_scale: float = 2.0,
         limit: float = 16.0,
         prior: float = 0.01,
@@ -89,7 +89,7 @@ class FoveaBox(nn.Module):
             options=backbone_options,
         )
         self.normalize = Normalization(self.pyramid.trunk.mean, self.pyramid.trunk.std)
-        self.head = DenseHead(channels, num_classes=num_classes, convs=head_convs, norm=head_norm, prior=prior)
+        self.head = DenseHead(channels, num_classes=num_classes, levels=len(strides), convs=head_convs, norm=head_norm, prior=prior)
 
     def forward(self, images: Float[Tensor, "b 3 h w"]) -> RawPredictions:
         """What the detector says about a batch.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any
 
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -11,7 +11,7 @@ from ..boxes import DeltaCoder
 from ..records import RawPredictions
 from .anchors import cached_pyramid_anchors
 from .backbone import build_pyramid
-from .dense_head import DenseHead
+from .dense_head import DenseHead, Norm
 from .trunks import Normalization
 
 
@@ -31,8 +31,9 @@ class RetinaNet(nn.Module):
         deformable_stages: stages of a ResNet, 1 to 4, with deformable convolutions.
         strides: of the levels in pixels, finest first, each twice the one before.
         channels: of every level and of the head.
+        pyramid_norm: a batch norm after each convolution of the FPN.
         head_convs: convolutions of each of the two towers of the head, before the last.
-        head_norm: ``none`` or ``group``: what follows each of them.
+        head_norm: what follows each of them: ``none``, ``group``, or ``batch`` with statistics of its own for each level.
         anchor_scale: side of the square anchor of scale 1, in strides.
         scales: of the anchors on one place.
         ratios: height over width of the anchors on one place.
@@ -67,8 +68,9 @@ class RetinaNet(nn.Module):
         deformable_stages: tuple[int, ...] = (),
         strides: tuple[int, ...] = (8, 16, 32, 64, 128),
         channels: int = 256,
+        pyramid_norm: bool = False,
         head_convs: int = 4,
-        head_norm: Literal["none", "group"] = "none",
+        head_norm: Norm = "none",
         anchor_scale: float = 4.0,
         scales: tuple[float, ...] = (1.0, 2**0.5),
         ratios: tuple[float, ...] = (0.5, 1.0, 2.0),
@@ -88,6 +90,7 @@ class RetinaNet(nn.Module):
             weights=weights,
             strides=strides,
             channels=channels,
+            norm=pyramid_norm,
             stages=stages,
             frozen_stages=frozen_stages,
             frozen_norm=frozen_norm,
@@ -96,7 +99,13 @@ class RetinaNet(nn.Module):
         )
         self.normalize = Normalization(self.pyramid.trunk.mean, self.pyramid.trunk.std)
         self.head = DenseHead(
-            channels, num_classes=num_classes, num_anchors=len(scales) * len(ratios), convs=head_convs, norm=head_norm, prior=prior
+            channels,
+            num_classes=num_classes,
+            levels=len(strides),
+            num_anchors=len(scales) * len(ratios),
+            convs=head_convs,
+            norm=head_norm,
+            prior=prior,
         )
 
     def forward(self, images: Float[Tensor, "b 3 h w"]) -> RawPredictions:

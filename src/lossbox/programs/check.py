@@ -196,7 +196,7 @@ def _record(annotations: CocoAnnotations, image_id: int) -> str:
 
 def _draw_sheet(annotations: CocoAnnotations, broken: set[str], path: Path, *, pictures: int = 16) -> Path:
     """Draws pictures from all over the file, those with boxes first."""
-    from ..data.coco import CocoDataset
+    from ..data.coco import CocoDataset, Phase
     from ..data.transforms import eval_transforms
     from ..report.survey import draw_labels
 
@@ -204,7 +204,7 @@ def _draw_sheet(annotations: CocoAnnotations, broken: set[str], path: Path, *, p
     boxed = [i for i in good if len(annotations.images[i].boxes)]
     chosen = boxed or good
     chosen = [chosen[len(chosen) * i // pictures] for i in range(pictures)] if len(chosen) > pictures else chosen
-    dataset = CocoDataset(annotations, transforms=eval_transforms(size=400))
+    dataset = CocoDataset(annotations, Phase(eval_transforms(size=400)))
     drawn = []
     for index in chosen:
         try:
