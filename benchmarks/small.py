@@ -201,12 +201,12 @@ def yolo11n(options: argparse.Namespace, folder: Path, *, batch: int = 16, nomin
         path = str((parts(options.folder)["val_images"] / image["file_name"]).absolute())
         found = trained.predict(path, imgsz=options.size, conf=LEAST_SCORE, max_det=DETECTIONS, device="cpu", verbose=False)[0].boxes
         detections += coco_results(image["id"], found.xyxy.tolist(), found.conf.tolist(), [ids[int(i)] for i in found.cls.tolist()])
-    optimizer = yolo.trainer.optimizer
+    optimizer, rate = type(yolo.trainer.optimizer).__name__, yolo.trainer.optimizer.param_groups[0]["initial_lr"]
     return {
         "cpu": clock.cpu,
         "parameters": sum(parameter.numel() for parameter in yolo.trainer.model.parameters()),
         "images": len(yolo.trainer.train_loader.dataset),
-        "settings": f"{type(optimizer).__name__}, rate {optimizer.param_groups[0]['initial_lr']:g}, batch {batch}, nbs {nominal_batch}",
+        "settings": f"{optimizer}, rate {rate:g}, batch {batch}, nbs {nominal_batch}",
         "detections": detections,
     }
 
