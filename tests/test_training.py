@@ -247,6 +247,24 @@ def test_a_run_without_an_end_has_no_schedule(digits):
         fit(tiny(), digits, max_epochs=-1)
 
 
+@pytest.mark.parametrize("frozen", [{"frozen_norm": True}, {"frozen_norm": False, "frozen_stages": 2}])
+def test_what_is_frozen_stays_through_training_and_validation(frozen, digits):
+    """Lightning trains a model in the modes that it finds, and gives them back after a validation."""
+    model = tiny()
+    model.detector = RetinaNet(10, backbone="timm/mobilenetv3_small_050", stages=3, strides=(8, 16), channels=8, head_convs=0, **frozen)
+    held = [name for name, _ in model.named_buffers() if "running" in name]
+    if "frozen_stages" in frozen:
+        reached = model.detector.pyramid.trunk._reached[1]
+        held = [name for name in held if name.removeprefix("detector.pyramid.trunk.net.").rpartition(".")[0] + ".weight" in reached]
+        held += ["detector.pyramid.trunk.net." + name for name in reached]
+        assert any("running" in name for name in held)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    fit(model, digits, max_epochs=2)
+    changed = [name for name, value in model.state_dict().items() if not torch.equal(value, before[name])]
+    assert len(changed) > 10
+    assert set(changed) & set(held) == set()
+
+
 @pytest.mark.parametrize("factory", [OneCycle(weight_decay=0.3), WarmupSteps(weight_decay=0.3)])
 def test_weight_decay_spares_biases_norms_and_what_is_frozen(factory):
     model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Conv2d(4, 4, 1).requires_grad_(False))

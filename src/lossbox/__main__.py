@@ -65,6 +65,7 @@ def hush() -> None:
     for message in (
         "isinstance.treespec, LeafSpec.. is deprecated",
         "does not have many workers",
+        "Found .* in eval mode at the start of training",  # norms that are held still
         "could not find the monitored key",
         "Checkpoint directory .* exists and is not empty",
         "Be aware that when using .ckpt_path.",

@@ -30,6 +30,7 @@ from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
 
 from . import report
 from .callbacks import PICTURES, EpochLines, LastEpoch, RunFiles
+from .checkpoints import read_checkpoint, start_from
 from .data.module import CocoDataModule
 from .training import Detection
 
@@ -64,6 +65,9 @@ class LossboxCLI(LightningCLI):
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         parser.add_argument("--out", type=str, default="runs/latest", help="The folder of the run: checkpoints, logs, metrics.json.")
         parser.add_argument("--artifacts", type=bool, default=True, help="Leave results.csv and pictures in the folder of the run.")
+        parser.add_argument(
+            "--init-from", type=str | None, default=None, help="fit: begin with the weights of this checkpoint, classes matched by name."
+        )
         parser.link_arguments("data.num_classes", "model.detector.init_args.num_classes", apply_on="instantiate")
 
     @property
@@ -77,6 +81,11 @@ class LossboxCLI(LightningCLI):
     def before_instantiate_classes(self) -> None:
         section = self.config[str(self.subcommand)]
         last = self.out / "checkpoints" / "last.ckpt"
+        if self.subcommand == "fit" and section.init_from is not None and section.ckpt_path is not None:
+            raise ValueError(
+                f"init_from: not beside ckpt_path, got {section.init_from} and {section.ckpt_path}; to go on with a run that began so, "
+                f"--ckpt_path with --init-from null"
+            )
         if self.subcommand == "validate" and section.ckpt_path is None:
             section.ckpt_path = "last"
         if section.ckpt_path in ("last", "best"):
@@ -125,6 +134,15 @@ class LossboxCLI(LightningCLI):
             ModelCheckpoint(filename="last", **keep),
             ModelCheckpoint(filename="best", monitor="val/AP", mode="max", save_weights_only=not whole, **keep),
         ]
+
+    def before_fit(self) -> None:
+        """Begins with the weights of another run where ``--init-from`` names one, and says which."""
+        path = self._get(self.config, "init_from")
+        if path is not None:
+            content = read_checkpoint(Path(path), option="init_from")
+            line = start_from(self.model.detector, content, self.datamodule.class_names, source=path)
+            if self.trainer.is_global_zero:
+                print(line, flush=True)
 
     def fit(self, **kwargs: Any) -> None:
         """Trains, then writes the numbers of the last epoch (not of the best one) and how long the training took."""

@@ -15,13 +15,15 @@ from typing import Any, NamedTuple, Protocol, cast
 import torch
 from lightning.pytorch import LightningModule
 from torch import Tensor, nn
-from torch.optim import SGD, AdamW, Optimizer
+from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
 from .detectors.proposals import add_true_boxes
 from .metrics import GroundTruth, Results
 from .metrics.evaluator import Evaluator
 from .multi_scale import MultiScale
+from .optimization import OneCycle as OneCycle
+from .optimization import WarmupSteps as WarmupSteps
 from .records import Assignment, Batch, Detections, Proposals, RawPredictions, Targets
 
 
@@ -51,77 +53,6 @@ class Optimization(Protocol):
     """Builds the optimizer and the learning rate of every step of a run of ``total_steps`` steps."""
 
     def __call__(self, model: nn.Module, total_steps: int) -> tuple[Optimizer, LambdaLR]: ...
-
-
-@dataclass(frozen=True)
-class OneCycle:
-    """AdamW; the learning rate rises linearly over ``warmup`` (a share of the run), then falls to 0 along a cosine.
-
-    Weight decay acts on the weights of convolutions and linear layers, not on biases and the parameters of norms.
-
-    Example:
-        >>> optimizer, schedule = OneCycle(learning_rate=1e-3, warmup=0.5)(nn.Linear(2, 2), total_steps=4)
-        >>> rates = []
-        >>> for _ in range(4):
-        ...     rates.append(round(schedule.get_last_lr()[0], 6))
-        ...     optimizer.step(); schedule.step()
-        >>> rates
-        [0.0005, 0.001, 0.001, 0.0005]
-    """
-
-    learning_rate: float = 2e-3
-    weight_decay: float = 0.05
-    warmup: float = 0.1
-
-    def __call__(self, model: nn.Module, total_steps: int) -> tuple[Optimizer, LambdaLR]:
-        rise = max(1, round(self.warmup * total_steps))
-
-        def factor(step: int) -> float:
-            if step < rise:
-                return (step + 1) / rise
-            return 0.5 * (1 + math.cos(math.pi * (step - rise) / max(1, total_steps - rise)))
-
-        optimizer = AdamW(_parameter_groups(model, self.weight_decay), lr=self.learning_rate)
-        return optimizer, LambdaLR(optimizer, factor)
-
-
-@dataclass(frozen=True)
-class WarmupSteps:
-    """SGD with momentum; linear warm-up over ``warmup_steps``, then a tenth of the rate at each milestone (shares of the run).
-
-    The defaults are the published ones of the aLRP paper's RetinaNet on COCO: 32 pictures a step, 100 epochs, steps at 60 and 80.
-
-    Example:
-        >>> optimizer, schedule = WarmupSteps(learning_rate=1.0, warmup_steps=2, milestones=(0.6, 0.8))(nn.Linear(2, 2), total_steps=5)
-        >>> rates = []
-        >>> for _ in range(5):
-        ...     rates.append(round(schedule.get_last_lr()[0], 4))
-        ...     optimizer.step(); schedule.step()
-        >>> rates
-        [0.5, 1.0, 1.0, 0.1, 0.01]
-    """
-
-    learning_rate: float = 0.008
-    momentum: float = 0.9
-    weight_decay: float = 1e-4
-    warmup_steps: int = 500
-    milestones: tuple[float, ...] = (0.6, 0.8)
-
-    def __call__(self, model: nn.Module, total_steps: int) -> tuple[Optimizer, LambdaLR]:
-        def factor(step: int) -> float:
-            passed = sum(step >= share * total_steps for share in self.milestones)
-            return min(1.0, (step + 1) / max(1, self.warmup_steps)) * 0.1**passed
-
-        optimizer = SGD(_parameter_groups(model, self.weight_decay), lr=self.learning_rate, momentum=self.momentum)
-        return optimizer, LambdaLR(optimizer, factor)
-
-
-def _parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
-    trained = [p for p in model.parameters() if p.requires_grad]
-    return [
-        {"params": [p for p in trained if p.ndim > 1], "weight_decay": weight_decay},
-        {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0},
-    ]
 
 
 class LossWatch:

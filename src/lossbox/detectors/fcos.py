@@ -27,7 +27,7 @@ class FCOS(nn.Module):
         num_classes: C; there is no background class, each class has its own sigmoid.
         backbone: a ResNet, ResNeXt or Wide ResNet of torchvision by name, or ``timm/...`` for a model of timm.
         backbone_options: of a model of timm, as ``timm.create_model`` takes them, for example ``channels`` of a ResNet.
-        weights: null for random numbers, ``DEFAULT`` for ImageNet weights.
+        weights: null for random numbers, ``DEFAULT`` for ImageNet weights, a file, or ``bundled`` (see ``build_pyramid``).
         stages: how many of the stages of strides 4 to 32 are used; coarser levels come from stride-2 convolutions.
         frozen_stages: the stem and so many stages are not trained; by default 1 with weights and 0 without.
         frozen_norm: batch norms keep the statistics that they were loaded with; by default True with weights only.

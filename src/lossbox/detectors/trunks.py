@@ -11,12 +11,13 @@ from typing import Any, Protocol, cast, runtime_checkable
 from urllib.parse import urlparse
 
 import torch
-import torch.nn.functional as F
 import torchvision
 from jaxtyping import Float
 from torch import Tensor, nn
 from torchvision.models import ResNet, get_model, get_model_weights, list_models
-from torchvision.ops import deform_conv2d
+
+from .layers import DeformableConv, StoredBatchNorm, hold_norms
+from .weights import BUNDLED, bundled_weights, fit_weights, other_ways, read_weights, weights_file
 
 FIRST_STRIDE = 4
 """Stride of the first of the four stages of a ResNet; each next one doubles it."""
@@ -54,6 +55,8 @@ class Trunk(Protocol):
 
     def freeze(self, stages: int) -> None: ...
 
+    def by_stage(self) -> list[list[nn.Parameter]]: ...
+
 
 class Normalization(nn.Module):
     """Takes mean and standard deviation of the training pictures out: ``(x - mean) / std``. Its constants are in no checkpoint.
@@ -80,54 +83,6 @@ class Normalization(nn.Module):
         if images.ndim != 4 or images.shape[1] != 3 or not images.is_floating_point():
             raise ValueError(f"images: (b, 3, h, w) floats in [0, 1] expected, got {tuple(images.shape)} of {images.dtype}")
         return (images - self.mean) / self.std
-
-
-class StoredBatchNorm(nn.BatchNorm2d):
-    """A batch norm that uses its stored mean and variance at all times; its factors are trained.
-
-    For pretrained backbones, where batches are too small to measure. Not ``FrozenBatchNorm2d``: its float32 arithmetic undoes bf16, its
-    factors are fixed, and its checkpoints do not load into a batch norm.
-    """
-
-    def forward(self, input: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
-        return F.batch_norm(input, self.running_mean, self.running_var, self.weight, self.bias, training=False, eps=self.eps)
-
-
-class DeformableConv(nn.Module):
-    """A convolution that looks where a second one tells it to; it starts as the plain one it replaces.
-
-    ``y(p) = sum over the places q of the kernel of w(q) x(p + q + d(p, q))``, the offsets ``d`` from a convolution of the same shape whose
-    weights begin at 0. It computes in float32 under autocast: torchvision has no bfloat16 kernel.
-
-    Args:
-        conv: its weight, stride, padding, dilation and groups are taken over; without bias.
-
-    Source:
-        Dai et al., Deformable Convolutional Networks, ICCV 2017, Eq. (2).
-
-    Example:
-        >>> conv = nn.Conv2d(4, 4, 3, padding=1, groups=2, bias=False)
-        >>> x = torch.rand(1, 4, 5, 5)
-        >>> torch.allclose(DeformableConv(conv)(x), conv(x), atol=1e-6)
-        True
-    """
-
-    def __init__(self, conv: nn.Conv2d) -> None:
-        super().__init__()
-        size, stride = (cast(tuple[int, int], value) for value in (conv.kernel_size, conv.stride))
-        padding, dilation = (cast(tuple[int, int], value) for value in (conv.padding, conv.dilation))
-        self.stride, self.padding, self.dilation = stride, padding, dilation
-        self.weight = conv.weight
-        self.offset = nn.Conv2d(conv.in_channels, 2 * size[0] * size[1], size, stride=stride, padding=padding, dilation=dilation)
-        nn.init.zeros_(self.offset.weight)
-        nn.init.zeros_(cast(Tensor, self.offset.bias))
-
-    def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b _c _h _w"]:
-        # deform_conv2d is on no list of autocast: what it computes in is what it is given
-        full = x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
-        offset = self.offset(x).to(full.dtype)
-        found = deform_conv2d(full, offset, self.weight, stride=self.stride, padding=self.padding, dilation=self.dilation)
-        return cast(Tensor, found)
 
 
 class ResNetTrunk(nn.Module):
@@ -177,6 +132,17 @@ class ResNetTrunk(nn.Module):
         if stages:
             for part in (self.stem, *self.stages[:stages]):
                 part.requires_grad_(False)
+        self.train(self.training)
+
+    def by_stage(self) -> list[list[nn.Parameter]]:
+        """The parameters of each stage; the stem belongs to the first."""
+        stem = list(self.stem.parameters())
+        return [[*(() if i else stem), *stage.parameters()] for i, stage in enumerate(self.stages)]
+
+    def train(self, mode: bool = True) -> ResNetTrunk:
+        super().train(mode)
+        hold_norms(self, every=False)
+        return self
 
 
 class TimmTrunk(nn.Module):
@@ -220,14 +186,22 @@ class TimmTrunk(nn.Module):
             for name, parameter in self.net.named_parameters():
                 if name in self._reached[stages - 1]:
                     parameter.requires_grad_(False)
+        self.train(self.training)
+
+    def by_stage(self) -> list[list[nn.Parameter]]:
+        """The parameters of each stage: those that its map depends on, and no earlier one."""
+        first = {name: stage for stage, names in reversed(list(enumerate(self._reached))) for name in names}
+        named = self.net.named_parameters()
+        stages: list[list[nn.Parameter]] = [[] for _ in self._reached]
+        for name, parameter in named:
+            if name in first:
+                stages[first[name]].append(parameter)
+        return stages
 
     def train(self, mode: bool = True) -> TimmTrunk:
         super().train(mode)
-        if self._frozen_norm:
-            # their classes are many, so their mode is set: StoredBatchNorm cannot take their place
-            for module in self.modules():
-                if isinstance(module, nn.modules.batchnorm._BatchNorm):
-                    module.eval()
+        # their classes are many, so their mode is set: StoredBatchNorm cannot take their place
+        hold_norms(self, every=self._frozen_norm)
         return self
 
 
@@ -252,7 +226,8 @@ def resnet_trunk(
     made = tuple(FIRST_STRIDE * 2**i for i in range(stages))
     check_strides(strides, made)
     norm: type[nn.Module] = StoredBatchNorm if frozen_norm else nn.BatchNorm2d
-    return ResNetTrunk(_resnet(name, weights, norm), stages=sum(stride <= strides[-1] for stride in made), deformable=deformable)
+    used = sum(stride <= strides[-1] for stride in made)
+    return ResNetTrunk(_resnet(name, weights, norm, used), stages=used, deformable=deformable)
 
 
 def timm_trunk(
@@ -276,11 +251,16 @@ def timm_trunk(
         import timm
     except ImportError as error:
         raise ImportError(f"backbone: {name} needs timm: pip install 'lossbox[train]'") from error
-    if weights not in (None, "DEFAULT"):
-        raise ValueError(f"weights: null or DEFAULT (for {name}; a tag of timm belongs to the name) expected, got {weights!r}")
+    if weights is not None and weights not in ("DEFAULT", BUNDLED) and weights_file(weights) is None:
+        raise ValueError(
+            f"weights: null, DEFAULT, {BUNDLED} or a file (for {name}; a tag of timm belongs to the name) expected, got {weights!r}"
+        )
     chosen = dict(options or {})
-    if weights is not None and chosen:
-        raise ValueError(f"backbone_options: none beside weights expected, which belong to {name} as it is, got {chosen}")
+    if weights in ("DEFAULT", BUNDLED) and chosen:
+        raise ValueError(
+            f"backbone_options: none beside weights {weights} expected, which belong to {name} as it is (a file may be of any width), "
+            f"got {chosen}"
+        )
     if any(key in OURS for key in chosen):
         raise ValueError(f"backbone_options: what changes the model expected, not {', '.join(OURS)}, got {chosen}")
     own = name.removeprefix(TIMM)
@@ -306,15 +286,7 @@ def timm_trunk(
     places = {stride: i for stride, i in places.items() if stride <= strides[-1]}
     parameters = dict(plan.named_parameters())
     reached = {stride: _depends_on(maps[i], parameters) for stride, i in places.items()}
-    try:
-        net = timm.create_model(own, pretrained=weights is not None, out_indices=tuple(places.values()), **asked)
-    except Exception as error:
-        if weights is None:
-            raise
-        raise ConnectionError(
-            f"the weights of {name} could not be fetched ({error}); with a network timm keeps them in the cache of Hugging Face "
-            f"(HF_HOME), from where they are read without one; or start from random numbers with weights: null"
-        ) from error
+    net = _timm_net(name, weights, chosen, {**asked, "out_indices": tuple(places.values())})
     used = set().union(*(names for stride, names in reached.items() if stride in strides))
     for parameter_name, parameter in net.named_parameters():
         # DistributedDataParallel stops at trained parameters that get no gradient
@@ -341,12 +313,46 @@ def check_strides(strides: Sequence[int], made: Sequence[int]) -> None:
         )
 
 
-def _resnet(name: str, weights: str | None, norm: type[nn.Module]) -> ResNet:
-    if weights is None:
-        return cast(ResNet, get_model(name, weights=None, norm_layer=norm))
+def _timm_net(name: str, weights: str | None, chosen: Mapping[str, Any], asked: Mapping[str, Any]) -> nn.Module:
+    """The ``features_only`` model of timm, with its weights."""
+    import timm
+
+    own = name.removeprefix(TIMM)
+    try:
+        net: nn.Module = timm.create_model(own, pretrained=weights == "DEFAULT", **asked)
+    except Exception as error:
+        if weights != "DEFAULT":
+            raise
+        config: Any = timm.get_pretrained_cfg(own)
+        source = f"https://huggingface.co/{config.hf_hub_id}/resolve/main/model.safetensors" if config and config.hf_hub_id else "them"
+        raise ConnectionError(
+            f"the weights of {name} could not be fetched ({error}); {other_ways(f'download {source}')}; or DEFAULT once with a "
+            f"network: timm keeps them in the cache of Hugging Face (HF_HOME), from where they are read without one"
+        ) from error
+    if weights is not None and weights != "DEFAULT":
+        with torch.device("meta"):
+            whole = timm.create_model(own, **chosen).state_dict()
+        state = bundled_weights(name, whole) if weights == BUNDLED else read_weights(weights)
+        needed = {key.removeprefix("model."): value for key, value in net.state_dict().items()}
+        fit_weights(needed, state, unused=whole, what=f"{weights} in {name}")
+    return net
+
+
+def _resnet(name: str, weights: str | None, norm: type[nn.Module], stages: int) -> ResNet:
     known = get_model_weights(name)
-    if weights not in known.__members__:
-        raise ValueError(f"weights: null or one of {', '.join(known.__members__)} (for {name}) expected, got {weights!r}")
+    if weights is None or weights not in known.__members__:
+        net = cast(ResNet, get_model(name, weights=None, norm_layer=norm))
+        if weights is not None:
+            if weights == BUNDLED:
+                bundled_weights(name, {})
+            if weights_file(weights) is None:
+                names = ", ".join(known.__members__)
+                raise ValueError(f"weights: null, a file, or one of {names} (for {name}) expected, got {weights!r}")
+            whole = net.state_dict()
+            beyond = tuple(f"layer{number}." for number in range(stages + 1, 5))
+            needed = {key: value for key, value in whole.items() if not key.startswith(("fc.", *beyond))}
+            fit_weights(needed, read_weights(weights), unused=whole, what=f"{weights} in {name}")
+        return net
     entry = known[weights]
     try:
         return cast(ResNet, get_model(name, weights=entry, norm_layer=norm))
@@ -354,7 +360,7 @@ def _resnet(name: str, weights: str | None, norm: type[nn.Module]) -> ResNet:
         place = Path(torch.hub.get_dir()) / "checkpoints" / Path(urlparse(entry.url).path).name
         raise ConnectionError(
             f"the weights {weights} of {name} could not be fetched from {entry.url} ({error}); "
-            f"put that file at {place}, or start from random numbers with weights: null"
+            f"{other_ways('download that file')}; or put that file at {place}, where {weights} looks first"
         ) from error
 
 

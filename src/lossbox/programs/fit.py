@@ -22,6 +22,7 @@ Every key of a recipe is an option, its levels joined by dots:
   --seed_everything 1
 
   --ckpt_path last                               go on after an interruption, to the same result as without it
+  --init-from CKPT                               begin with the weights of another run, as far as they fit; classes by name
   --artifacts false                              no results.csv and no pictures in the folder of the run
   --print_config                                 print the resolved recipe and stop
   --help-all                                     all options, those of Lightning's Trainer too (2,000 lines)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pickle
 import textwrap
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from ..checkpoints import read_checkpoint
 from ..data.module import CocoDataModule
 from ..decoding import Decoder
 from ..records import Batch, Detections
@@ -79,7 +79,7 @@ def load_trained(
         ValueError: they do not fit each other, or an option is out of its range.
     """
     where = _device(device)
-    content = _read_checkpoint(checkpoint)
+    content = read_checkpoint(checkpoint)
     recipe = _read_recipe(checkpoint, config)
     stored = [(int(category_id), str(name)) for category_id, name in content.get("lossbox_categories", [])] or None
     if stored is not None and categories is not None and stored != categories:
@@ -112,18 +112,6 @@ def _device(name: str) -> torch.device:
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         raise ValueError(f"device: no {name!r} here: {_one_line(error)}") from None
     return device
-
-
-def _read_checkpoint(path: Path) -> dict[str, Any]:
-    if not path.is_file():
-        raise FileNotFoundError(f"ckpt: no file {path}; a run keeps its checkpoints in OUT/checkpoints (last.ckpt, best.ckpt)")
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, EOFError, KeyError, ValueError, pickle.UnpicklingError) as error:
-        raise ValueError(f"ckpt: {path} is not a checkpoint of lossbox fit: {_one_line(error)}") from error
-    if not isinstance(content, Mapping) or "state_dict" not in content:
-        raise ValueError(f"ckpt: {path} is not a checkpoint of lossbox fit: it lacks a state_dict")
-    return dict(content)
 
 
 def _config_of(checkpoint: Path) -> Path:

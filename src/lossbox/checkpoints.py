@@ -1,0 +1,138 @@
+"""Checkpoints that ``lossbox fit`` wrote: reading one, and starting another detector from its weights."""
+
+from __future__ import annotations
+
+import pickle
+import textwrap
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+SHOWN = 3
+"""So many names of each kind stand in a message."""
+
+DETECTOR = "detector."
+"""What the names of the detector's weights begin with in a checkpoint."""
+
+
+def read_checkpoint(path: Path, *, option: str = "ckpt") -> dict[str, Any]:
+    """What is in a checkpoint.
+
+    Args:
+        path: of the file.
+        option: begins the messages: what the user named the file by.
+
+    Raises:
+        FileNotFoundError: there is none.
+        ValueError: it is something else.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"{option}: no file {path}; a run keeps its checkpoints in OUT/checkpoints (last.ckpt, best.ckpt)")
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except (RuntimeError, EOFError, KeyError, ValueError, pickle.UnpicklingError) as error:
+        reason = textwrap.shorten(str(error), 300, placeholder=" ...")
+        raise ValueError(f"{option}: {path} is not a checkpoint of lossbox fit: {reason}") from error
+    if not isinstance(content, Mapping) or "state_dict" not in content:
+        raise ValueError(f"{option}: {path} is not a checkpoint of lossbox fit: it lacks a state_dict")
+    return dict(content)
+
+
+def start_from(detector: nn.Module, content: Mapping[str, Any], class_names: Sequence[str], *, source: str) -> str:
+    """Copies the weights of a checkpoint into a detector, as far as they fit; the outputs of classes of the same name too.
+
+    The weights are those that ``lossbox predict`` uses: the average where one was kept. The outputs of a class are the channels
+    ``anchor * C + class`` of the last layer of its head. What does not fit keeps the numbers it has.
+
+    Args:
+        detector: any of ``lossbox.detectors``; its weights are written to.
+        content: of the checkpoint.
+        class_names: of the detector's labels, in their order.
+        source: names the checkpoint in messages.
+
+    Returns:
+        A line that says what was taken, which classes were matched, and what was not taken.
+
+    Raises:
+        ValueError: nothing fits.
+
+    Example:
+        >>> from lossbox.detectors import DenseHead
+        >>> content = {"state_dict": {f"detector.{k}": v for k, v in DenseHead(4, num_classes=2, convs=0).state_dict().items()}}
+        >>> content["lossbox_categories"] = [[1, "cat"], [2, "dog"]]
+        >>> start_from(DenseHead(4, num_classes=3, convs=0), content, ["dog", "cow", "pig"], source="best.ckpt")
+        'init-from best.ckpt: 4 of 4 tensors taken; of 3 classes 1 matched by name (dog), the others new; nothing was left out'
+    """
+    theirs = {name.removeprefix(DETECTOR): value for name, value in content["state_dict"].items() if name.startswith(DETECTOR)}
+    stored = [str(name) for _, name in content.get("lossbox_categories", [])]
+    matched = [name for name in class_names if name in stored]
+    mine, by_class = detector.state_dict(), _class_outputs(detector)
+    copies: list[tuple[Tensor, Tensor]] = []
+    shapes: dict[str, str] = {}
+    unmatched: list[str] = []
+    for name in (name for name in mine if name in theirs):
+        target, value = mine[name], theirs[name]
+        if name in by_class:
+            # (anchors * C, ...) to (anchors, C, ...)
+            whole = bool(stored) and len(value) % len(stored) == 0
+            old = value.unflatten(0, (-1, len(stored))) if whole else value[None, :0]
+            new = target.unflatten(0, (-1, len(class_names)))
+            if whole and (len(old), *old.shape[2:]) != (len(new), *new.shape[2:]):
+                shapes[name] = f"{name} is {tuple(value.shape)}, not {tuple(target.shape)}"
+            elif matched and whole:
+                copies += [(new[:, class_names.index(label)], old[:, stored.index(label)]) for label in matched]
+            else:
+                unmatched.append(name)
+        elif value.shape == target.shape:
+            copies.append((target, value))
+        else:
+            shapes[name] = f"{name} is {tuple(value.shape)}, not {tuple(target.shape)}"
+    left = {
+        "of another shape": list(shapes.values()),
+        "of other classes": unmatched,
+        "not in the checkpoint": [name for name in mine if name not in theirs],
+        "in the checkpoint only": [name for name in theirs if name not in mine],
+    }
+    rest = ", ".join(f"{len(names)} {kind} ({_first(names)})" for kind, names in left.items() if names)
+    taken = len(mine) - sum(len(left[kind]) for kind in ("of another shape", "of other classes", "not in the checkpoint"))
+    if not any(target.is_floating_point() for target, _ in copies):  # the counters of batch norms fit everywhere
+        raise ValueError(f"init_from: nothing in {source} fits this {type(detector).__name__}: {rest or 'it holds no detector'}")
+    with torch.no_grad():
+        for target, value in copies:
+            target.copy_(value)
+    classes = _classes(matched, stored, class_names, fit=by_class <= theirs.keys() - shapes.keys())
+    end = f"not taken: {rest}" if rest else "nothing was left out"
+    return f"init-from {source}: {taken} of {len(mine)} tensors taken; {classes}; {end}"
+
+
+def _class_outputs(detector: nn.Module) -> set[str]:
+    """The names of the weights that stand for classes: those of the last layer of the classification of a head that counts classes."""
+    names = set()
+    for name, module in detector.named_modules():
+        outputs = getattr(module, "classification", None)
+        if hasattr(module, "num_classes") and isinstance(outputs, nn.Module):
+            prefix = f"{name}.classification" if name else "classification"
+            if isinstance(outputs, nn.Sequential):
+                prefix, outputs = f"{prefix}.{len(outputs) - 1}", outputs[-1]
+            names |= {f"{prefix}.{parameter}" for parameter, _ in outputs.named_parameters()}
+    return names
+
+
+def _classes(matched: Sequence[str], stored: Sequence[str], names: Sequence[str], *, fit: bool) -> str:
+    """What became of the classes, for the line."""
+    if not fit:
+        return f"all {len(names)} classes new, as its outputs have another shape or place"
+    if not stored:
+        return f"all {len(names)} classes new, as it does not hold the names of its classes"
+    if not matched:
+        return f"of {len(names)} classes none matched by name, all new (it has {_first(stored)})"
+    others = "the others new" if len(matched) < len(names) else "no other"
+    return f"of {len(names)} classes {len(matched)} matched by name ({_first(matched)}), {others}"
+
+
+def _first(names: Sequence[str]) -> str:
+    more = f", and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+    return ", ".join(names[:SHOWN]) + more
