@@ -31,6 +31,7 @@ from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
 from . import report
 from .callbacks import PICTURES, EpochLines, LastEpoch, RunFiles
 from .data.module import CocoDataModule
+from .from_data import settle_auto
 from .training import Detection
 
 
@@ -88,6 +89,7 @@ class LossboxCLI(LightningCLI):
             raise ValueError(f"out: {self.out} holds a run already; go on with it by --ckpt_path last, or name another folder by --out")
         if self.subcommand == "validate":
             self.save_config_callback = None  # it would overwrite the config of the training
+        settle_auto(section)
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         options = dict(self._get(self.config_init, "trainer"))

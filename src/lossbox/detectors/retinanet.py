@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from ..boxes import DeltaCoder
 from ..records import RawPredictions
-from .anchors import cached_pyramid_anchors
+from .anchors import cached_pyramid_anchors, decided
 from .backbone import build_pyramid
 from .dense_head import DenseHead
 from .trunks import Normalization
@@ -33,7 +33,7 @@ class RetinaNet(nn.Module):
         channels: of every level and of the head.
         head_convs: convolutions of each of the two towers of the head, before the last.
         head_norm: ``none`` or ``group``: what follows each of them.
-        anchor_scale: side of the square anchor of scale 1, in strides.
+        anchor_scale: side of the square anchor of scale 1, in strides; in a recipe ``auto`` has it decided by the training boxes.
         scales: of the anchors on one place.
         ratios: height over width of the anchors on one place.
         delta_std: what the four box offsets are divided by.
@@ -69,13 +69,14 @@ class RetinaNet(nn.Module):
         channels: int = 256,
         head_convs: int = 4,
         head_norm: Literal["none", "group"] = "none",
-        anchor_scale: float = 4.0,
+        anchor_scale: float | Literal["auto"] = 4.0,
         scales: tuple[float, ...] = (1.0, 2**0.5),
         ratios: tuple[float, ...] = (0.5, 1.0, 2.0),
         delta_std: tuple[float, float, float, float] = (0.1, 0.1, 0.2, 0.2),
         prior: float = 0.01,
     ) -> None:
         super().__init__()
+        anchor_scale = decided(anchor_scale)
         for name, values in (("anchor_scale", (anchor_scale,)), ("scales", scales), ("ratios", ratios)):
             if not values or not all(value > 0 for value in values):
                 raise ValueError(f"{name}: numbers > 0 expected, got {values}")
