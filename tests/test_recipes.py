@@ -69,8 +69,9 @@ def test_the_recipes_of_the_retinanet_on_digits_differ_in_the_objective_and_what
 
 def test_the_small_detector_of_own_data_is_that_of_the_digits_and_small():
     detectors = [yaml.safe_load((RECIPES[0].parent / f"{name}.yaml").read_text())["model"]["detector"] for name in SMALL]
-    assert detectors[1]["init_args"] == {name: value for name, value in detectors[0]["init_args"].items() if name != "weights"}
-    detector = RetinaNet(80, **detectors[0]["init_args"])
+    own, digits = (one["init_args"] for one in detectors)
+    assert digits == {name: value for name, value in own.items() if name != "weights"} | {"anchor_scale": 4.0}
+    detector = RetinaNet(80, **digits)
     assert sum(parameter.numel() for parameter in detector.parameters()) < 5e6
     assert detector.pyramid.strides == (8, 16, 32)
 

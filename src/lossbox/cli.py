@@ -32,6 +32,7 @@ from . import report
 from .callbacks import PICTURES, EpochLines, LastEpoch, RunFiles
 from .checkpoints import read_checkpoint, start_from
 from .data.module import CocoDataModule
+from .from_data import settle_auto
 from .training import Detection
 
 
@@ -97,6 +98,7 @@ class LossboxCLI(LightningCLI):
             raise ValueError(f"out: {self.out} holds a run already; go on with it by --ckpt_path last, or name another folder by --out")
         if self.subcommand == "validate":
             self.save_config_callback = None  # it would overwrite the config of the training
+        settle_auto(section)
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         options = dict(self._get(self.config_init, "trainer"))

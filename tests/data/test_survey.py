@@ -8,8 +8,8 @@ import torch
 from torchvision.ops import box_iou
 
 from lossbox.data.coco import CocoAnnotations, CocoImage
-from lossbox.data.survey import best_anchor_iou, near_doubles, percentiles, survey
-from lossbox.detectors.anchors import pyramid_anchors
+from lossbox.data.survey import best_anchor_iou, boxes_as_seen, near_doubles, percentiles, survey
+from lossbox.detectors.anchors import anchor_shapes, pyramid_anchors
 
 
 def image(boxes, labels=None, crowd=None, size=(100, 80), image_id=1):
@@ -40,7 +40,7 @@ def test_counts_sizes_and_shapes():
 def test_a_data_set_without_boxes():
     found = survey(data(image([])))
     assert (found["boxes"], found["without_boxes"], found["side"]["50"]) == (0, 1, None)
-    assert best_anchor_iou(data(image([])), [torch.ones(1, 2)], [8], size=(64, 64)).shape == (0,)
+    assert best_anchor_iou(boxes_as_seen(data(image([])), size=(64, 64)), [torch.ones(1, 2)], [8]).shape == (0,)
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 100])
@@ -67,8 +67,7 @@ def test_best_anchor_iou_is_that_of_all_anchors():
         low = torch.rand(40, 2, generator=generator) * torch.tensor([width, height])
         sides = torch.rand(40, 2, generator=generator) ** 3 * (torch.tensor([width, height]) - low) + 0.1
         images.append(image(torch.cat([low, low + sides], 1).tolist(), size=(width, height)))
-    at_origin = [pyramid_anchors([(1, 1)], [stride], **options) for stride in strides]
-    found = best_anchor_iou(data(*images), [level[:, 2:] - level[:, :2] for level in at_origin], strides, size=(64, 96))
+    found = best_anchor_iou(boxes_as_seen(data(*images), size=(64, 96)), anchor_shapes(strides, **options), strides)
     expected = []
     for one in images:
         factor = min(64 / min(one.width, one.height), 96 / max(one.width, one.height))

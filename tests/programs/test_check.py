@@ -104,6 +104,47 @@ def test_a_recipe_gives_both_parts_and_the_anchors(tmp_path, capsys):
     assert "both parts must have the same categories; 2 (id, name) are in one alone, the first is (2, 'cow')" in capsys.readouterr().out
 
 
+def test_what_auto_would_choose(tmp_path, capsys):
+    recipe = RECIPE.format(folder=tmp_path)
+    (tmp_path / "recipe.yaml").write_text(recipe)
+    (tmp_path / "auto.yaml").write_text(recipe.replace("80", "auto").replace("2.0", "auto"))
+    for part in ("train", "val"):
+        coco(tmp_path, part, [[3, 3, 6, 6], [11, 7, 6, 6]])
+    assert check("--config", "recipe.yaml", "--json", "found.json") == 0
+    found = json.loads((tmp_path / "found.json").read_text())["parts"]["train"]
+    # the images are no larger than 40 px; at the 80 px of the recipe a box has 12 px around the center of a cell: 1.5 strides of 8
+    assert found["auto"]["image_size"]["value"] == 32
+    assert found["auto"]["anchor_scale"]["value"] == 1.5
+    assert found["anchors"]["anchor_scale"] == 2.0
+    assert found["anchors"]["image_size"] == [80, 80]
+    assert found["auto"]["anchor_scale"]["share_below_0.5"] <= found["anchors"]["share_below_0.5"]
+    shown = capsys.readouterr().out
+    assert "of the boxes have no anchor of IoU >= 0.5 with anchor_scale 2.0" in shown
+    assert "auto would choose for recipe.yaml:" in shown
+    assert f"image_size 32: {found['auto']['image_size']['reason']}" in shown
+    assert f"anchor_scale 1.5 at 80 px: {found['auto']['anchor_scale']['reason']}; " in shown
+
+    assert check("--config", "auto.yaml", "--json", "found.json") == 0
+    found = json.loads((tmp_path / "found.json").read_text())["parts"]["train"]
+    assert found["anchors"]["image_size"] == [32, 32]
+    assert found["anchors"]["anchor_scale"] == found["auto"]["anchor_scale"]["value"]
+
+
+def test_without_a_recipe_it_is_own_data(tmp_path, capsys):
+    coco(tmp_path, "data", [[0, 0, 20, 20]])
+    assert check("data.json", "data", "--json", "found.json") == 0
+    assert "auto would choose for own_data:\n    image_size 32: " in capsys.readouterr().out
+    assert json.loads((tmp_path / "found.json").read_text())["parts"]["data"]["auto"]["anchor_scale"]["value"] == 3.0
+
+
+def test_a_detector_without_anchors_has_an_image_size_only(tmp_path, capsys):
+    (tmp_path / "recipe.yaml").write_text("model: {detector: lossbox.detectors.fcos.FCOS}")
+    coco(tmp_path, "data", [[0, 0, 20, 20]])
+    assert check("data.json", "data", "--config", "recipe.yaml", "--json", "found.json") == 0
+    assert "anchor" not in capsys.readouterr().out
+    assert list(json.loads((tmp_path / "found.json").read_text())["parts"]["data"]["auto"]) == ["image_size"]
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [

@@ -10,7 +10,7 @@ import math
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from torch import Tensor
@@ -60,6 +60,16 @@ def collate(samples: Sequence[tuple[Tensor, Targets]], *, multiple: int = PAD_MU
     return Batch(images, [targets for _, targets in samples])
 
 
+def read_part(part: Literal["train", "val"], annotations: Path, images: Path, *, on_bad_box: OnBadBox) -> CocoAnnotations:
+    """``read_coco``, with the options that name the file where it is missing."""
+    if not annotations.is_file():
+        raise FileNotFoundError(
+            f"{part}_annotations: {annotations} does not exist. `lossbox demo` writes the digits; for your own data give "
+            f"a COCO JSON file as --data.{part}_annotations and the folder of its pictures as --data.{part}_images"
+        )
+    return read_coco(annotations, images, on_bad_box=on_bad_box)
+
+
 class SeededSampler(DistributedSampler[Any]):
     """(number of an image, seed of its random choices, phase), every process of a distributed run its share, a new order each epoch.
 
@@ -84,7 +94,8 @@ class CocoDataModule(LightningDataModule):
         train_images: folder that its file names are relative to.
         val_annotations: COCO JSON of the validation part, with the same categories.
         val_images: folder that its file names are relative to.
-        image_size: pixels of the shorter side unless the longer one would exceed the second number; one number stands for both.
+        image_size: pixels of the shorter side unless the longer one would exceed the second number; one number stands for both;
+            in a recipe ``auto`` has it decided by the training boxes.
         start_scale: the first epochs see images of this share of ``image_size``, in (0, 1]; it grows to 1 over the first two thirds of
             the epochs, in steps of 32 pixels. Small images take less time.
         eval_size: the same for validation; that of the training by default.
@@ -103,7 +114,7 @@ class CocoDataModule(LightningDataModule):
         val_annotations: str | os.PathLike[str],
         val_images: str | os.PathLike[str],
         *,
-        image_size: int | tuple[int, int] = 512,
+        image_size: int | tuple[int, int] | Literal["auto"] = 512,
         start_scale: float = 1.0,
         eval_size: int | tuple[int, int] | None = None,
         batch_size: int = 16,
@@ -114,6 +125,11 @@ class CocoDataModule(LightningDataModule):
         seed: int | None = None,
     ) -> None:
         super().__init__()
+        if image_size == "auto":
+            raise ValueError(
+                "image_size: a number of pixels or a pair expected, got 'auto', which `lossbox fit` decides by the training boxes; "
+                "the number stands in the config.yaml of the run, and `lossbox check` prints it"
+            )
         if batch_size < 1:
             raise ValueError(f"batch_size: at least 1 expected, got {batch_size}")
         if num_workers < 0:
@@ -137,9 +153,9 @@ class CocoDataModule(LightningDataModule):
             ValueError: a file breaks a rule, or the categories of the two parts differ.
         """
         if self._val is None:
-            self._val = self._read("val", self.val_annotations, self.val_images)
+            self._val = read_part("val", self.val_annotations, self.val_images, on_bad_box=self.on_bad_box)
         if stage in ("fit", None) and self._train is None:
-            train = self._read("train", self.train_annotations, self.train_images)
+            train = read_part("train", self.train_annotations, self.train_images, on_bad_box=self.on_bad_box)
             if train.categories != self._val.categories:
                 only = sorted(set(train.categories) ^ set(self._val.categories))
                 raise ValueError(
@@ -226,14 +242,6 @@ class CocoDataModule(LightningDataModule):
         self.setup("validate")
         assert self._val is not None
         return self._val
-
-    def _read(self, part: str, annotations: Path, images: Path) -> CocoAnnotations:
-        if not annotations.is_file():
-            raise FileNotFoundError(
-                f"{part}_annotations: {annotations} does not exist. `lossbox demo` writes the digits; for your own data give "
-                f"a COCO JSON file as --data.{part}_annotations and the folder of its pictures as --data.{part}_images"
-            )
-        return read_coco(annotations, images, on_bad_box=self.on_bad_box)
 
     def _dataset(self, annotations: CocoAnnotations, *phases: Phase) -> CocoDataset:
         fits = sum(3 * image.width * image.height for image in annotations.images) <= CACHE_LIMIT

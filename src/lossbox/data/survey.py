@@ -93,43 +93,52 @@ def near_doubles(boxes: Float[Tensor, "n 4"], *, iou: float = DOUBLE) -> Tensor:
     return (shared >= iou * (area[:, None] + area - shared)).triu(1).nonzero()
 
 
-def best_anchor_iou(
-    annotations: CocoAnnotations,
-    shapes: Sequence[Float[Tensor, "k 2"]],
-    strides: Sequence[int],
-    *,
-    size: tuple[int, int],
-) -> Float[Tensor, " n"]:
-    """IoU of each box, in its picture as a detector sees it, with the anchor that overlaps it most.
-
-    Of anchors of one shape on a grid, the one with the nearest center overlaps a box most: overlap falls with the distance of the centers,
-    along x and along y on its own. So each box is compared with one anchor a shape and level, that of the cell that holds its center.
+def boxes_as_seen(annotations: CocoAnnotations, *, size: tuple[int, int]) -> Float[Tensor, "n 4"]:
+    """The boxes of a data set in pixels of its images as a detector sees them.
 
     Args:
         annotations: the data set; crowd regions are left out.
-        shapes: for each level the (width, height) of the anchors on one place, in pixels.
-        strides: of the levels, in pixels.
         size: (shorter, longer) as in ``lossbox.data.transforms.eval_transforms``.
 
     Returns:
-        (n,) in [0, 1], picture by picture.
+        (n, 4) ``x1 y1 x2 y2``, image by image.
 
     Example:
         >>> from pathlib import Path
         >>> from lossbox.data.coco import CocoImage
-        >>> image = CocoImage(1, Path("a"), 64, 64, torch.tensor([[0., 0., 8., 8.]]), torch.tensor([0]), torch.tensor([False]))
-        >>> best_anchor_iou(CocoAnnotations(Path("a.json"), [(1, "cup")], [image]), [torch.tensor([[8., 4.]])], [8], size=(64, 64))
-        tensor([0.5000])
+        >>> image = CocoImage(1, Path("a"), 64, 32, torch.tensor([[0., 0., 8., 8.]]), torch.tensor([0]), torch.tensor([False]))
+        >>> boxes_as_seen(CocoAnnotations(Path("a.json"), [(1, "cup")], [image]), size=(128, 128))
+        tensor([[ 0.,  0., 16., 16.]])
     """
     boxes = [torch.zeros(0, 4)]
     for image in annotations.images:
         height, width = fitted_size(image.height, image.width, shorter=size[0], longer=size[1])
         boxes.append(image.boxes[~image.crowd] * torch.tensor([width / image.width, height / image.height]).repeat(2))
-    whole = torch.cat(boxes)
-    center = (whole[:, :2] + whole[:, 2:]) / 2
-    best = torch.zeros(len(whole))
+    return torch.cat(boxes)
+
+
+def best_anchor_iou(boxes: Float[Tensor, "n 4"], shapes: Sequence[Float[Tensor, "k 2"]], strides: Sequence[int]) -> Float[Tensor, " n"]:
+    """IoU of each box with the anchor that overlaps it most.
+
+    Of anchors of one shape on a grid, the one with the nearest center overlaps a box most: overlap falls with the distance of the centers,
+    along x and along y on its own. So each box is compared with one anchor a shape and level, that of the cell that holds its center.
+
+    Args:
+        boxes: (n, 4) ``x1 y1 x2 y2`` in pixels of the images as a detector sees them: ``boxes_as_seen``.
+        shapes: for each level the (width, height) of the anchors on one place, in pixels.
+        strides: of the levels, in pixels.
+
+    Returns:
+        (n,) in [0, 1].
+
+    Example:
+        >>> best_anchor_iou(torch.tensor([[0., 0., 8., 8.]]), [torch.tensor([[8., 4.]])], [8])
+        tensor([0.5000])
+    """
+    center = (boxes[:, :2] + boxes[:, 2:]) / 2
+    best = torch.zeros(len(boxes))
     for level_shapes, stride in zip(shapes, strides, strict=True):
         nearest = ((center / stride).floor() + 0.5) * stride
         for shape in level_shapes:
-            best = torch.maximum(best, paired_iou(whole, torch.cat([nearest - shape / 2, nearest + shape / 2], 1)))
+            best = torch.maximum(best, paired_iou(boxes, torch.cat([nearest - shape / 2, nearest + shape / 2], 1)))
     return best

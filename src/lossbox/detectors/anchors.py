@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import lru_cache
+from typing import Literal
 
 import torch
 from jaxtyping import Float
@@ -77,6 +78,37 @@ def pyramid_anchors(
         centers = cell_centers(size, stride, device=device)[:, None]
         levels.append(torch.cat([centers - half, centers + half], -1).reshape(-1, 4))
     return torch.cat(levels)
+
+
+def anchor_shapes(
+    strides: Sequence[int], *, anchor_scale: float = 4.0, scales: Sequence[float] = (1.0, 2**0.5), ratios: Sequence[float] = (0.5, 1.0, 2.0)
+) -> list[Float[Tensor, "k 2"]]:
+    """For each level the (width, height) of the anchors on one place, in pixels; the options are those of ``pyramid_anchors``.
+
+    Example:
+        >>> anchor_shapes([8, 16], anchor_scale=2.0, scales=(1.0,), ratios=(1.0,))
+        [tensor([[16., 16.]]), tensor([[32., 32.]])]
+    """
+    levels = [pyramid_anchors([(1, 1)], [stride], anchor_scale=anchor_scale, scales=scales, ratios=ratios) for stride in strides]
+    return [level[:, 2:] - level[:, :2] for level in levels]
+
+
+def decided(anchor_scale: float | Literal["auto"]) -> float:
+    """The anchor scale of a detector that is built.
+
+    Raises:
+        ValueError: it says ``auto`` still.
+
+    Example:
+        >>> decided(4.0)
+        4.0
+    """
+    if anchor_scale == "auto":
+        raise ValueError(
+            "anchor_scale: a number > 0 expected, got 'auto', which `lossbox fit` decides by the training boxes; the number stands in the "
+            "config.yaml of the run, and `lossbox check` prints it"
+        )
+    return anchor_scale
 
 
 def cached_pyramid_anchors(

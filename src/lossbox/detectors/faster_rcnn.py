@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Literal
 
 import torch
 from jaxtyping import Float
@@ -11,7 +12,7 @@ from torch import Tensor, nn
 
 from ..boxes import DeltaCoder, box_area
 from ..records import Proposals, RawPredictions
-from .anchors import cached_pyramid_anchors
+from .anchors import cached_pyramid_anchors, decided
 from .backbone import build_pyramid
 from .proposals import choose_proposals, crop_regions
 from .trunks import Normalization
@@ -36,7 +37,7 @@ class FasterRCNN(nn.Module):
         frozen_norm: batch norms keep the statistics that they were loaded with; by default True with weights only.
         strides: of the levels in pixels, finest first, each twice the one before.
         channels: of every level and of the first stage.
-        anchor_scale: side of the square anchor of scale 1, in strides.
+        anchor_scale: side of the square anchor of scale 1, in strides; in a recipe ``auto`` has it decided by the training boxes.
         scales: of the anchors on one place.
         ratios: height over width of the anchors on one place.
         anchor_delta_std: what the four box offsets of the first stage are divided by.
@@ -78,7 +79,7 @@ class FasterRCNN(nn.Module):
         frozen_norm: bool | None = None,
         strides: tuple[int, ...] = (4, 8, 16, 32, 64),
         channels: int = 256,
-        anchor_scale: float = 8.0,
+        anchor_scale: float | Literal["auto"] = 8.0,
         scales: tuple[float, ...] = (1.0,),
         ratios: tuple[float, ...] = (0.5, 1.0, 2.0),
         anchor_delta_std: tuple[float, float, float, float] = (1.0, 1.0, 1.0, 1.0),
@@ -93,6 +94,7 @@ class FasterRCNN(nn.Module):
         prior: float = 0.01,
     ) -> None:
         super().__init__()
+        anchor_scale = decided(anchor_scale)
         for name, values in (("anchor_scale", (anchor_scale,)), ("scales", scales), ("ratios", ratios), ("finest_scale", (finest_scale,))):
             if not values or not all(value > 0 for value in values):
                 raise ValueError(f"{name}: numbers > 0 expected, got {values}")

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from ..boxes import DeltaCoder
 from ..records import RawPredictions
-from .anchors import cached_pyramid_anchors
+from .anchors import cached_pyramid_anchors, decided
 from .backbone import build_pyramid
 from .dense_head import DenseHead, Norm
 from .trunks import Normalization
@@ -34,7 +34,7 @@ class RetinaNet(nn.Module):
         pyramid_norm: a batch norm after each convolution of the FPN.
         head_convs: convolutions of each of the two towers of the head, before the last.
         head_norm: what follows each of them: ``none``, ``group``, or ``batch`` with statistics of its own for each level.
-        anchor_scale: side of the square anchor of scale 1, in strides.
+        anchor_scale: side of the square anchor of scale 1, in strides; in a recipe ``auto`` has it decided by the training boxes.
         scales: of the anchors on one place.
         ratios: height over width of the anchors on one place.
         delta_std: what the four box offsets are divided by.
@@ -71,13 +71,14 @@ class RetinaNet(nn.Module):
         pyramid_norm: bool = False,
         head_convs: int = 4,
         head_norm: Norm = "none",
-        anchor_scale: float = 4.0,
+        anchor_scale: float | Literal["auto"] = 4.0,
         scales: tuple[float, ...] = (1.0, 2**0.5),
         ratios: tuple[float, ...] = (0.5, 1.0, 2.0),
         delta_std: tuple[float, float, float, float] = (0.1, 0.1, 0.2, 0.2),
         prior: float = 0.01,
     ) -> None:
         super().__init__()
+        anchor_scale = decided(anchor_scale)
         for name, values in (("anchor_scale", (anchor_scale,)), ("scales", scales), ("ratios", ratios)):
             if not values or not all(value > 0 for value in values):
                 raise ValueError(f"{name}: numbers > 0 expected, got {values}")

@@ -11,7 +11,7 @@ import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from .recipes import find_recipe
 
@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from ..data.coco import CocoAnnotations
+
+FALLBACK = "own_data"
+"""The recipe whose anchors are looked at where none is named."""
 
 POOR = 0.5
 """Best IoU with an anchor below which a box is hard to learn: overlap assigners make positives of 0.5 and more."""
@@ -36,14 +39,18 @@ def run(argv: Sequence[str]) -> None:
     )
     parser.add_argument("annotations", type=Path, nargs="?", help="COCO detection JSON")
     parser.add_argument("images", type=Path, nargs="?", help="the folder that its file names are relative to")
-    parser.add_argument("--config", metavar="RECIPE", help="check its training and validation part, at its image size, against its anchors")
+    parser.add_argument(
+        "--config",
+        metavar="RECIPE",
+        help="check its training and validation part, at its image size, against its anchors (those of own_data without it)",
+    )
     parser.add_argument("--out", type=Path, default=Path("runs/check"), help="where the pictures go (default: %(default)s)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all numbers and all bad records")
     parser.add_argument("--limit", type=int, default=20, metavar="N", help="bad records to print of each part (default: 20)")
     parser.add_argument("--skip-pictures", action="store_true", help="do not decode every picture, which takes minutes on large sets")
     options = parser.parse_args(argv)
-    recipe = _read_recipe(options.config) if options.config else {}
-    parts = _parts(options.annotations, options.images, recipe)
+    recipe = _read_recipe(options.config or FALLBACK)
+    parts = _parts(options.annotations, options.images, recipe if options.config else {})
 
     from .. import report
 
@@ -51,7 +58,7 @@ def run(argv: Sequence[str]) -> None:
     categories = {}
     for part, (json_file, images) in parts.items():
         found[part], categories[part] = _check(part, json_file, images, recipe, options)
-        _print(part, found[part], options.limit)
+        _print(part, found[part], options.limit, options.config or FALLBACK)
     if len({tuple(names) for names in categories.values()}) > 1:
         differing = sorted(set(categories["train"]) ^ set(categories["val"]))
         rule = f"both parts must have the same categories; {len(differing)} (id, name) are in one alone, the first is {differing[0]}"
@@ -101,21 +108,17 @@ def _read_recipe(name: str) -> dict[str, Any]:
     return recipe
 
 
-def _image_size(recipe: Mapping[str, Any]) -> tuple[int, int]:
-    from ..data.transforms import shorter_and_longer
-
+def _image_size(recipe: Mapping[str, Any]) -> int | tuple[int, int] | Literal["auto"]:
     size = (recipe.get("data") or {}).get("image_size")
     if size is None:
         from ..data.module import CocoDataModule
 
         size = inspect.signature(CocoDataModule).parameters["image_size"].default
-    return shorter_and_longer(tuple(size) if isinstance(size, list) else size)
+    return tuple(size) if isinstance(size, list) else size
 
 
-def _anchor_shapes(recipe: Mapping[str, Any]) -> tuple[list[Tensor], list[int]] | None:
-    """The (width, height) of the anchors on one place of each level and the strides; None where the detector has no anchors."""
-    from ..detectors.anchors import pyramid_anchors
-
+def _anchor_options(recipe: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Strides, anchor_scale, scales and ratios, defaults included; None where the detector has no anchors."""
     given = (recipe.get("model") or {}).get("detector")
     if isinstance(given, str):
         given = {"class_path": given}
@@ -129,10 +132,7 @@ def _anchor_shapes(recipe: Mapping[str, Any]) -> tuple[list[Tensor], list[int]] 
     wanted = ("strides", "anchor_scale", "scales", "ratios")
     if not all(option in parameters for option in wanted):
         return None
-    options = {option: (given.get("init_args") or {}).get(option, parameters[option].default) for option in wanted}
-    strides = list(options.pop("strides"))
-    anchors = [pyramid_anchors([(1, 1)], [stride], **options) for stride in strides]
-    return [level[:, 2:] - level[:, :2] for level in anchors], strides
+    return {option: (given.get("init_args") or {}).get(option, parameters[option].default) for option in wanted}
 
 
 # -- one part
@@ -144,24 +144,50 @@ def _check(
     """What was found, ready for JSON, and the categories."""
     from ..boxes import box_area
     from ..data.coco import inspect_coco
-    from ..data.survey import best_anchor_iou, percentiles, survey
+    from ..data.survey import survey
     from ..report.survey import draw_sizes
 
     annotations, errors = inspect_coco(json_file, images)
     bad = [{"record": str(error.where), "rule": error.rule, "message": str(error)} for error in errors]
     broken = [] if options.skip_pictures else list(_broken_pictures(annotations, part))
     found = {"annotations": str(json_file), "images": str(images), "bad": bad + broken, **survey(annotations)}
-    if recipe and (shapes := _anchor_shapes(recipe)) is not None:
-        size = _image_size(recipe)
-        overlap = best_anchor_iou(annotations, *shapes, size=size)
-        poor = float((overlap < POOR).double().mean()) if len(overlap) else None
-        found["anchors"] = {"image_size": list(size), "best_iou": percentiles(overlap), "share_below_0.5": poor}
+    found |= _fit_of_anchors(annotations, recipe)
     boxes = [box for image in annotations.images for box in image.boxes[~image.crowd]]
     sides = [float(box_area(box).sqrt()) for box in boxes]
     aspects = [float((box[3] - box[1]) / (box[2] - box[0])) for box in boxes]
     sheet = _draw_sheet(annotations, {row["record"] for row in broken}, options.out / f"{part}.png")
     sizes = draw_sizes(sides, aspects, found["classes"], options.out / f"{part}_sizes.png")
     return found | {"sheet": str(sheet), "histograms": str(sizes)}, annotations.categories
+
+
+def _fit_of_anchors(annotations: CocoAnnotations, recipe: Mapping[str, Any]) -> dict[str, Any]:
+    """How the boxes fit the anchors of the recipe, and those that ``auto`` would give it."""
+    from ..data.fit_to_boxes import AnchorGrid, choose
+    from ..data.survey import best_anchor_iou, boxes_as_seen, percentiles
+    from ..data.transforms import shorter_and_longer
+    from ..detectors.anchors import anchor_shapes
+
+    options, asked = _anchor_options(recipe), _image_size(recipe)
+    grid = AnchorGrid(anchor_shapes(**(options | {"anchor_scale": 1.0})), options["strides"]) if options else None
+    auto = choose(annotations, image_size=asked, anchors=grid)
+    found: dict[str, Any] = {"auto": {name: choice._asdict() for name, choice in auto.items()}}
+    if options is None or grid is None:
+        return found
+    size = shorter_and_longer(auto["image_size"].value if asked == "auto" else asked)
+    boxes = boxes_as_seen(annotations, size=size)
+
+    def overlap(scale: float) -> Tensor:
+        return best_anchor_iou(boxes, [scale * shape for shape in grid.shapes], grid.strides)
+
+    def poor(iou: Tensor) -> float | None:
+        return float((iou < POOR).double().mean()) if len(iou) else None
+
+    suggested = auto["anchor_scale"].value
+    scale = suggested if options["anchor_scale"] == "auto" else options["anchor_scale"]
+    iou = overlap(scale)
+    found["anchors"] = {"image_size": list(size), "anchor_scale": scale, "best_iou": percentiles(iou), "share_below_0.5": poor(iou)}
+    found["auto"]["anchor_scale"]["share_below_0.5"] = poor(overlap(suggested))
+    return found
 
 
 def _broken_pictures(annotations: CocoAnnotations, part: str) -> Iterator[dict[str, str]]:
@@ -217,7 +243,7 @@ def _draw_sheet(annotations: CocoAnnotations, broken: set[str], path: Path, *, p
 # -- the page
 
 
-def _print(part: str, found: Mapping[str, Any], limit: int) -> None:
+def _print(part: str, found: Mapping[str, Any], limit: int, recipe: str) -> None:
     print(f"{part}: {found['annotations']} with {found['images']}")
     print(
         f"  {found['pictures']} pictures ({found['without_boxes']} without boxes), {found['boxes']} boxes, "
@@ -237,11 +263,8 @@ def _print(part: str, found: Mapping[str, Any], limit: int) -> None:
     if sum(found["doubles"].values()):
         doubles = found["doubles"]
         print(f"  note: pairs of boxes with IoU >= 0.9: {doubles['same_class']} of one class, {doubles['other_class']} of two classes")
-    if (anchors := found.get("anchors")) and found["boxes"]:
-        size = " x ".join(map(str, dict.fromkeys(anchors["image_size"])))
-        print(f"  {f'best IoU with an anchor at {size} px':<42}{_percentiles(anchors['best_iou'])}")
-        poor = f"{anchors['share_below_0.5']:.1%} of the boxes have no anchor of IoU >= {POOR}"
-        print(f"  {poor}: an assigner by overlap has one positive for each of them, ATSS adapts")
+    if found["boxes"]:
+        _print_fit(recipe, found.get("anchors"), found["auto"])
     if bad := found["bad"]:
         print(f"  bad records: {len(bad)}")
         for row in bad[:limit]:
@@ -250,6 +273,22 @@ def _print(part: str, found: Mapping[str, Any], limit: int) -> None:
             print(f"    and {len(bad) - limit} more (--limit, --json)")
     print(f"  pictures with their boxes: {found['sheet']}; histograms: {found['histograms']}")
     sys.stdout.flush()
+
+
+def _print_fit(recipe: str, anchors: Mapping[str, Any] | None, auto: Mapping[str, Mapping[str, Any]]) -> None:
+    """How the anchors of the recipe fit, and what ``auto`` would choose for it."""
+    if anchors:
+        size = " x ".join(map(str, dict.fromkeys(anchors["image_size"])))
+        print(f"  {f'best IoU with an anchor at {size} px':<42}{_percentiles(anchors['best_iou'])}")
+        poor = f"{anchors['share_below_0.5']:.1%} of the boxes have no anchor of IoU >= {POOR} with anchor_scale {anchors['anchor_scale']}"
+        print(f"  {poor}: an assigner by overlap has one positive for each of them, ATSS adapts")
+    print(f"  auto would choose for {recipe}:")
+    print(f"    image_size {auto['image_size']['value']}: {auto['image_size']['reason']}")
+    if anchors:
+        scale = auto["anchor_scale"]
+        print(
+            f"    anchor_scale {scale['value']} at {size} px: {scale['reason']}; {scale['share_below_0.5']:.1%} have none of IoU >= {POOR}"
+        )
 
 
 def _line(name: str) -> str:

@@ -1,0 +1,71 @@
+"""Options of a recipe that say ``auto`` and are decided by the training boxes, before anything is built."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+from typing import Any
+
+import yaml
+from jsonargparse import Namespace
+from lightning.pytorch.utilities import rank_zero_only
+
+from .data.fit_to_boxes import AnchorGrid, Choice, choose
+from .data.module import read_part
+from .detectors.anchors import anchor_shapes
+
+IMAGE_SIZE, ANCHOR_SCALE = "data.image_size", "model.detector.init_args.anchor_scale"
+
+
+def settle_auto(section: Namespace) -> None:
+    """Puts numbers in the place of ``auto``, in place, and prints each with its reason; reads nothing where nothing says ``auto``.
+
+    A run that goes on from a checkpoint, or is validated, keeps the numbers of the config.yaml beside it.
+
+    Args:
+        section: the parsed options of ``fit`` or ``validate``.
+
+    Raises:
+        FileNotFoundError: the training annotations are not there.
+        ValueError: they break a rule.
+    """
+    asked = [name for name in (IMAGE_SIZE, ANCHOR_SCALE) if section.get(name) == "auto"]
+    found = _of_the_run(section.get("ckpt_path")) if asked else {}
+    if not all(name in found for name in asked):
+        found = _of_the_boxes(section) | found
+    for name in asked:
+        value, reason = found[name]
+        section[name] = value
+        _say(f"{name.rpartition('.')[2]}: {value} (auto: {reason})")
+
+
+@rank_zero_only
+def _say(line: str) -> None:
+    print(line, flush=True)
+
+
+def _of_the_run(checkpoint: str | None) -> dict[str, Choice]:
+    """The numbers with which the run of a checkpoint began; none where its config.yaml is not beside it."""
+    path = Path(checkpoint).absolute().parent.parent / "config.yaml" if checkpoint else None
+    if path is None or not path.is_file():
+        return {}
+    began: Any = yaml.safe_load(path.read_text())
+    size = began["data"]["image_size"]
+    numbers = {
+        IMAGE_SIZE: tuple(size) if isinstance(size, list) else size,
+        ANCHOR_SCALE: began["model"]["detector"].get("init_args", {}).get("anchor_scale"),
+    }
+    return {name: Choice(value, f"as in {path}") for name, value in numbers.items() if value not in (None, "auto")}
+
+
+def _of_the_boxes(section: Namespace) -> dict[str, Choice]:
+    data = section.data
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the data module reads the file again, and tells of boxes that are left out
+        train = read_part("train", Path(data.train_annotations), Path(data.train_images), on_bad_box=data.on_bad_box)
+    options, grid = section.model.detector.get("init_args"), None
+    if options is not None and "anchor_scale" in options:
+        grid = AnchorGrid(anchor_shapes(options.strides, anchor_scale=1.0, scales=options.scales, ratios=options.ratios), options.strides)
+    chosen = choose(train, image_size=data.image_size, anchors=grid)
+    names = {"image_size": IMAGE_SIZE, "anchor_scale": ANCHOR_SCALE}
+    return {names[name]: choice for name, choice in chosen.items()}
