@@ -57,7 +57,7 @@ accuracy-detectors: venv  ## four detectors with four pairs of losses, three see
 
 accuracy-small: venv      ## the small detector of own_data on the digits, three seeds: about 10 minutes -> benchmarks/results/digits_small.json
 	$(BIN)/lossbox digits
-	$(BIN)/lossbox compare digits_small_rank_sort --seeds 0 1 2 --json benchmarks/results/digits_small.json --jobs 2
+	$(BIN)/lossbox compare digits_small_alrp --seeds 0 1 2 --json benchmarks/results/digits_small.json --jobs 2
 
 docs: venv      ## draw the curves of the losses and build the documentation -> site/index.html
 	$(BIN)/python docs/draw_curves.py

@@ -10,7 +10,7 @@ from lossbox.cli import LossboxCLI
 from lossbox.data.digits import write_digits
 from lossbox.detectors import RetinaNet
 
-SMALL = ("own_data", "digits_small_rank_sort")
+SMALL = ("own_data", "digits_small_alrp")
 
 RECIPES = sorted((Path(__file__).parents[1] / "recipes").glob("*.yaml"))
 
