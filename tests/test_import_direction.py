@@ -25,6 +25,7 @@ MAY_IMPORT = {
     "assignment": {"boxes", "records"},
     "decoding": {"boxes", "records"},
     "multi_scale": {"records"},
+    "precision": set(),
     "objective": {"losses", "boxes", "records"},
     "optimization": {"detectors"},
     "checkpoints": set(),
@@ -33,8 +34,8 @@ MAY_IMPORT = {
     "analysis": {"losses", "metrics", "records"},
     "callbacks": TENSORS | PARTS | {"training", "report"},
     "from_data": {"data", "detectors"},
-    "cli": TENSORS | PARTS | {"training", "report", "callbacks", "checkpoints", "from_data"},
-    "programs": TENSORS | PARTS | {"training", "report", "analysis", "cli", "checkpoints"},
+    "cli": TENSORS | PARTS | {"training", "report", "callbacks", "checkpoints", "from_data", "precision"},
+    "programs": TENSORS | PARTS | {"training", "report", "analysis", "cli", "checkpoints", "precision"},
     "__main__": TENSORS | PARTS | {"training", "report", "programs", "cli"},
     "__init__": set(),
 }

@@ -21,8 +21,10 @@ from __future__ import annotations
 import sys
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
+import yaml
+from lightning.fabric.plugins.precision.precision import _PRECISION_INPUT
 from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint, RichProgressBar, Timer, WeightAveraging
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
@@ -33,16 +35,26 @@ from .callbacks import PICTURES, EpochLines, LastEpoch, RunFiles
 from .checkpoints import read_checkpoint, start_from
 from .data.module import CocoDataModule
 from .from_data import settle_auto
+from .precision import device_of, precision_in_use, resolve
 from .training import Detection
+
+
+class TrainerOfAnyPrecision(Trainer):
+    """Lightning's Trainer, whose option ``precision`` may say ``auto``; LossboxCLI puts a precision in its place before it builds one."""
+
+    def __init__(self, *args: Any, precision: _PRECISION_INPUT | Literal["auto"] | None = "auto", **kwargs: Any) -> None:
+        super().__init__(*args, precision=precision, **kwargs)  # type: ignore[arg-type]
 
 
 class LossboxCLI(LightningCLI):
     """Parses, builds, runs. ``args`` as on the command line: ``["fit", "--config", ...]``."""
 
     def __init__(self, args: list[str]) -> None:
+        self._words = args
         super().__init__(
             Detection,
             CocoDataModule,
+            trainer_class=TrainerOfAnyPrecision,
             args=args,
             auto_configure_optimizers=False,
             seed_everything_default=0,
@@ -96,9 +108,23 @@ class LossboxCLI(LightningCLI):
             section.ckpt_path = str(path)
         elif self.subcommand == "fit" and section.ckpt_path is None and last.is_file() and not section.trainer.fast_dev_run:
             raise ValueError(f"out: {self.out} holds a run already; go on with it by --ckpt_path last, or name another folder by --out")
+        section.trainer.precision = self._precision(section)
         if self.subcommand == "validate":
             self.save_config_callback = None  # it would overwrite the config of the training
         settle_auto(section)
+
+    def _precision(self, section: Any) -> Any:
+        """The precision that the command line names; else that of the run that goes on, or what is fast on this machine."""
+        precision, device = section.trainer.precision, device_of(section.trainer.accelerator)
+        if any(word.split("=")[0] == "--trainer.precision" for word in self._words) and precision != "auto":
+            return precision
+        if self.subcommand == "validate":
+            return precision_in_use(precision, device)
+        if precision == "auto" and section.ckpt_path is not None:
+            begun = Path(section.ckpt_path).absolute().parents[1] / "config.yaml"
+            if begun.is_file():
+                precision = yaml.safe_load(begun.read_text())["trainer"].get("precision", precision)
+        return resolve(precision, device)
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         options = dict(self._get(self.config_init, "trainer"))

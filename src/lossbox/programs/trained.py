@@ -13,14 +13,12 @@ import torch
 from ..checkpoints import read_checkpoint
 from ..data.module import CocoDataModule
 from ..decoding import Decoder
+from ..precision import precision_in_use
 from ..records import Batch, Detections
 from ..training import Detection, to_original
 
 if TYPE_CHECKING:
     from jsonargparse import ArgumentParser
-
-AUTOCAST = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
-"""What Lightning's mixed precisions compute in; with any other a detector is used in float32."""
 
 Categories = list[tuple[int, str]]
 
@@ -97,9 +95,8 @@ def load_trained(
         if not isinstance(task.decoder, Decoder):
             raise ValueError(f"{next(iter(options))}: the recipe's decoder, {type(task.decoder).__name__}, takes no such option")
         task.decoder = replace(task.decoder, **options)
-    autocast = AUTOCAST.get(str(recipe.get("trainer", {}).get("precision")))
-    if where.type == "cpu" and autocast == torch.float16:
-        autocast = None  # made for GPUs; on CPUs slow where it works
+    mixed = precision_in_use(recipe.get("trainer", {}).get("precision"), where) == "bf16-mixed"
+    autocast = torch.bfloat16 if mixed else None
     return Trained(task.eval().to(where), pictures, known, where, autocast)
 
 
