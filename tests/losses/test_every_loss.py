@@ -376,6 +376,118 @@ def test_mistakes_raise(loss):
         loss(tensors[0][:-1], *tensors[1:])
 
 
+# -- ignored entries -----------------------------------------------------------------------------------------------------------------------
+
+LABELED = {"classification", "class-balanced", "gradient density", "quality", "ranking"}
+WITHOUT_LABELS = {"ghm_r_loss": "compares coordinates", "correlation_loss": "takes positives alone"}
+
+
+def labels_of(loss):
+    """Which tensor of a problem holds the labels: qualities where they are the targets."""
+    return 2 if loss.name == "rpn_loss" else 1
+
+
+IGNORING = [
+    loss for loss in LOSSES if (CATALOG[loss.name].family in LABELED and loss.name not in WITHOUT_LABELS) or loss.name == "rpn_loss"
+]
+ignoring = pytest.mark.parametrize("loss", IGNORING, ids=lambda loss: loss.name)
+
+
+def with_ignored(loss, tensors, garbage):
+    """The problem with an ignored element before each of its own: -1 for the label, and garbage in what else it has of each element."""
+    n = len(tensors[0])
+
+    def interleaved(t, index):
+        if len(t) != n:  # one value a class or a positive
+            return t
+        filler = torch.full_like(t, -1 if index == labels_of(loss) else garbage)
+        return torch.stack([filler, t], 1).flatten(0, 1)
+
+    return tuple(interleaved(t, i) for i, t in enumerate(tensors))
+
+
+@ignoring
+@pytest.mark.parametrize("garbage", [0.0, torch.nan, torch.inf, -torch.inf])
+@pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
+def test_a_target_of_minus_1_is_ignored(loss, reduction, garbage):
+    if not loss.elementwise and reduction != "mean":
+        pytest.skip("it has one value")
+    options = {"reduction": reduction} if loss.elementwise else {}
+    tensors = problem(loss)
+    expected, expected_gradients = evaluate(loss, tensors, upstream=-2.5, **options)
+    value, gradients = evaluate(loss, with_ignored(loss, tensors, garbage), upstream=-2.5, **options)
+    if reduction == "none":
+        assert (value[0::2] == 0).all()
+        value = value[1::2]
+    torch.testing.assert_close(value, expected)
+    for ours, theirs in zip(gradients, expected_gradients, strict=True):
+        assert (ours[0::2] == 0).all()
+        torch.testing.assert_close(ours[1::2], theirs)
+
+
+@ignoring
+def test_all_ignored_is_0_with_a_live_graph(loss):
+    tensors = list(problem(loss))
+    labels = tensors[labels_of(loss)]
+    tensors[labels_of(loss)] = torch.full_like(labels, -1)
+    if loss.problem is ranking_with_values:
+        tensors[2] = tensors[2][:0]
+    value, gradients = evaluate(loss, tensors)
+    assert value == pytest.approx(0, abs=0) or loss.name == "dr_loss"  # as of a picture without boxes
+    assert all((g == 0).all() for g in gradients)
+
+
+@ignoring
+def test_ignoring_is_documented_in_the_same_words(loss):
+    entry = CATALOG[loss.name]
+    assert "-1 is ignored: no loss, no gradient" in entry.function.__doc__
+    assert entry.module.__doc__.endswith("; -1 is ignored.")
+
+
+@ignoring
+def test_weights_of_what_is_ignored_do_not_matter(loss):
+    if not loss.elementwise:
+        pytest.skip("it takes no weights")
+    tensors = with_ignored(loss, problem(loss), torch.nan)
+    weight = torch.ones(len(tensors[0]), dtype=torch.float64)
+    weight[0::2] = torch.inf
+    torch.testing.assert_close(evaluate(loss, tensors, weight=weight), evaluate(loss, tensors))
+
+
+# -- digits --------------------------------------------------------------------------------------------------------------------------------
+
+BINARY = [
+    loss for loss in IGNORING if loss.problem in (logits_and_targets, logits_and_quality, logits_targets_quality) and loss.elementwise
+]
+
+
+@pytest.mark.parametrize("loss", BINARY, ids=lambda loss: loss.name)
+@pytest.mark.parametrize("target", [0.0, 1.0])
+@pytest.mark.parametrize("distance", [4.0, 11.0, 14.0, 16.0, 20.0])
+def test_easy_examples_keep_their_digits_in_float32(loss, target, distance):
+    """Each by itself: torch's cross-entropy of a negative at -16 is 0 in float32, and 14 % off at -14."""
+    if target and loss.name == "ia_bce_loss":
+        pytest.skip("its target is a soft one near 1, which has no more digits")
+    logit = distance if target else -distance
+    double = tuple(torch.tensor([v], dtype=torch.float64) for v in (logit, target, target))[: len(problem(loss))]
+    value, (gradient,) = evaluate(loss, tuple(t.float() for t in double))
+    expected, (expected_gradient,) = evaluate(loss, double)
+    torch.testing.assert_close(value.double(), expected, rtol=1e-4, atol=0)
+    torch.testing.assert_close(gradient.double(), expected_gradient, rtol=1e-4, atol=0)
+    assert gradient != 0
+
+
+@pytest.mark.parametrize("name", ["softmax_cross_entropy_loss", "softmax_focal_loss"])
+@pytest.mark.parametrize("distance", [4.0, 16.0, 20.0])
+def test_easy_softmax_examples_keep_their_digits_in_float32(name, distance):
+    loss = next(each for each in LOSSES if each.name == name)
+    logits, targets = torch.tensor([[distance, 0.0, -1.0]]), torch.tensor([0])
+    value, (gradient,) = evaluate(loss, (logits, targets))
+    expected, (expected_gradient,) = evaluate(loss, (logits.double(), targets))
+    torch.testing.assert_close(value.double(), expected, rtol=1e-4, atol=0)
+    torch.testing.assert_close(gradient.double(), expected_gradient, rtol=1e-4, atol=0)
+
+
 # -- boxes ---------------------------------------------------------------------------------------------------------------------------------
 
 SQUARE = [[0.0, 0.0, 1.0, 1.0]]
@@ -400,6 +512,21 @@ def test_peculiar_boxes_are_finite_and_no_better_than_none(loss, peculiar):
         assert gradient.isfinite().all()
         assert value >= 0
     assert evaluate(loss, (torch.tensor(peculiar), torch.tensor(SQUARE)))[0] >= 0.99
+
+
+@overlap
+def test_the_documented_range_holds_for_every_box(loss):
+    """Also where x2 < x1 in one of the two, or in both: of a million pairs on a coarse grid, where much coincides, and of far ones."""
+    g = torch.Generator().manual_seed(0)
+    low, high = (float(end) for end in CATALOG[loss.name].range.strip("[]").split(","))
+    for scale in (1.0, 1e6):
+        pairs = scale * torch.randint(-3, 4, (20_000, 2, 4), generator=g).double()
+        far = 10.0 ** (12 * uniform(g, 20_000, 2, 4) - 6) * uniform(g, 20_000, 2, 4).sub(0.5).sign()
+        for a, b in (pairs.unbind(1), far.unbind(1), pairs.float().unbind(1), far.float().unbind(1)):
+            value, (gradient,) = evaluate(loss, (a, b), reduction="none")
+            assert value.min() >= low - 1e-6
+            assert value.max() <= high + 1e-6
+            assert gradient.isfinite().all()
 
 
 @overlap

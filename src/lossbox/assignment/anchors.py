@@ -108,6 +108,8 @@ def assign_atss(anchors: Float[Tensor, "a 4"], level_sizes: Sequence[int], targe
     if sum(level_sizes) != len(anchors):
         raise ValueError(f"level_sizes: a sum of {len(anchors)} (the number of anchors) expected, got {tuple(level_sizes)}")
     padded = PaddedBoxes(anchors, targets)
+    if not len(anchors):
+        return Assignment(torch.empty(len(targets), 0, dtype=torch.int64, device=anchors.device))
     x, y = ((anchors[:, :2] + anchors[:, 2:]) / 2).T.contiguous()
     x1, y1, x2, y2 = padded.boxes[:, :, None].unbind(-1)
     center_x, center_y = (x1 + x2) / 2, (y1 + y2) / 2

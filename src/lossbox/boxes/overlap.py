@@ -1,6 +1,7 @@
 """How much boxes overlap, paired and pairwise.
 
-Boxes are ``x1 y1 x2 y2`` in any one unit; one with ``x2 < x1`` or ``y2 < y1`` is empty. What torchvision.ops has right is taken from there.
+Boxes are ``x1 y1 x2 y2`` in any one unit; one with ``x2 < x1`` or ``y2 < y1`` is empty, and lies between its corners. What
+torchvision.ops has right is taken from there.
 """
 
 from __future__ import annotations
@@ -54,7 +55,7 @@ def paired_giou(boxes: Float[Tensor, "n 4"], others: Float[Tensor, "n 4"]) -> Fl
     """
     corners = _corners(boxes, others)
     intersection, union = _paired_areas(*corners)
-    width, height = _enclosing_size(*corners)
+    width, height = _enclosing_size(*corners).unbind(-1)
     enclosing = width * height
     return _safe_ratio(intersection, union) - _safe_ratio(enclosing - union, enclosing)
 
@@ -79,7 +80,7 @@ def paired_diou(boxes: Float[Tensor, "n 4"], others: Float[Tensor, "n 4"]) -> Fl
         tensor([-0.2500])
     """
     corners = _corners(boxes, others)
-    return _safe_ratio(*_paired_areas(*corners)) - _center_distance(*corners)
+    return _safe_ratio(*_paired_areas(*corners)) - _center_distance(corners, _enclosing_size(*corners))
 
 
 def paired_ciou(boxes: Float[Tensor, "n 4"], others: Float[Tensor, "n 4"]) -> Float[Tensor, " n"]:
@@ -107,7 +108,7 @@ def paired_ciou(boxes: Float[Tensor, "n 4"], others: Float[Tensor, "n 4"]) -> Fl
     aspect = 4 / math.pi**2 * _angle_between_diagonals(*corners).square()
     with torch.no_grad():
         weight = _safe_ratio(aspect, 1 - iou + aspect)
-    return iou - _center_distance(*corners) - weight * aspect
+    return iou - _center_distance(corners, _enclosing_size(*corners)) - weight * aspect
 
 
 def paired_eiou(boxes: Float[Tensor, "n 4"], others: Float[Tensor, "n 4"]) -> Float[Tensor, " n"]:
@@ -131,9 +132,10 @@ def paired_eiou(boxes: Float[Tensor, "n 4"], others: Float[Tensor, "n 4"]) -> Fl
     """
     corners = _corners(boxes, others)
     low, high, other_low, other_high = corners
-    difference = (high - low) - (other_high - other_low)
-    sides = torch.maximum(high, other_high) - torch.minimum(low, other_low)
-    return _safe_ratio(*_paired_areas(*corners)) - _center_distance(*corners) - _safe_ratio(difference.square(), sides.square()).sum(-1)
+    difference = _size(low, high) - _size(other_low, other_high)
+    sides = _enclosing_size(*corners)
+    off = _safe_ratio(difference.square(), sides.square()).sum(-1)
+    return _safe_ratio(*_paired_areas(*corners)) - _center_distance(corners, sides) - off
 
 
 def pairwise_intersection(boxes: Float[Tensor, "n 4"], others: Float[Tensor, "m 4"]) -> Float[Tensor, "n m"]:
@@ -203,35 +205,42 @@ def _paired_areas(low: Tensor, high: Tensor, other_low: Tensor, other_high: Tens
 
 
 def _area(low: Tensor, high: Tensor) -> Tensor:
-    width, height = _size(low, high)
+    width, height = _size(low, high).unbind(-1)
     return width * height
 
 
-def _size(low: Tensor, high: Tensor) -> tuple[Tensor, Tensor]:
-    """Width and height, (n,) each, >= 0."""
+def _size(low: Tensor, high: Tensor) -> Tensor:
+    """Width and height, (n, 2), >= 0."""
     size = high - low
     # not clamp: it has no gradient at 0, and a box without width could not grow
-    width, height = torch.where(size < 0, 0.0, size).unbind(-1)
-    return width, height
+    return torch.where(size < 0, 0.0, size)
 
 
-def _enclosing_size(low: Tensor, high: Tensor, other_low: Tensor, other_high: Tensor) -> tuple[Tensor, Tensor]:
-    """Width and height, (n,) each, of the smallest box around both."""
-    width, height = (torch.maximum(high, other_high) - torch.minimum(low, other_low)).unbind(-1)
-    return width, height
+def _enclosing_size(low: Tensor, high: Tensor, other_low: Tensor, other_high: Tensor) -> Tensor:
+    """Width and height, (n, 2), of the smallest box around all four corners: the two of an inverted box have changed places."""
+    low, high = _ordered(low, high)
+    other_low, other_high = _ordered(other_low, other_high)
+    return torch.maximum(high, other_high) - torch.minimum(low, other_low)
 
 
-def _center_distance(low: Tensor, high: Tensor, other_low: Tensor, other_high: Tensor) -> Tensor:
+def _ordered(low: Tensor, high: Tensor) -> tuple[Tensor, Tensor]:
+    """The lower and the higher end; not minimum and maximum, whose gradient is split between two equal ends."""
+    inverted = high < low
+    return torch.where(inverted, high, low), torch.where(inverted, low, high)
+
+
+def _center_distance(corners: tuple[Tensor, Tensor, Tensor, Tensor], enclosing: Tensor) -> Tensor:
     """Squared distance of the centers in units of the squared diagonal of the box around both, (n,) in [0, 1]."""
+    low, high, other_low, other_high = corners
     dx, dy = ((low - other_low + (high - other_high)) / 2).unbind(-1)
-    width, height = _enclosing_size(low, high, other_low, other_high)
+    width, height = enclosing.unbind(-1)
     return _safe_ratio(dx * dx + dy * dy, width * width + height * height)
 
 
 def _angle_between_diagonals(low: Tensor, high: Tensor, other_low: Tensor, other_high: Tensor) -> Tensor:
     """``atan(w'/h') - atan(w/h)``, (n,), by the difference formula of the tangent; 0 where one of the two boxes is a point."""
-    width, height = _size(low, high)
-    other_width, other_height = _size(other_low, other_high)
+    width, height = _size(low, high).unbind(-1)
+    other_width, other_height = _size(other_low, other_high).unbind(-1)
     opposite = other_width * height - width * other_height
     adjacent = height * other_height + width * other_width
     # torch before its pull request 166787 (end of 2025) has a NaN gradient at atan2(0, 0)

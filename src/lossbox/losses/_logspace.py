@@ -2,9 +2,20 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+SMALLEST_SHARE = 1e-30
+"""Where a softmax is smaller, its logarithm is not taken from it: it has fewer digits, or is 0."""
+
+
+def may_look(x: Tensor) -> bool:
+    """Whether looking at values costs nothing: on a CPU. It would wait for another device, and break the graph of a compiler."""
+    return x.device.type == "cpu" and not torch.compiler.is_compiling()
 
 
 def softplus(x: Tensor) -> Tensor:
@@ -12,9 +23,88 @@ def softplus(x: Tensor) -> Tensor:
     return F.softplus(x, threshold=50.0)
 
 
-def error_margin(logits: Tensor, targets: Tensor) -> Tensor:
-    """The logit on the wrong side: ``x`` where the target is 0, ``-x`` where it is 1, so that ``1 - p_t = sigmoid(margin)``."""
-    return logits * (1 - 2 * targets)
+def error_margin(logits: Tensor, targets: Tensor, ignored: Tensor | None = None) -> Tensor:
+    """The logit on the wrong side: ``x`` where the target is 0, ``-x`` where it is 1, so that ``1 - p_t = sigmoid(margin)``.
+
+    It is ``-inf`` where ``ignored``, whatever stands there: no loss and no gradient comes of that.
+    """
+    margin = logits * (1 - 2 * targets)
+    return margin if ignored is None else torch.where(ignored, -torch.inf, margin)
+
+
+class _CrossEntropy(torch.autograd.Function):
+    """From the end of [0, 1] nearest to t: with ``r = round(t)`` and ``m = x (1 - 2 r)``, ``CE = softplus(m) - x (t - r)``.
+
+    No two terms cancel: the second is 0 for a hard target, and at most half of the first where m > 0. torch's own form leaves 0 of the
+    loss of a negative at -16 in float32. In place, which takes a third of the time of the same steps under autograd.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, logits: Tensor, targets: Tensor, ignored: Tensor | None) -> tuple[Tensor, Tensor]:
+        ctx.set_materialize_grads(False)
+        nearest = targets.round()
+        margin = torch.addcmul(logits, logits, nearest, value=-2)
+        loss = softplus(margin)
+        error = margin.sigmoid_()
+        error.addcmul_(error, nearest, value=-2)
+        beyond = nearest.sub_(targets)
+        loss.addcmul_(logits, beyond)
+        error.add_(beyond)
+        if ignored is not None:
+            loss.masked_fill_(ignored, 0.0)
+            error.masked_fill_(ignored, 0.0)
+        ctx.save_for_backward(error, targets)
+        return loss, error
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, of_loss: Tensor | None, of_error: Tensor | None) -> tuple[Tensor | None, None, None]:
+        error, targets = ctx.saved_tensors
+        gradient = None if of_loss is None else error * of_loss
+        if of_error is not None:
+            through_error = (error + targets).mul_((1 - targets).sub_(error)).mul_(of_error)  # p (1 - p)
+            gradient = through_error if gradient is None else gradient.add_(through_error)
+        return gradient, None, None
+
+
+def cross_entropy(logits: Tensor, targets: Tensor, ignored: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """``-t log(p) - (1 - t) log(1 - p)`` and the error ``p - t`` of targets in [0, 1], which take no gradient, to the last digits.
+
+    Both are 0 where ``ignored``, whatever stands there, and so is their gradient.
+    """
+    result: tuple[Tensor, Tensor] = _CrossEntropy.apply(logits, targets, ignored)
+    return result
+
+
+class _SoftmaxCrossEntropy(torch.autograd.Function):
+    """With ``rest`` the summed probabilities of the other classes: ``-log(p_y) = -log1p(-rest)``, and the gradient at y is ``-rest``.
+
+    Where p_y is near 1, ``log_softmax`` has nothing left of the difference.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, logits: Tensor, targets: Tensor) -> Tensor:
+        index = targets.unsqueeze(1)
+        share = logits.softmax(1)
+        own = share.gather(1, index)
+        far = -own.log()
+        if not may_look(own) or (own < SMALLEST_SHARE).any():  # p_y may be 0, the largest p is not
+            far = logits.amax(1, keepdim=True) - logits.gather(1, index) - share.amax(1, keepdim=True).log()
+        rest = share.scatter_(1, index, 0.0).sum(1, keepdim=True)
+        ctx.save_for_backward(share.scatter_(1, index, -rest))
+        return torch.where(rest < 0.5, -torch.log1p(-rest), far).squeeze(1)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor, None]:
+        (gradient,) = ctx.saved_tensors
+        return gradient * upstream.unsqueeze(1), None
+
+
+def softmax_cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
+    """``-log(softmax(logits)_y)`` of (n, C) logits and (n,) classes; value and gradient to the last digits."""
+    loss: Tensor = _SoftmaxCrossEntropy.apply(logits, targets)
+    return loss
 
 
 def focal_cross_entropy(margin: Tensor, gamma: float) -> Tensor:

@@ -8,6 +8,8 @@ With elementwise losses ``l_i``, weights ``w_i`` (default 1), a normalizer ``z``
 
 So ``sum == none.sum()`` always; ``mean == sum / n`` without a normalizer and ``mean == sum`` with one. The mean divides by the number of
 elements, not by the sum of the weights: a weight of 2 counts twice and leaves the others alone. An empty mean is 0.
+
+What a classification loss ignores (target -1) has ``l_i = 0`` and is not among the ``n``.
 """
 
 from __future__ import annotations
@@ -17,11 +19,18 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from ._logspace import may_look
+
 Reduction = Literal["none", "mean", "sum"]
 
 
 def reduce_loss(
-    loss: Tensor, *, weight: Tensor | None = None, reduction: Reduction = "mean", normalizer: float | Tensor | None = None
+    loss: Tensor,
+    *,
+    weight: Tensor | None = None,
+    reduction: Reduction = "mean",
+    normalizer: float | Tensor | None = None,
+    ignored: Tensor | None = None,
 ) -> Tensor:
     """Weights, sums and normalizes elementwise losses.
 
@@ -31,6 +40,7 @@ def reduce_loss(
         reduction: ``"none"``, ``"mean"`` or ``"sum"``; see the law in the module's docstring.
         normalizer: what the sum is divided by, in place of the number of elements; a number > 0 or a tensor of one element, for example
             the number of positives. A tensor is not looked at: that would wait for the GPU.
+        ignored: the shape of ``loss``, True where it is 0 and not counted; of ``find_ignored``.
 
     Returns:
         The shape of ``loss`` for ``"none"``, else a scalar; 0 with a live graph where ``loss`` is empty.
@@ -53,13 +63,34 @@ def reduce_loss(
         raise ValueError(f"normalizer: a number > 0 expected, got {normalizer}")
     if weight is not None:
         check_weight(weight, loss)
-        loss = loss * upcast(weight).to(loss.dtype)
+        loss = loss * set_aside(upcast(weight).to(loss.dtype), ignored)  # a weight may be infinite there
     if reduction != "none":
         # mean() of nothing is NaN, and so is its gradient
         if reduction == "mean" and normalizer is None:
-            normalizer = max(loss.numel(), 1)
+            normalizer = max(loss.numel(), 1) if ignored is None else (loss.numel() - torch.count_nonzero(ignored)).clamp(min=1)
         loss = loss.sum()
     return loss if normalizer is None else loss / normalizer
+
+
+def find_ignored(targets: Tensor) -> Tensor | None:
+    """Where the targets (labels, qualities or class indices) are -1.
+
+    On a CPU, where it costs next to nothing to look, None if nowhere.
+
+    Example:
+        >>> find_ignored(torch.tensor([1, 0, -1])), find_ignored(torch.tensor([1, 0]))
+        (tensor([False, False,  True]), None)
+    """
+    if targets.dtype in (torch.bool, torch.uint8):
+        return None
+    return None if may_look(targets) and (not targets.numel() or targets.detach().amin() >= 0) else targets == -1
+
+
+def set_aside(x: Tensor, ignored: Tensor | None) -> Tensor:
+    """Zeros, without gradient, in the place of what is ignored: entries of ``x``, or rows where the mask has a dimension less."""
+    if ignored is None:
+        return x
+    return torch.where(ignored if ignored.ndim >= x.ndim else ignored.unsqueeze(-1), 0, x)
 
 
 def upcast(x: Tensor) -> Tensor:

@@ -197,7 +197,7 @@ def rpn_loss(
 
     Args:
         logits: one score an anchor, before the sigmoid.
-        targets: the same shape: 1 positive, 0 negative, -1 not sampled.
+        targets: the same shape: 1 positive, 0 negative, -1 not sampled. -1 is ignored: no loss, no gradient, not counted in the mean.
         regression: (..., 4) predicted offsets ``t``.
         regression_targets: (..., 4) ``t*``; looked at for positives only.
         sigma: of the smooth L1, > 0.
@@ -224,9 +224,9 @@ def rpn_loss(
     if regression.shape != (*logits.shape, 4):
         raise ValueError(f"regression: {(*logits.shape, 4)} expected, got {tuple(regression.shape)}")
     check_not_negative("localization_weight", localization_weight)
-    sampled, positive = targets != -1, targets == 1
-    number = sampled.sum().clamp(min=1)
-    classification = sigmoid_cross_entropy_loss(logits, positive, weight=sampled, reduction="sum", normalizer=number)
+    positive = targets == 1
+    number = (targets != -1).sum().clamp(min=1)
+    classification = sigmoid_cross_entropy_loss(logits, targets, reduction="sum", normalizer=number)
     # where and not a product with 0: the targets of the others may be infinite
     difference = torch.where(positive.unsqueeze(-1), upcast(regression) - upcast(regression_targets), 0.0)
     localization = smooth_l1_loss(

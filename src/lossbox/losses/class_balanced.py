@@ -14,7 +14,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from ._logspace import check_not_negative, error_margin, focal_cross_entropy
-from ._reduce import Reduction, reduce_loss, upcast
+from ._reduce import Reduction, find_ignored, reduce_loss, set_aside, upcast
 from .classification import check_classes, softmax_cross_entropy_loss
 
 
@@ -71,7 +71,7 @@ def class_balanced_softmax_loss(
 
     Args:
         logits: (n, C) before the softmax.
-        targets: (n,) int64 in [0, C).
+        targets: (n,) int64 in [0, C). -1 is ignored: no loss, no gradient, not counted in the mean.
         class_weights: (C,) of ``class_balanced_weights``.
         weight: (n,), multiplies the loss of each example.
         reduction: ``"none"``, ``"mean"`` or ``"sum"``.
@@ -110,7 +110,7 @@ def class_balanced_sigmoid_loss(
 
     Args:
         logits: (n, C) before the sigmoid.
-        targets: (n,) int64 in [0, C).
+        targets: (n,) int64 in [0, C). -1 is ignored: no loss, no gradient, not counted in the mean.
         class_weights: (C,) of ``class_balanced_weights``.
         weight: (n,), multiplies the loss of each example.
         reduction: ``"none"``, ``"mean"`` or ``"sum"``.
@@ -148,7 +148,7 @@ def class_balanced_focal_loss(
 
     Args:
         logits: (n, C) before the sigmoid.
-        targets: (n,) int64 in [0, C).
+        targets: (n,) int64 in [0, C). -1 is ignored: no loss, no gradient, not counted in the mean.
         class_weights: (C,) of ``class_balanced_weights``.
         gamma: how fast easy examples fade, >= 0.
         weight: (n,), multiplies the loss of each example.
@@ -170,7 +170,9 @@ def class_balanced_focal_loss(
     """
     check_classes(logits, targets, class_weights)
     check_not_negative("gamma", gamma)
-    logits = upcast(logits)
+    ignored = find_ignored(targets)
+    logits, targets = set_aside(upcast(logits), ignored), set_aside(targets, ignored)
     positive = F.one_hot(targets, logits.shape[1]).to(logits.dtype)
     loss = focal_cross_entropy(error_margin(logits, positive), gamma).sum(1) * class_weights.to(logits.dtype)[targets]
-    return reduce_loss(loss, weight=weight, reduction=reduction, normalizer=normalizer)
+    loss = set_aside(loss, ignored)
+    return reduce_loss(loss, weight=weight, reduction=reduction, normalizer=normalizer, ignored=ignored)

@@ -1,7 +1,7 @@
 """Losses of classification scores against hard labels: cross-entropy, focal, DR. All work on logits, in log-space.
 
 A binary (sigmoid) loss takes logits of any shape and targets 0 or 1 of that shape; in detection that is one entry per anchor and class.
-A softmax loss takes (n, C) logits and (n,) class indices.
+A softmax loss takes (n, C) logits and (n,) class indices. A target of -1 is ignored, whatever the logit there.
 """
 
 from __future__ import annotations
@@ -9,12 +9,11 @@ from __future__ import annotations
 import math
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float, Int, Shaped
 from torch import Tensor
 
-from ._logspace import check_not_negative, check_share, error_margin, focal_cross_entropy, softplus
-from ._reduce import Reduction, check_same_shape, reduce_loss, upcast
+from ._logspace import check_not_negative, check_share, cross_entropy, error_margin, focal_cross_entropy, softmax_cross_entropy, softplus
+from ._reduce import Reduction, check_same_shape, find_ignored, reduce_loss, set_aside, upcast
 
 
 def sigmoid_cross_entropy_loss(
@@ -33,7 +32,7 @@ def sigmoid_cross_entropy_loss(
 
     Args:
         logits: any shape, before the sigmoid.
-        targets: the same shape, 0 or 1.
+        targets: the same shape, 0 or 1. -1 is ignored: no loss, no gradient, not counted in the mean.
         alpha: weight of the positives, in [0, 1]; ``None`` does not weigh.
         weight: multiplies the loss of each element.
         reduction: ``"none"``, ``"mean"`` or ``"sum"``.
@@ -53,12 +52,12 @@ def sigmoid_cross_entropy_loss(
         tensor([0.1733, 0.5199])
     """
     check_same_shape("logits", logits, "targets", targets)
-    logits = upcast(logits)
+    logits, ignored = upcast(logits), find_ignored(targets)
     targets = targets.to(logits.dtype)
-    loss = F.binary_cross_entropy_with_logits(logits, targets, reduction="none")
+    loss, _ = cross_entropy(logits, targets, ignored)
     if alpha is not None:
         loss = loss * _alpha_t(alpha, targets)
-    return reduce_loss(loss, weight=weight, reduction=reduction, normalizer=normalizer)
+    return reduce_loss(loss, weight=weight, reduction=reduction, normalizer=normalizer, ignored=ignored)
 
 
 def focal_loss(
@@ -79,6 +78,7 @@ def focal_loss(
     Args:
         logits: any shape, before the sigmoid.
         targets: the same shape, 0 or 1; for values between them see ``quality_focal_loss``.
+            -1 is ignored: no loss, no gradient, not counted in the mean.
         alpha: weight of the positives, in [0, 1]; ``None`` weighs both sides by 1.
         gamma: how fast easy examples fade, >= 0.
         weight: multiplies the loss of each element.
@@ -100,12 +100,12 @@ def focal_loss(
     """
     check_same_shape("logits", logits, "targets", targets)
     check_not_negative("gamma", gamma)
-    logits = upcast(logits)
+    logits, ignored = upcast(logits), find_ignored(targets)
     targets = targets.to(logits.dtype)
-    loss = focal_cross_entropy(error_margin(logits, targets), gamma)
+    loss = focal_cross_entropy(error_margin(logits, targets, ignored), gamma)
     if alpha is not None:
         loss = loss * _alpha_t(alpha, targets)
-    return reduce_loss(loss, weight=weight, reduction=reduction, normalizer=normalizer)
+    return reduce_loss(loss, weight=weight, reduction=reduction, normalizer=normalizer, ignored=ignored)
 
 
 def softmax_cross_entropy_loss(
@@ -124,7 +124,7 @@ def softmax_cross_entropy_loss(
 
     Args:
         logits: (n, C) before the softmax.
-        targets: (n,) int64 in [0, C).
+        targets: (n,) int64 in [0, C). -1 is ignored: no loss, no gradient, not counted in the mean.
         class_weights: (C,) the ``a`` of each class, 1 by default.
         weight: (n,), multiplies the loss of each example.
         reduction: ``"none"``, ``"mean"`` or ``"sum"``.
@@ -144,10 +144,12 @@ def softmax_cross_entropy_loss(
         tensor(1.3863)
     """
     check_classes(logits, targets, class_weights)
-    logits = upcast(logits)
-    class_weights = None if class_weights is None else class_weights.to(logits.dtype)
-    loss = F.cross_entropy(logits, targets, weight=class_weights, reduction="none")
-    return reduce_loss(loss, weight=weight, reduction=reduction, normalizer=normalizer)
+    ignored = find_ignored(targets)
+    logits, targets = set_aside(upcast(logits), ignored), set_aside(targets, ignored)
+    loss = set_aside(softmax_cross_entropy(logits, targets), ignored)
+    if class_weights is not None:
+        loss = loss * class_weights.to(loss.dtype)[targets]
+    return reduce_loss(loss, weight=weight, reduction=reduction, normalizer=normalizer, ignored=ignored)
 
 
 def softmax_focal_loss(
@@ -166,7 +168,7 @@ def softmax_focal_loss(
 
     Args:
         logits: (n, C) before the softmax, C >= 2.
-        targets: (n,) int64 in [0, C).
+        targets: (n,) int64 in [0, C). -1 is ignored: no loss, no gradient, not counted in the mean.
         gamma: how fast easy examples fade, >= 0.
         class_weights: (C,) the ``a`` of each class, 1 by default.
         weight: (n,), multiplies the loss of each example.
@@ -191,13 +193,14 @@ def softmax_focal_loss(
     if logits.shape[1] < 2:
         raise ValueError(f"logits: (n, C) with C >= 2 expected, got {tuple(logits.shape)}")
     # p_y is the sigmoid of the true logit less the log-sum-exp of the others
-    logits = upcast(logits)
+    ignored = find_ignored(targets)
+    logits, targets = set_aside(upcast(logits), ignored), set_aside(targets, ignored)
     index = targets.unsqueeze(1)
     others = logits.scatter(1, index, -math.inf).logsumexp(1)
-    loss = focal_cross_entropy(others - logits.gather(1, index).squeeze(1), gamma)
+    loss = set_aside(focal_cross_entropy(others - logits.gather(1, index).squeeze(1), gamma), ignored)
     if class_weights is not None:
         loss = loss * class_weights.to(loss.dtype)[targets]
-    return reduce_loss(loss, weight=weight, reduction=reduction, normalizer=normalizer)
+    return reduce_loss(loss, weight=weight, reduction=reduction, normalizer=normalizer, ignored=ignored)
 
 
 def dr_loss(
@@ -218,7 +221,7 @@ def dr_loss(
 
     Args:
         logits: any shape, before the sigmoid: all anchors and classes of *one* picture.
-        targets: the same shape: 1 positive, 0 negative, -1 ignored.
+        targets: the same shape: 1 positive, 0 negative. -1 is ignored: no loss, no gradient.
         pos_lambda: how evenly the positives count, > 0.
         neg_lambda: how evenly the negatives count, > 0.
         smoothness: sharpness of the softened hinge, > 0.
@@ -243,7 +246,7 @@ def dr_loss(
     for name, value in (("pos_lambda", pos_lambda), ("neg_lambda", neg_lambda), ("smoothness", smoothness)):
         if not value > 0:
             raise ValueError(f"{name}: a number > 0 expected, got {value}")
-    logits = upcast(logits)
+    logits = set_aside(upcast(logits), find_ignored(targets))
     if not logits.numel():
         return logits.sum()
     probability = logits.sigmoid()

@@ -94,7 +94,7 @@ def error_driven_loss(
 
     Args:
         logits: scores of any shape; float16 and bfloat16 are computed in float32.
-        targets: 1 positive, 0 negative, -1 ignored, of the shape of ``logits``.
+        targets: 1 positive, 0 negative, of the shape of ``logits``. -1 is ignored: no loss, no gradient.
         error: l, a function of a ``Ranking`` of P positives that returns (P,).
         target_error: l*, likewise or a constant; at most l, and equal to it where N_FP is 0.
         delta: half the width over which the step function is smoothed, in units of the logits; 0 is the hard step, ties counted.

@@ -7,11 +7,11 @@ The number may be a running mean over steps, which the functions take as ``count
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 
-from ._reduce import Reduction, check_same_shape, check_weight, reduce_loss, upcast
+from ._logspace import cross_entropy
+from ._reduce import Reduction, check_same_shape, check_weight, find_ignored, reduce_loss, upcast
 
 
 def ghm_c_loss(
@@ -31,7 +31,7 @@ def ghm_c_loss(
 
     Args:
         logits: any shape, before the sigmoid.
-        targets: the same shape, 0 or 1.
+        targets: the same shape, 0 or 1. -1 is ignored: no loss, no gradient, not counted in the mean.
         bins: number of equal parts of [0, 1].
         counts: (bins,) in place of this batch's own ``R``, usually a running mean of ``ghm_c_histogram``.
         weight: multiplies the loss of each element; one of weight 0 is ignored and counted nowhere.
@@ -54,21 +54,21 @@ def ghm_c_loss(
         >>> ghm_c_loss(torch.tensor([3.0, 3.0, 3.0, -3.0]), torch.ones(4), bins=2, reduction="none")
         tensor([0.0324, 0.0324, 0.0324, 6.0972])
     """
-    norm, loss = _ghm_c_terms(logits, targets)
-    return _harmonized(norm, loss, bins, counts, weight, reduction, normalizer)
+    norm, loss, ignored = _ghm_c_terms(logits, targets)
+    return _harmonized(norm, loss, bins, counts, weight, reduction, normalizer, ignored)
 
 
 def ghm_c_histogram(
     logits: Float[Tensor, "*shape"], targets: Shaped[Tensor, "*shape"], *, bins: int = 30, weight: Tensor | None = None
 ) -> Float[Tensor, " bins"]:
-    """How many examples GHM-C finds in each bin of ``|sigmoid(logits) - targets|``; those of weight 0 are not counted.
+    """How many examples GHM-C finds in each bin of ``|sigmoid(logits) - targets|``; those of weight 0 or target -1 are not counted.
 
     Example:
         >>> ghm_c_histogram(torch.tensor([3.0, 3.0, 3.0, -3.0]), torch.ones(4), bins=2)
         tensor([3., 1.])
     """
-    norm, _ = _ghm_c_terms(logits, targets)
-    return _histogram(_bin_index(norm, bins), _counted(norm, weight), bins)
+    norm, _, ignored = _ghm_c_terms(logits, targets)
+    return _histogram(_bin_index(norm, bins), _counted(norm, weight, ignored), bins)
 
 
 def ghm_r_loss(
@@ -173,12 +173,11 @@ class RunningHistogram(nn.Module):
         return running / (1 - self.momentum**steps)
 
 
-def _ghm_c_terms(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+def _ghm_c_terms(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
     check_same_shape("logits", logits, "targets", targets)
-    logits = upcast(logits)
-    targets = targets.to(logits.dtype)
-    norm = (logits.detach().sigmoid() - targets).abs()
-    return norm, F.binary_cross_entropy_with_logits(logits, targets, reduction="none")
+    logits, ignored = upcast(logits), find_ignored(targets)
+    loss, error = cross_entropy(logits, targets.to(logits.dtype), ignored)
+    return error.detach().abs(), loss, ignored
 
 
 def _ghm_r_terms(input: Tensor, target: Tensor, mu: float) -> tuple[Tensor, Tensor]:
@@ -198,9 +197,10 @@ def _harmonized(
     weight: Tensor | None,
     reduction: Reduction,
     normalizer: float | Tensor | None,
+    ignored: Tensor | None = None,
 ) -> Tensor:
     """The losses times N / (bins * count of the bin)."""
-    index, counted = _bin_index(norm, bins), _counted(norm, weight)
+    index, counted = _bin_index(norm, bins), _counted(norm, weight, ignored)
     if counts is None:
         counts = _histogram(index, counted, bins)
     elif counts.shape != (bins,):
@@ -209,7 +209,7 @@ def _harmonized(
     per_bin = number / (bins * torch.where(counts > 0, counts, torch.inf))
     if reduction == "mean" and normalizer is None:
         normalizer = number.clamp(min=1)
-    return reduce_loss(loss * per_bin[index], weight=weight, reduction=reduction, normalizer=normalizer)
+    return reduce_loss(loss * per_bin[index], weight=weight, reduction=reduction, normalizer=normalizer, ignored=ignored)
 
 
 def _check_bins(bins: int) -> None:
@@ -222,12 +222,13 @@ def _bin_index(norm: Tensor, bins: int) -> Tensor:
     return (norm * bins).long().clamp(0, bins - 1)
 
 
-def _counted(norm: Tensor, weight: Tensor | None) -> Tensor:
-    """1 for each element that takes part, 0 for one of weight 0; integers, since float32 stops counting at 2^24."""
+def _counted(norm: Tensor, weight: Tensor | None, ignored: Tensor | None = None) -> Tensor:
+    """1 for each element that takes part, 0 for one ignored or of weight 0; integers, since float32 stops counting at 2^24."""
+    counted = torch.ones_like(norm, dtype=torch.int64) if ignored is None else (~ignored).long()
     if weight is None:
-        return torch.ones_like(norm, dtype=torch.int64)
+        return counted
     check_weight(weight, norm)
-    return (weight > 0).long().expand_as(norm)
+    return counted * (weight > 0)
 
 
 def _histogram(index: Tensor, counted: Tensor, bins: int) -> Tensor:

@@ -23,7 +23,7 @@ from ._twin import ElementwiseTwin, PictureTwin, QualityTwin, RankingTwin, Twin
 
 @dataclass(kw_only=True, eq=False)
 class SigmoidCrossEntropyLoss(ElementwiseTwin):
-    """Twin of ``sigmoid_cross_entropy_loss``: called with logits and targets of one shape."""
+    """Twin of ``sigmoid_cross_entropy_loss``: called with logits and targets of one shape; -1 is ignored."""
 
     function = staticmethod(classification.sigmoid_cross_entropy_loss)
     alpha: float | None = None
@@ -32,7 +32,7 @@ class SigmoidCrossEntropyLoss(ElementwiseTwin):
 
 @dataclass(kw_only=True, eq=False)
 class FocalLoss(ElementwiseTwin):
-    """Twin of ``focal_loss``: called with logits and targets of one shape."""
+    """Twin of ``focal_loss``: called with logits and targets of one shape; -1 is ignored."""
 
     function = staticmethod(classification.focal_loss)
     alpha: float | None = 0.25
@@ -42,7 +42,7 @@ class FocalLoss(ElementwiseTwin):
 
 @dataclass(kw_only=True, eq=False)
 class DRLoss(PictureTwin):
-    """Twin of ``dr_loss``: called with the logits and targets of one picture."""
+    """Twin of ``dr_loss``: called with the logits and targets of one picture; -1 is ignored."""
 
     function = staticmethod(classification.dr_loss)
     pos_lambda: float = 1.0
@@ -73,7 +73,7 @@ class _SoftmaxLoss(_ClassWeighted):
 
 @dataclass(kw_only=True, eq=False)
 class SoftmaxCrossEntropyLoss(_SoftmaxLoss):
-    """Twin of ``softmax_cross_entropy_loss``: called with (n, C) logits and (n,) classes."""
+    """Twin of ``softmax_cross_entropy_loss``: called with (n, C) logits and (n,) classes; -1 is ignored."""
 
     function = staticmethod(classification.softmax_cross_entropy_loss)
     reduction: Reduction = "mean"
@@ -81,7 +81,7 @@ class SoftmaxCrossEntropyLoss(_SoftmaxLoss):
 
 @dataclass(kw_only=True, eq=False)
 class SoftmaxFocalLoss(_SoftmaxLoss):
-    """Twin of ``softmax_focal_loss``: called with (n, C) logits and (n,) classes."""
+    """Twin of ``softmax_focal_loss``: called with (n, C) logits and (n,) classes; -1 is ignored."""
 
     function = staticmethod(classification.softmax_focal_loss)
     gamma: float = 2.0
@@ -101,7 +101,7 @@ class _ClassBalancedLoss(_ClassWeighted):
 
 @dataclass(kw_only=True, eq=False)
 class ClassBalancedSoftmaxLoss(_ClassBalancedLoss):
-    """Twin of ``class_balanced_softmax_loss``, made from the ``counts`` of the training set; called with (n, C) logits and (n,) classes."""
+    """Twin of ``class_balanced_softmax_loss`` of the training set's ``counts``: called with (n, C) logits, (n,) classes; -1 is ignored."""
 
     function = staticmethod(class_balanced.class_balanced_softmax_loss)
     reduction: Reduction = "mean"
@@ -109,7 +109,7 @@ class ClassBalancedSoftmaxLoss(_ClassBalancedLoss):
 
 @dataclass(kw_only=True, eq=False)
 class ClassBalancedSigmoidLoss(_ClassBalancedLoss):
-    """Twin of ``class_balanced_sigmoid_loss``, made from the ``counts`` of the training set; called with (n, C) logits and (n,) classes."""
+    """Twin of ``class_balanced_sigmoid_loss`` of the training set's ``counts``: called with (n, C) logits, (n,) classes; -1 is ignored."""
 
     function = staticmethod(class_balanced.class_balanced_sigmoid_loss)
     reduction: Reduction = "mean"
@@ -117,7 +117,7 @@ class ClassBalancedSigmoidLoss(_ClassBalancedLoss):
 
 @dataclass(kw_only=True, eq=False)
 class ClassBalancedFocalLoss(_ClassBalancedLoss):
-    """Twin of ``class_balanced_focal_loss``, made from the ``counts`` of the training set; called with (n, C) logits and (n,) classes."""
+    """Twin of ``class_balanced_focal_loss`` of the training set's ``counts``: called with (n, C) logits, (n,) classes; -1 is ignored."""
 
     function = staticmethod(class_balanced.class_balanced_focal_loss)
     gamma: float = 0.5
@@ -126,7 +126,7 @@ class ClassBalancedFocalLoss(_ClassBalancedLoss):
 
 @dataclass(kw_only=True, eq=False)
 class QualityFocalLoss(ElementwiseTwin):
-    """Twin of ``quality_focal_loss``: called with logits and qualities of one shape."""
+    """Twin of ``quality_focal_loss``: called with logits and qualities of one shape; -1 is ignored."""
 
     function = staticmethod(quality.quality_focal_loss)
     beta: float = 2.0
@@ -135,7 +135,7 @@ class QualityFocalLoss(ElementwiseTwin):
 
 @dataclass(kw_only=True, eq=False)
 class VarifocalLoss(ElementwiseTwin):
-    """Twin of ``varifocal_loss``: called with logits and qualities of one shape."""
+    """Twin of ``varifocal_loss``: called with logits and qualities of one shape; -1 is ignored."""
 
     function = staticmethod(quality.varifocal_loss)
     alpha: float = 0.75
@@ -146,7 +146,7 @@ class VarifocalLoss(ElementwiseTwin):
 
 @dataclass(kw_only=True, eq=False)
 class MatchabilityAwareLoss(QualityTwin):
-    """Twin of ``matchability_aware_loss``: called with logits, targets and qualities of one shape."""
+    """Twin of ``matchability_aware_loss``: called with logits, targets and qualities of one shape; -1 is ignored."""
 
     function = staticmethod(quality.matchability_aware_loss)
     gamma: float = 1.5
@@ -156,7 +156,7 @@ class MatchabilityAwareLoss(QualityTwin):
 
 @dataclass(kw_only=True, eq=False)
 class IABCELoss(QualityTwin):
-    """Twin of ``ia_bce_loss``: called with logits, targets and qualities of one shape."""
+    """Twin of ``ia_bce_loss``: called with logits, targets and qualities of one shape; -1 is ignored."""
 
     function = staticmethod(quality.ia_bce_loss)
     alpha: float = 0.25
@@ -200,7 +200,7 @@ class _Harmonized(Twin):
 
 @dataclass(kw_only=True, eq=False)
 class GHMCLoss(_Harmonized):
-    """Twin of ``ghm_c_loss`` with a running density: called with logits and targets of one shape."""
+    """Twin of ``ghm_c_loss`` with a running density: called with logits and targets of one shape; -1 is ignored."""
 
     function = staticmethod(gradient_density.ghm_c_loss)
     count = staticmethod(gradient_density.ghm_c_histogram)
@@ -226,7 +226,7 @@ class GHMRLoss(_Harmonized):
 
 @dataclass(kw_only=True, eq=False)
 class APLoss(RankingTwin):
-    """Twin of ``ap_loss``: called with logits and targets of one shape."""
+    """Twin of ``ap_loss``: called with logits and targets of one shape; -1 is ignored."""
 
     function = staticmethod(ranking.ap_loss)
     delta: float = 1.0
@@ -235,7 +235,7 @@ class APLoss(RankingTwin):
 
 @dataclass(kw_only=True, eq=False)
 class NDCGLoss(RankingTwin):
-    """Twin of ``ndcg_loss``: called with logits and targets of one shape."""
+    """Twin of ``ndcg_loss``: called with logits and targets of one shape; -1 is ignored."""
 
     function = staticmethod(ranking.ndcg_loss)
     delta: float = 1.0
@@ -243,7 +243,7 @@ class NDCGLoss(RankingTwin):
 
 @dataclass(kw_only=True, eq=False)
 class ALRPLoss(Twin):
-    """Twin of ``alrp_loss``: called with logits and targets of one shape and the (p,) localization errors of the positives."""
+    """Twin of ``alrp_loss``: called with logits and targets of one shape and the positives' (p,) localization errors; -1 is ignored."""
 
     function = staticmethod(ranking.alrp_loss)
     delta: float = 1.0
@@ -256,7 +256,7 @@ class ALRPLoss(Twin):
 
 @dataclass(kw_only=True, eq=False)
 class RankSortLoss(Twin):
-    """Twin of ``rank_sort_loss``: called with logits and targets of one shape and the (p,) qualities of the positives."""
+    """Twin of ``rank_sort_loss``: called with logits and targets of one shape and the (p,) qualities of the positives; -1 is ignored."""
 
     function = staticmethod(ranking.rank_sort_loss)
     delta: float = 0.5
@@ -268,7 +268,7 @@ class RankSortLoss(Twin):
 
 @dataclass(kw_only=True, eq=False)
 class APELoss(Twin):
-    """Twin of ``ape_loss``: called with logits and targets of one shape and the (p,) qualities of the positives."""
+    """Twin of ``ape_loss``: called with logits and targets of one shape and the (p,) qualities of the positives; -1 is ignored."""
 
     function = staticmethod(pairwise.ape_loss)
     sharpness: float = 4.0
@@ -323,7 +323,7 @@ class FasterRCNNSmoothL1Loss(Twin):
 
 @dataclass(kw_only=True, eq=False)
 class RPNLoss(Twin):
-    """Twin of ``rpn_loss``: called with logits, targets, regression and regression targets of all anchors."""
+    """Twin of ``rpn_loss``: called with logits, targets, regression and regression targets of all anchors; -1 is ignored."""
 
     function = staticmethod(box_regression.rpn_loss)
     sigma: float = 3.0

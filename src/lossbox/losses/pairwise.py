@@ -49,7 +49,7 @@ def ape_loss(
 
     Args:
         logits: scores, any shape; float16 and bfloat16 are computed in float32.
-        targets: 1 positive, 0 negative, -1 ignored, of the shape of ``logits``.
+        targets: 1 positive, 0 negative, of the shape of ``logits``. -1 is ignored: no loss, no gradient.
         quality: (P,) in [0, 1], as a rule the IoU of the predicted box, in the order of ``logits[targets == 1]``; 0 stays a positive.
             No gradient flows to it.
         sharpness: lambda, > 0, in units of 1 / logit; with the default cutoff pairs reach as far as those of the other ranking losses do

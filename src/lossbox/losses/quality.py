@@ -6,12 +6,11 @@ The quality, usually the IoU of the predicted with the true box, is a number: it
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float, Shaped
 from torch import Tensor
 
-from ._logspace import check_not_negative, check_share, power, softplus
-from ._reduce import Reduction, check_same_shape, reduce_loss, upcast
+from ._logspace import check_not_negative, check_share, cross_entropy, power, softplus
+from ._reduce import Reduction, check_same_shape, find_ignored, reduce_loss, set_aside, upcast
 
 
 def quality_focal_loss(
@@ -30,6 +29,7 @@ def quality_focal_loss(
     Args:
         logits: any shape, before the sigmoid.
         quality: the same shape: the IoU of a positive at its true class, 0 everywhere else.
+            -1 is ignored: no loss, no gradient, not counted in the mean.
         beta: how fast easy examples fade, >= 0; 0 is the cross-entropy.
         weight: multiplies the loss of each element.
         reduction: ``"none"``, ``"mean"`` or ``"sum"``.
@@ -50,9 +50,10 @@ def quality_focal_loss(
     """
     check_not_negative("beta", beta)
     logits, quality = _prepare(logits, quality)
-    loss = F.binary_cross_entropy_with_logits(logits, quality, reduction="none")
-    loss = loss * power((quality - logits.sigmoid()).abs(), beta)
-    return reduce_loss(loss, weight=weight, reduction=reduction, normalizer=normalizer)
+    ignored = find_ignored(quality)
+    loss, error = cross_entropy(logits, quality, ignored)
+    loss = loss * power(error.abs(), beta)
+    return reduce_loss(loss, weight=weight, reduction=reduction, normalizer=normalizer, ignored=ignored)
 
 
 def varifocal_loss(
@@ -74,6 +75,7 @@ def varifocal_loss(
     Args:
         logits: any shape, before the sigmoid.
         quality: the same shape: the IoU of a positive at its true class, 0 everywhere else.
+            -1 is ignored: no loss, no gradient, not counted in the mean.
         alpha: weight of the negatives, >= 0.
         gamma: how fast easy negatives fade, >= 0.
         detach_weight: let no gradient through ``p^gamma``, as the DETR family does.
@@ -97,9 +99,11 @@ def varifocal_loss(
     check_not_negative("alpha", alpha)
     check_not_negative("gamma", gamma)
     logits, quality = _prepare(logits, quality)
+    ignored = find_ignored(quality)
+    logits = set_aside(logits, ignored)
     factor = torch.where(quality > 0, quality, alpha * _score_power(logits, gamma, detach_weight))
-    loss = factor * F.binary_cross_entropy_with_logits(logits, quality, reduction="none")
-    return reduce_loss(loss, weight=weight, reduction=reduction, normalizer=normalizer)
+    loss = factor * cross_entropy(logits, quality, ignored)[0]
+    return reduce_loss(loss, weight=weight, reduction=reduction, normalizer=normalizer, ignored=ignored)
 
 
 def matchability_aware_loss(
@@ -119,7 +123,7 @@ def matchability_aware_loss(
 
     Args:
         logits: any shape, before the sigmoid.
-        targets: the same shape, 0 or 1.
+        targets: the same shape, 0 or 1. -1 is ignored: no loss, no gradient, not counted in the mean.
         quality: the same shape: the IoU of each positive; looked at for positives only.
         gamma: >= 0.
         detach_weight: let no gradient through ``p^gamma``, as in the authors' code.
@@ -143,11 +147,13 @@ def matchability_aware_loss(
     check_same_shape("logits", logits, "targets", targets)
     check_not_negative("gamma", gamma)
     logits, quality = _prepare(logits, quality)
+    ignored = find_ignored(targets)
+    logits, quality = set_aside(logits, ignored), set_aside(quality, ignored)
     positive = targets == 1
     soft_target = torch.where(positive, power(quality, gamma), 0.0)
     factor = torch.where(positive, 1.0, _score_power(logits, gamma, detach_weight))
-    loss = factor * F.binary_cross_entropy_with_logits(logits, soft_target, reduction="none")
-    return reduce_loss(loss, weight=weight, reduction=reduction, normalizer=normalizer)
+    loss = factor * cross_entropy(logits, soft_target, ignored)[0]
+    return reduce_loss(loss, weight=weight, reduction=reduction, normalizer=normalizer, ignored=ignored)
 
 
 def ia_bce_loss(
@@ -168,7 +174,7 @@ def ia_bce_loss(
 
     Args:
         logits: any shape, before the sigmoid.
-        targets: the same shape, 0 or 1.
+        targets: the same shape, 0 or 1. -1 is ignored: no loss, no gradient, not counted in the mean.
         quality: the same shape: the IoU of each positive; looked at for positives only.
         alpha: share of the score in the target, in [0, 1].
         gamma: how fast easy negatives fade, >= 0.
@@ -194,11 +200,13 @@ def ia_bce_loss(
     check_share("alpha", alpha)
     check_not_negative("gamma", gamma)
     logits, quality = _prepare(logits, quality)
+    ignored = find_ignored(targets)
+    logits, quality = set_aside(logits, ignored), set_aside(quality, ignored)
     positive = targets == 1
     soft_target = torch.where(positive, _score_power(logits, alpha, True) * power(quality, 1 - alpha), 0.0)
     factor = torch.where(positive, 1.0, _score_power(logits, gamma, False))
-    loss = factor * F.binary_cross_entropy_with_logits(logits, soft_target, reduction="none")
-    return reduce_loss(loss, weight=weight, reduction=reduction, normalizer=normalizer)
+    loss = factor * cross_entropy(logits, soft_target, ignored)[0]
+    return reduce_loss(loss, weight=weight, reduction=reduction, normalizer=normalizer, ignored=ignored)
 
 
 def correlation_loss(logits: Float[Tensor, " p"], quality: Float[Tensor, " p"]) -> Float[Tensor, ""]:

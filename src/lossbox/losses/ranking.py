@@ -55,7 +55,7 @@ def ap_loss(
 
     Args:
         logits: scores, any shape; float16 and bfloat16 are computed in float32.
-        targets: 1 positive, 0 negative, -1 ignored, of the shape of ``logits``.
+        targets: 1 positive, 0 negative, of the shape of ``logits``. -1 is ignored: no loss, no gradient.
         delta: half the width of the smoothed step, in units of the logits, >= 0; 0 is the hard step.
         interpolated: the published code's form: the precision of a positive is the largest among the positives that do not outscore it,
             as in interpolated AP.
@@ -108,7 +108,7 @@ def alrp_loss(
 
     Args:
         logits: scores, any shape; float16 and bfloat16 are computed in float32.
-        targets: 1 positive, 0 negative, -1 ignored, of the shape of ``logits``.
+        targets: 1 positive, 0 negative, of the shape of ``logits``. -1 is ignored: no loss, no gradient.
         localization_error: (P,) E >= 0 in the order of ``logits[targets == 1]``: ``(1 - IoU) / (1 - tau)``, or ``(1 - GIoU) / 2 / (1 -
             tau)``, tau = 0.5 the IoU from which a box counts as positive. Its graph receives the localization gradient.
         delta: half the width of the smoothed step, in units of the logits, >= 0; 0 is the hard step.
@@ -166,7 +166,7 @@ def ndcg_loss(logits: Float[Tensor, ...], targets: Tensor, *, delta: float = 1.0
 
     Args:
         logits: scores, any shape; float16 and bfloat16 are computed in float32.
-        targets: 1 positive, 0 negative, -1 ignored, of the shape of ``logits``.
+        targets: 1 positive, 0 negative, of the shape of ``logits``. -1 is ignored: no loss, no gradient.
         delta: half the width of the smoothed step, in units of the logits, >= 0; 0 is the hard step.
         all_ranks: rank the batches of all processes as one (see the module's docstring): |P|, G_max and the ranks are those of all.
 
@@ -219,7 +219,7 @@ def rank_sort_loss(
 
     Args:
         logits: scores, any shape; float16 and bfloat16 are computed in float32.
-        targets: 1 positive, 0 negative, -1 ignored, of the shape of ``logits``.
+        targets: 1 positive, 0 negative, of the shape of ``logits``. -1 is ignored: no loss, no gradient.
         quality: (P,) in [0, 1], as a rule the IoU of the predicted box, in the order of ``logits[targets == 1]``; 0 stays a positive.
             No gradient flows to it.
         delta: half the width of the smoothed step, in units of the logits, >= 0; 0 is the hard step.
