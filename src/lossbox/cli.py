@@ -31,11 +31,12 @@ from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCL
 from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
 
 from . import report
-from .callbacks import PICTURES, EpochLines, LastEpoch, RunFiles
+from .callbacks import PICTURES, LastEpoch, RunFiles
 from .checkpoints import read_checkpoint, start_from
 from .data.module import CocoDataModule
 from .from_data import settle_auto
 from .precision import device_of, precision_in_use, resolve
+from .progress import ProgressLines
 from .training import Detection
 
 
@@ -140,7 +141,7 @@ class LossboxCLI(LightningCLI):
                 callbacks += self._checkpoints(whole=any(isinstance(callback, WeightAveraging) for callback in callbacks))
         else:
             kwargs["enable_checkpointing"] = False  # Lightning's own would warn of a folder that was moved
-        callbacks.append(EpochLines())
+        callbacks.append(ProgressLines())
         if not sys.stdout.isatty():
             kwargs["enable_progress_bar"] = False
         elif options["enable_progress_bar"] is not False:

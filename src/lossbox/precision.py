@@ -57,7 +57,7 @@ def fastest_precision(device: torch.device | str) -> Choice:
 
 
 def bfloat16_ratio(rounds: int = 3) -> float:
-    """CPU time of a step of a small convolution network under bfloat16 autocast over that in float32; the best of ``rounds`` >= 1 of each."""
+    """CPU time of a step of a small convolution network under bfloat16 autocast over that in float32, the best of ``rounds`` each."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -80,8 +80,8 @@ def bfloat16_ratio(rounds: int = 3) -> float:
 def resolve(precision: str | int | None, device: torch.device | str) -> str | int | None:
     """``auto`` as a precision of Lightning's, the same in all processes of a run; any other as it is.
 
-    What had to be tried is printed, by the process that tried it. The first process of ``torchrun`` decides for all; processes that Lightning
-    starts inherit what the first one found.
+    What had to be tried is printed, by the process that tried it. The first process of ``torchrun`` decides for all; processes that
+    Lightning starts inherit what the first one found.
 
     Args:
         precision: ``auto`` or a precision of Lightning's.

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from .recipes import find_recipe, resume
 
-DEMO_RECIPE = "digits_retinanet_alrp"
+DEMO_RECIPE = "digits_small_alrp"
 
 
 def run(argv: Sequence[str]) -> None:
@@ -30,6 +30,7 @@ def run(argv: Sequence[str]) -> None:
     parser.add_argument("--seed", type=int, default=0, help="of the training (default: %(default)s)")
     options, overrides = parser.parse_known_args(argv)
     recipe = find_recipe(options.recipe)
+    print(f"lossbox demo: images of digits, a detector trained on them, validated and drawn; results in {options.out}", flush=True)
 
     from .. import report
     from ..cli import LossboxCLI

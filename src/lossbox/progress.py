@@ -1,0 +1,80 @@
+"""The lines that say how far a training is, on a terminal and in a log file. Needs the extra: ``pip install 'lossbox[train]'``."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.callbacks import Callback
+
+SILENCE = 10.0
+"""Seconds after which, without a progress bar, another line is due."""
+
+
+def duration(seconds: float) -> str:
+    """A time in words.
+
+    Example:
+        >>> duration(8.4), duration(200.0), duration(9000.0)
+        ('8 s', '3.3 min', '2.5 h')
+    """
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.1f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+class ProgressLines(Callback):
+    """Says what is trained, then a line an epoch; where there is no progress bar also one about every ten seconds, with the time left.
+
+    The time left is that of the steps to come at the mean speed so far, validations included.
+
+    Args:
+        clock: seconds since some moment.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._began = self._spoke = self._epoch_began = clock()
+        self._first_step = 0
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._began, self._first_step = self._clock(), trainer.global_step
+        count = sum(parameter.numel() for parameter in pl_module.parameters() if parameter.requires_grad)
+        steps = f"{trainer.num_training_batches} steps an epoch"
+        where = f"on {trainer.strategy.root_device.type} in {trainer.precision}, {steps}; results in {trainer.default_root_dir}"
+        self._say(trainer, f"training {type(pl_module.detector).__name__}: {count / 1e6:.1f} million parameters, {where}")
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._epoch_began = self._clock()
+
+    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int) -> None:
+        if self._due(trainer):
+            epoch = f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}"
+            self._say(trainer, f"{epoch}  step {batch_idx + 1}/{trainer.num_training_batches}  {self._left(trainer)}")
+
+    def on_validation_batch_end(self, trainer: Trainer, pl_module: LightningModule, *rest: Any) -> None:
+        if self._due(trainer):
+            done, all_of_them = rest[2] + 1, sum(trainer.num_val_batches)  # type: ignore[arg-type]
+            self._say(trainer, f"validating  batch {done}/{all_of_them}")
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        validated = trainer.fit_loop.epoch_loop._should_check_val_epoch()
+        wanted = [name for name in trainer.callback_metrics if name.startswith("train/")] + ["val/AP", "val/oLRP"] * validated
+        numbers = "  ".join(f"{name} {float(trainer.callback_metrics[name]):.3f}" for name in wanted if name in trainer.callback_metrics)
+        times = f"{duration(self._clock() - self._epoch_began)}, {self._left(trainer)}"
+        self._say(trainer, f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}  {numbers}  {times}")
+
+    def _due(self, trainer: Trainer) -> bool:
+        return trainer.progress_bar_callback is None and self._clock() - self._spoke >= SILENCE
+
+    def _left(self, trainer: Trainer) -> str:
+        done = trainer.global_step - self._first_step
+        to_come = max(trainer.estimated_stepping_batches - trainer.global_step, 0)
+        return f"{duration((self._clock() - self._began) * to_come / max(done, 1))} left"
+
+    def _say(self, trainer: Trainer, line: str) -> None:
+        self._spoke = self._clock()
+        if trainer.is_global_zero:
+            print(line, flush=True)
