@@ -1,6 +1,7 @@
 """The ``lossbox`` command: help, errors a user can act on, and the programs end to end on a tiny data set."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path, PurePosixPath
@@ -219,3 +220,16 @@ def test_compare_trains_each_recipe_with_each_seed_once(tmp_path, tiny, capsys, 
     finished.write_text(json.dumps(changed))
     assert main([*words[:3], "3", *words[5:]]) == 0
     assert json.loads(Path("results/accuracy.json").read_text())["runs"][0]["minutes"] == 61.0
+
+
+@pytest.mark.parametrize("given", [{}, {"GOMP_SPINCOUNT": "7"}, {"OMP_WAIT_POLICY": "ACTIVE"}])
+def test_waiting_threads_spin_less_unless_the_environment_says_how_they_wait(given, monkeypatch):
+    for name in ("GOMP_SPINCOUNT", "KMP_BLOCKTIME", "OMP_WAIT_POLICY"):
+        monkeypatch.delenv(name, raising=False)
+    environment = {name: value for name, value in os.environ.items()} | given | {"OMP_DISPLAY_ENV": "VERBOSE"}
+    code = "import sys; from lossbox.__main__ import main; main(['losses', '--json']); sys.stdout.flush()"
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True, timeout=120)
+    if "GOMP_SPINCOUNT" not in done.stderr:
+        pytest.skip("torch here does not bring libgomp")
+    assert ("GOMP_SPINCOUNT = '50000'" in done.stderr) == (not given)
+    assert ("GOMP_SPINCOUNT = '7'" in done.stderr) == ("GOMP_SPINCOUNT" in given)
