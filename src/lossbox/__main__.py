@@ -19,7 +19,7 @@ SPINNING = {"GOMP_SPINCOUNT": "50000", "KMP_BLOCKTIME": "1"}
 
 
 COMMANDS = {
-    "demo": "see it work: draw digits, train aLRP on them, validate, and leave curves and pictures (about 4 minutes on 2 CPU cores)",
+    "demo": "see it work: draw digits, train aLRP on them, validate, and leave curves and pictures",
     "fit": "train a detector as a recipe says, on the digits or on your own COCO-format pictures",
     "validate": "measure a trained detector: COCO AP, and optimal LRP with its components, per class and mean",
     "predict": "find objects in your pictures with a trained detector: boxes as JSON and drawn, no annotations needed",

@@ -165,6 +165,8 @@ def machine() -> dict[str, Any]:
     return {
         "processor": models[0] if models else platform.processor() or platform.machine(),
         "cpus": os.cpu_count(),
+        "instruction_set": torch.backends.cpu.get_cpu_capability(),
+        **{name: os.environ[name] for name in ("ONEDNN_MAX_CPU_ISA", "ATEN_CPU_CAPABILITY") if name in os.environ},
         **({"gpu": torch.cuda.get_device_name()} if torch.cuda.is_available() else {}),
         "python": platform.python_version(),
         **{name: importlib.metadata.version(name) for name in ("torch", "torchvision", "lightning")},

@@ -17,9 +17,9 @@ def run(argv: Sequence[str]) -> None:
     parser = argparse.ArgumentParser(
         "lossbox demo",
         allow_abbrev=False,
-        description="Draws handwritten digits on photographs, trains a RetinaNet on them with the aLRP loss, validates it, and leaves "
+        description="Draws handwritten digits on photographs, trains a small RetinaNet on them with the aLRP loss, validates it, and leaves "
         "metrics.json, the curves of the training and a sheet of pictures with predicted and true boxes. Nothing is downloaded. "
-        "About 4 minutes on 2 CPU cores. Interrupted, it goes on where it was when it is called again.",
+        "Some 3 minutes on 2 CPU cores. Interrupted, it goes on where it was when it is called again.",
         epilog="Any option of `lossbox fit` may follow, for example: lossbox demo --out runs/short --trainer.max_epochs 2",
     )
     parser.add_argument("--out", type=Path, default=Path("runs/demo"), help="where the results go (default: %(default)s)")
