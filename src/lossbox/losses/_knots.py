@@ -202,20 +202,23 @@ def _parts(scores: Tensor) -> Iterator[slice]:
 def _take(table: Tensor, index: Tensor) -> Tensor:
     """``table[index]``. On a CPU ``index_select`` runs on one thread, 0.6 ns a number; ``gather`` takes as long and shares out rows."""
     rows = _rows(index)
-    return table.index_select(0, index) if rows == 1 else table.expand(rows, -1).gather(1, index.view(rows, -1)).view(-1)
+    if rows == 1:
+        return table.index_select(0, index)
+    return table.expand(rows, -1).gather(1, index.long().view(rows, -1)).view(-1)
 
 
 def _rows(index: Tensor) -> int:
     """Into how many rows a chunk is cut: one a thread, and one of all where there is a rest."""
-    if index.device.type != "cpu" or len(index) % ROWS:
-        return 1
+    return 1 if index.device.type != "cpu" or len(index) % ROWS else _cpu_rows()
+
+
+def _cpu_rows() -> int:
     return min(ROWS, 1 << (torch.get_num_threads() - 1).bit_length())
 
 
 def _counters(like: Tensor, num_intervals: int) -> Tensor:
     """(copies, num_intervals) zeros, whose sum over the copies will be a histogram: see ``_count``. Few: they share the cache."""
-    copies = min(ROWS, 1 << (torch.get_num_threads() - 1).bit_length()) if like.device.type == "cpu" else COPIES
-    return like.new_zeros(copies, num_intervals)
+    return like.new_zeros(_cpu_rows() if like.device.type == "cpu" else COPIES, num_intervals)
 
 
 def _count(counters: Tensor, interval: Tensor, weight: Tensor) -> None:
@@ -225,7 +228,7 @@ def _count(counters: Tensor, interval: Tensor, weight: Tensor) -> None:
     """
     if counters.device.type == "cpu":
         rows = _rows(interval)
-        counters[:rows].scatter_add_(1, interval.view(rows, -1), weight.view(rows, -1))
+        counters[:rows].scatter_add_(1, interval.view(rows, -1), weight.reshape(rows, -1))
         return
     copy = torch.arange(len(interval), dtype=interval.dtype, device=interval.device) % COPIES
     counters.view(-1).index_add_(0, interval + copy * counters.shape[1], weight)
@@ -260,21 +263,18 @@ def _interval_finder(edges: Tensor, floor: Tensor, num_scores: int) -> Callable[
     if rounds > MAX_ROUNDS:
         return search
     below_cell = (edges_in_cell.cumsum(0) - edges_in_cell).to(torch.int32)
-    # Round r asks whether another 2^r edges lie at or below the score: shifted by 2^r - 1, and nothing beyond the end. The edge 0 is -0.0
-    # here: either zero less it is +0.0.
-    signed = torch.where(edges == 0, -0.0, edges)
-    ahead = [torch.cat([signed, edges.new_full((1 << r,), torch.inf)])[(1 << r) - 1 :] for r in range(rounds)]
-
+    # Round r asks whether another 2^r edges lie at or below the score: shifted by 2^r - 1, and none beyond the end, where a NaN may
+    # look. The edge 0 is -0.0 here: either zero less it is +0.0.
+    padded = torch.cat([torch.where(edges == 0, -0.0, edges), edges.new_full((1 << rounds,), torch.inf)])
+    ahead = [padded[(1 << r) - 1 :] for r in range(rounds)]
     sign_bit = 8 * edges.element_size() - 1
     as_integer = torch.int32 if sign_bit == 31 else torch.int64
 
-    alone = torch.get_num_threads() == 1
-
     def look_up(scores: Tensor) -> Tensor:
-        interval = _take(below_cell, cell_of(scores) if alone else cell_of(scores).long())
+        interval = _take(below_cell, cell_of(scores))
         for r in reversed(range(rounds)):
             # 2^r more where score - edge >= 0: a comparison takes twice as long as the sign, which shifts to -1 or 0.
-            short = (scores - _take(ahead[r], interval if alone else interval.long())).view(as_integer).bitwise_right_shift_(sign_bit)
+            short = (scores - _take(ahead[r], interval)).view(as_integer).bitwise_right_shift_(sign_bit)
             interval.add_(short, alpha=1 << r).add_(1 << r)
         return interval.clamp_(max=len(edges))  # a NaN may have gone too far
 
