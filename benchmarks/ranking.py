@@ -1,6 +1,7 @@
 """What a ranking loss costs, beside focal loss and beside the loop over positives that published code runs.
 
-    python benchmarks/ranking.py                 all sizes, writes benchmarks/results/ranking.json
+    python benchmarks/ranking.py                 all sizes, writes benchmarks/results/ranking.json; ranking_avx2.json where torch uses AVX2
+    ONEDNN_MAX_CPU_ISA=AVX2 ATEN_CPU_CAPABILITY=avx2 python benchmarks/ranking.py     the AVX2 file on a CPU that has more
     python benchmarks/ranking.py --quick         the small sizes only, writes nothing
     python benchmarks/ranking.py --device cuda
 
@@ -13,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import platform
 import statistics
 import subprocess
@@ -138,7 +140,21 @@ def machine(device: str) -> dict[str, object]:
         if device == "cuda"
         else f"{platform.processor() or platform.machine()}, {torch.get_num_threads()} threads"
     )
-    return {"device": device, "machine": name, "torch": torch.__version__, "torchvision": torchvision.__version__}
+    isa = {"instruction_set": {"torch": instruction_set(), "ONEDNN_MAX_CPU_ISA": os.environ.get("ONEDNN_MAX_CPU_ISA")}}
+    versions = {"torch": torch.__version__, "torchvision": torchvision.__version__}
+    return {"device": device, "machine": name, **(isa if device == "cpu" else {}), **versions}
+
+
+def instruction_set() -> str:
+    """What torch's own operations use on this CPU, or are told to by ATEN_CPU_CAPABILITY: AVX512, AVX2, DEFAULT, ..."""
+    return torch.backends.cpu.get_cpu_capability()
+
+
+def results_file(device: str) -> Path:
+    """One file a device and instruction set; the widest, AVX512, has the plain name."""
+    if device == "cpu":
+        return RESULTS / ("ranking.json" if instruction_set() == "AVX512" else f"ranking_{instruction_set().lower()}.json")
+    return RESULTS / f"ranking_{device}.json"
 
 
 def main() -> None:
@@ -146,7 +162,11 @@ def main() -> None:
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--rounds", type=int, default=15, help="how often each loss takes its turn (default 15)")
     parser.add_argument("--quick", action="store_true", help="leave out 2 x 10^7 negatives; write no file")
-    parser.add_argument("--out", type=Path, help="the JSON file (default benchmarks/results/ranking.json, ranking_cuda.json on a GPU)")
+    parser.add_argument(
+        "--out",
+        type=Path,
+        help="the JSON file (default benchmarks/results/ranking.json, ranking_avx2.json on AVX2, ranking_cuda.json on a GPU)",
+    )
     parser.add_argument("--table", type=Path, metavar="JSON", help="print the table of a file that was written before, and measure nothing")
     parser.add_argument("--peak", nargs=3, metavar=("LOSS", "P", "N"), help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -172,7 +192,7 @@ def main() -> None:
             if row["ratio_to_focal"][name] > target:
                 print(f"target missed: {name} at P = {row['positives']:,}, N = {row['negatives']:,} is not within {target} x focal")
     if not options.quick:
-        out = options.out or RESULTS / ("ranking.json" if options.device == "cpu" else f"ranking_{options.device}.json")
+        out = options.out or results_file(options.device)
         out.parent.mkdir(exist_ok=True)
         out.write_text(json.dumps(report, indent=2) + "\n")
         print(f"wrote {out}")

@@ -10,7 +10,7 @@ import torch
 from hypothesis import strategies as st
 from torch.testing import assert_close
 
-from lossbox.losses import alrp_loss, ap_loss, debug_checks, ndcg_loss, rank_sort_loss
+from lossbox.losses import _knots, alrp_loss, ap_loss, debug_checks, ndcg_loss, rank_sort_loss
 
 DELTAS = (0.0, 0.25, 0.5, 1.0, 2.0)
 close = {
@@ -348,8 +348,6 @@ def test_no_graph_when_none_is_wanted(name):
 @every
 def test_devices_without_float64(name, monkeypatch):
     """MPS has no float64: forced here on the CPU, the sums are float32 and good to 1e-4."""
-    from lossbox.losses import _knots
-
     logits, targets, values = large_problem(positives=1_000, negatives=200_000)
     exact = logits.clone().requires_grad_()
     expected = every_loss()[name](exact, targets, values)
@@ -446,3 +444,38 @@ def test_debug_checks_say_how_many_and_where():
 def test_mistakes_are_named(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_any_number_of_threads_finds_the_intervals_of_a_binary_search(dtype):
+    generator = torch.Generator().manual_seed(2)
+    positives = torch.cat([torch.randn(997, generator=generator), torch.zeros(3)]).double()
+    scores = torch.cat([torch.randn(200_000, generator=generator) * 2, positives.repeat(2), -torch.zeros(5), torch.tensor([torch.inf])])
+    scores = scores[torch.randperm(len(scores), generator=generator)].to(dtype)
+    assert len(scores) % _knots.ROWS
+    threads = torch.get_num_threads()
+    for delta, weight in ((0.0, torch.rand(1000, generator=generator).double()), (1.0, torch.ones(1000).double())):
+        knots = _knots.place_knots(positives, delta)
+        expected = torch.bucketize(scores.double(), knots.position, right=True, out_int32=True)
+        value, slope = _knots.spread(knots, weight)
+        for count in (1, 2, 3, 20):
+            torch.set_num_threads(count)
+            try:
+                located = _knots.locate(knots, scores)
+                spread = _knots.evaluate(value, slope, located.interval, located.offset)
+            finally:
+                torch.set_num_threads(threads)
+            assert torch.equal(located.interval, expected)
+            assert_close(located.weight_sum, torch.bincount(expected, minlength=len(value)).double())
+            assert_close(located.offset_sum, torch.bincount(expected, located.offset.double(), minlength=len(value)), rtol=1e-5, atol=1e-9)
+            assert_close(spread, (value[expected] + slope[expected] * located.offset.double()).to(dtype), rtol=1e-5, atol=1e-5)
+
+
+def test_a_nan_between_knots_that_share_a_cell_stays_within_the_table():
+    knots = _knots.place_knots(torch.tensor([-5.0, 1.0, 1.0, 1.0, 1.0], dtype=torch.float64), 0.0)
+    scores = torch.zeros(1 << 14)
+    scores[7::100] = torch.nan
+    located = _knots.locate(knots, scores)
+    assert located.interval.min() >= 0
+    assert located.interval.max() <= 5
+    assert located.weight_sum.isnan().all()

@@ -15,7 +15,7 @@ Nothing is lost to cancellation: all sums are of terms of one sign, measured fro
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import cache
 from types import ModuleType
 from typing import NamedTuple
@@ -26,8 +26,13 @@ from torch import Tensor
 CHUNK = 1 << 17
 """Scores handled at a time on a CPU: a chunk's temporaries stay in the cache, and memory stays O(N) with a small constant."""
 
-CELLS = 1 << 16
+ROWS = 8
+"""The threads of a CPU that share out what goes through a table, a row of a chunk each, at most: a power of 2 that divides a chunk."""
+
 COPIES = 64
+"""Counters of an interval on other devices, which add to one place only one after the other."""
+
+CELLS_PER_EDGE, MIN_CELLS, MAX_CELLS = 32, 1 << 16, 1 << 18
 MAX_ROUNDS = 5
 """More rounds than this within one cell of the grid, and a binary search over all knots is the faster way to find an interval."""
 
@@ -94,31 +99,35 @@ def locate(knots: Knots, scores: Tensor, member: Tensor | None = None) -> Locate
     find = _interval_finder(edges, floor, len(scores))
     interval = torch.empty(scores.shape, dtype=torch.int32, device=scores.device)
     offset = torch.empty_like(scores)
-    weight_sum, offset_sum = position.new_zeros(2, num_intervals)
+    weight_counters, offset_counters = _counters(position, num_intervals), _counters(position, num_intervals)
     on_cpu = scores.device.type == "cpu"
-    chunk = CHUNK if on_cpu else max(len(scores), 1)
     bounds = (floor.item(), edges[-1].item()) if on_cpu else (floor, edges[-1])  # numbers are faster, and cost no wait here
-    for start in range(0, len(scores), chunk):
-        part = slice(start, start + chunk)
+    for part in _parts(scores):
         # H does not change below the first knot and above the last: clamp, so that outliers and infinities cost no digits.
         # Who is no member goes below the first knot, where every sum is 0.
         inside = scores[part] if member is None else torch.where(member[part], scores[part], floor)
         inside = torch.clamp(inside, *bounds)
         here = find(inside)
-        beyond = inside.to(position.dtype).sub_(base.index_select(0, here))
-        interval[part], offset[part] = here, beyond
-        _add_histogram(weight_sum, here, None)
-        _add_histogram(offset_sum, here, beyond)
-    # A NaN lies in interval 0, which no positive looks at: let every sum see it.
+        interval[part], here = here, here.long()
+        beyond = inside.to(position.dtype).sub_(_take(base, here))
+        offset[part] = beyond
+        _count(weight_counters, here, torch.ones_like(beyond))
+        _count(offset_counters, here, beyond)
+    weight_sum, offset_sum = weight_counters.sum(0), offset_counters.sum(0)
+    # A NaN may lie in interval 0, which no positive looks at: let every sum see it.
     return Located(interval, offset, weight_sum + 0 * offset_sum.sum(), offset_sum)
 
 
 def weigh(located: Located, weight: Tensor) -> Located:
     """The same scores with other weights, (N,) in the sums' dtype."""
-    sums = torch.zeros_like(located.weight_sum), torch.zeros_like(located.offset_sum)
-    _add_histogram(sums[0], located.interval, weight)
-    _add_histogram(sums[1], located.interval, weight * located.offset)
-    return Located(located.interval, located.offset, sums[0] + 0 * sums[1].sum(), sums[1])
+    size = len(located.weight_sum)
+    weight_counters, offset_counters = _counters(weight, size), _counters(weight, size)
+    for part in _parts(weight):
+        here = located.interval[part].long()
+        _count(weight_counters, here, weight[part])
+        _count(offset_counters, here, weight[part] * located.offset[part])
+    weight_sum, offset_sum = weight_counters.sum(0), offset_counters.sum(0)
+    return Located(located.interval, located.offset, weight_sum + 0 * offset_sum.sum(), offset_sum)
 
 
 def gather(knots: Knots, located: Located) -> Tensor:
@@ -154,11 +163,9 @@ def evaluate(value: Tensor, slope: Tensor, interval: Tensor, offset: Tensor) -> 
         fused_result: Tensor = fused.evaluate(value, slope, interval, offset)
         return fused_result
     result = torch.empty_like(offset)
-    chunk = CHUNK if result.device.type == "cpu" else max(len(result), 1)
-    for start in range(0, len(result), chunk):
-        part = slice(start, start + chunk)
-        here = interval[part]
-        torch.addcmul(value.index_select(0, here), slope.index_select(0, here), offset[part], out=result[part])
+    for part in _parts(result):
+        here = interval[part].long()
+        torch.addcmul(_take(value, here), _take(slope, here), offset[part], out=result[part])
     return result
 
 
@@ -182,27 +189,58 @@ def _sum_from_top(terms: Tensor) -> Tensor:
     return terms.flip(0).cumsum(0).flip(0)
 
 
-def _add_histogram(total: Tensor, interval: Tensor, weight: Tensor | None) -> None:
-    """``total[interval] += weight`` (1 if not given). ``bincount`` is twice as fast on a CPU, and waits for the device elsewhere.
+def _parts(scores: Tensor) -> Iterator[slice]:
+    """All of them on a GPU; on a CPU chunks that can be cut into ``ROWS``, and the fewer than ``ROWS`` that remain."""
+    size = len(scores)
+    whole, chunk = (size - size % ROWS, CHUNK) if scores.device.type == "cpu" else (size, max(size, 1))
+    for start in range(0, whole, chunk):
+        yield slice(start, min(start + chunk, whole))
+    if whole < size:
+        yield slice(whole, size)
 
-    Elsewhere additions to one place wait for each other, and most scores may lie in one interval: neighbors go to copies of the total.
+
+def _take(table: Tensor, index: Tensor) -> Tensor:
+    """``table[index]``. On a CPU ``index_select`` runs on one thread, 0.6 ns a number; ``gather`` takes as long and shares out rows."""
+    rows = _rows(index)
+    if rows == 1:
+        return table.index_select(0, index)
+    return table.expand(rows, -1).gather(1, index.long().view(rows, -1)).view(-1)
+
+
+def _rows(index: Tensor) -> int:
+    """Into how many rows a chunk is cut: one a thread, and one of all where there is a rest."""
+    return 1 if index.device.type != "cpu" or len(index) % ROWS else _cpu_rows()
+
+
+def _cpu_rows() -> int:
+    return min(ROWS, 1 << (torch.get_num_threads() - 1).bit_length())
+
+
+def _counters(like: Tensor, num_intervals: int) -> Tensor:
+    """(copies, num_intervals) zeros, whose sum over the copies will be a histogram: see ``_count``. Few: they share the cache."""
+    return like.new_zeros(_cpu_rows() if like.device.type == "cpu" else COPIES, num_intervals)
+
+
+def _count(counters: Tensor, interval: Tensor, weight: Tensor) -> None:
+    """``histogram[interval] += weight``. Each row of a chunk has a copy of its own on a CPU: no two threads write to one.
+
+    Elsewhere additions to one place wait for each other, and most scores may lie in one interval: neighbors go to different copies.
     """
-    if total.device.type == "cpu":
-        total += torch.bincount(interval, weight, minlength=len(total))
+    if counters.device.type == "cpu":
+        rows = _rows(interval)
+        counters[:rows].scatter_add_(1, interval.view(rows, -1), weight.reshape(rows, -1))
         return
-    copies = total.new_zeros(COPIES, len(total))
     copy = torch.arange(len(interval), dtype=interval.dtype, device=interval.device) % COPIES
-    ones = torch.ones_like(interval, dtype=total.dtype) if weight is None else weight
-    copies.view(-1).index_add_(0, interval + copy * len(total), ones)
-    total += copies.sum(0)
+    counters.view(-1).index_add_(0, interval + copy * counters.shape[1], weight)
 
 
 def _interval_finder(edges: Tensor, floor: Tensor, num_scores: int) -> Callable[[Tensor], Tensor]:
     """A function from (n,) scores in [floor, edges[-1]] or NaN to (n,) int32, the number of edges <= each score.
 
     A binary search over thousands of knots would take most of a loss's time. On a CPU the scores' range is cut into equal cells; a table
-    holds the number of edges below each cell, and a short search goes through the few edges within a cell. The cell of a score is a
-    monotone function of it, rounding included, and edges go through the same function: so the result is the long search's on every score.
+    holds the number of edges below each cell, and a short search goes through the few edges within a cell: a look-up and a round or two.
+    The cell of a score is a monotone function of it, rounding included, and edges go through the same function: so the result is the long
+    search's on every score.
     """
 
     def search(scores: Tensor) -> Tensor:
@@ -210,27 +248,34 @@ def _interval_finder(edges: Tensor, floor: Tensor, num_scores: int) -> Callable[
 
     if edges.device.type != "cpu" or num_scores < 1 << 13:
         return search
+    cells = min(max(1 << (CELLS_PER_EDGE * len(edges)).bit_length() - 1, MIN_CELLS), MAX_CELLS)
     lowest, width, finite = float(floor), float(edges[-1]) - float(floor), torch.finfo(edges.dtype)
-    if not finite.tiny * CELLS < width < finite.max:  # the cell would overflow; false for NaN too
+    if not finite.tiny * cells < width < finite.max:  # the cell would overflow; false for NaN too
         return search
-    scale = (CELLS - 1) / width
+    scale = (cells - 1) / width
 
     def cell_of(scores: Tensor) -> Tensor:
         # A NaN becomes an arbitrary integer: the clamp makes it a cell.
-        return ((scores - lowest) * scale).to(torch.int32).clamp_(0, CELLS - 1)
+        return ((scores - lowest) * scale).to(torch.int32).clamp_(0, cells - 1)
 
-    edges_in_cell = torch.bincount(cell_of(edges), minlength=CELLS)
+    edges_in_cell = torch.bincount(cell_of(edges), minlength=cells)
     rounds = int(edges_in_cell.max()).bit_length()
     if rounds > MAX_ROUNDS:
         return search
     below_cell = (edges_in_cell.cumsum(0) - edges_in_cell).to(torch.int32)
-    # Round r asks whether another 2^r edges lie at or below the score: shifted by 2^r - 1, and nothing beyond the end.
-    ahead = [torch.cat([edges, edges.new_full((1 << r,), torch.inf)])[(1 << r) - 1 :] for r in range(rounds)]
+    # Round r asks whether another 2^r edges lie at or below the score: shifted by 2^r - 1, and none beyond the end, where a NaN may
+    # look. The edge 0 is -0.0 here: either zero less it is +0.0.
+    padded = torch.cat([torch.where(edges == 0, -0.0, edges), edges.new_full((1 << rounds,), torch.inf)])
+    ahead = [padded[(1 << r) - 1 :] for r in range(rounds)]
+    sign_bit = 8 * edges.element_size() - 1
+    as_integer = torch.int32 if sign_bit == 31 else torch.int64
 
     def look_up(scores: Tensor) -> Tensor:
-        interval = below_cell.index_select(0, cell_of(scores))
+        interval = _take(below_cell, cell_of(scores))
         for r in reversed(range(rounds)):
-            interval.add_(scores >= ahead[r].index_select(0, interval), alpha=1 << r)
-        return interval
+            # 2^r more where score - edge >= 0: a comparison takes twice as long as the sign, which shifts to -1 or 0.
+            short = (scores - _take(ahead[r], interval)).view(as_integer).bitwise_right_shift_(sign_bit)
+            interval.add_(short, alpha=1 << r).add_(1 << r)
+        return interval.clamp_(max=len(edges))  # a NaN may have gone too far
 
     return look_up
