@@ -133,6 +133,23 @@ def test_no_boxes_are_all_background(counts: list[int]) -> None:
         assert found.matched.shape == (len(counts), 2)
 
 
+@pytest.mark.parametrize("boxes", [[], [[0.0, 0.0, 10.0, 9.0]]])
+@pytest.mark.parametrize("crowd", [False, True])
+def test_without_anchors_the_assignment_is_empty(boxes: list[list[float]], crowd: bool) -> None:
+    no_anchors = torch.empty(0, 4)
+    for targets in ([picture(boxes, [crowd] * len(boxes))], [picture(boxes, [crowd] * len(boxes)), picture([])], []):
+        own = torch.empty(len(targets), 0, 4)
+        raw = RawPredictions(own[..., :1], own, no_anchors, (0,), DeltaCoder())
+        for found in (
+            assign_by_overlap(no_anchors, targets),
+            assign_by_overlap(own, targets),
+            assign_atss(no_anchors, [0], targets),
+            SampledAssigner(ATSSAssigner())(raw, targets),
+        ):
+            assert found.matched.shape == (len(targets), 0)
+            assert found.matched.dtype == torch.int64
+
+
 def test_all_crowd_has_no_positive_and_ignores_the_anchors_inside() -> None:
     # wholly inside, exactly half inside, less than half inside, outside
     anchors = torch.tensor([[0.0, 0.0, 8.0, 8.0], [16.0, 0.0, 24.0, 8.0], [17.0, 0.0, 25.0, 8.0], [40.0, 0.0, 48.0, 8.0]])

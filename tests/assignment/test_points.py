@@ -71,6 +71,8 @@ def naive_fovea(anchors: torch.Tensor, target: Targets, sigma: float, ranges: li
             right = math.floor(x1 + (1 + sigma) * ((x2 - x1) / 2) - 0.5)
             top = math.ceil(y1 + (1 - sigma) * ((y2 - y1) / 2) - 0.5)
             bottom = math.floor(y1 + (1 + sigma) * ((y2 - y1) / 2) - 0.5)
+            left, right = (min(max(i, 0), columns - 1) for i in (left, right))
+            top, bottom = (min(max(i, 0), rows - 1) for i in (top, bottom))
             for row in range(rows):
                 for column in range(columns):
                     if not crowd and low <= size <= high and left <= column <= right and top <= row <= bottom:
@@ -166,14 +168,38 @@ def test_the_smaller_box_wins_and_of_equal_ones_the_first(rule: Any, level: dict
 
 def test_the_border_of_the_fovea_is_inside_and_that_of_the_central_square_is_not() -> None:
     anchors = torch.tensor([[0.0, 0.0, 8.0, 8.0]])
-    # the fovea with sigma 0.5 starts at 4, the center of the cell; then just behind it
+    # the fovea with sigma 0.5 starts at 4, the center of the first cell; then just behind it
+    row = torch.tensor([[8.0 * i, 0.0, 8.0 * i + 8, 8.0] for i in range(3)])
     for x1, fovea in ((0.0, 0), (0.125, BACKGROUND)):
         target = picture([[x1, -12.0, 16.0, 20.0]])
-        assert assign_fovea(anchors, [1], [target], sigma=0.5, scale_ranges=[(0.0, 64.0)]).matched.item() == fovea
+        assert assign_fovea(row, [3], [target], sigma=0.5, scale_ranges=[(0.0, 64.0)]).matched.tolist() == [[fovea, 0, BACKGROUND]]
     # the center of the box is 8 = 1 stride from the point, then less
     for x2, match in ((24.0, BACKGROUND), (23.9, 0)):
         target = picture([[0.0, -12.0, x2, 20.0]])
         assert assign_by_center(anchors, [1], [target], radius=1.0, regress_ranges=[(0.0, 64.0)]).matched.item() == match
+
+
+def test_a_thin_box_at_the_border_has_the_outermost_cells_of_a_coarse_level() -> None:
+    """As published: both ends of the range are clamped to the map, so that it is not empty there."""
+    anchors = pyramid_anchors([(2, 3)], [32], anchor_scale=1.0, scales=(1.0,), ratios=(1.0,))
+    options: Any = {"scale_ranges": [(1.0, 64.0)]}
+    left, right, inside, top = ([0.0, 0.0, 4.0, 64.0], [90.0, 0.0, 95.0, 64.0], [50.0, 0.0, 54.0, 64.0], [0.0, 1.0, 96.0, 4.0])
+    for box, cells in ((left, []), (right, []), (inside, []), (top, [1])):
+        found = assign_fovea(anchors, [6], [picture([box])], **options).matched[0]
+        assert (found == 0).nonzero().flatten().tolist() == cells
+    tall = {**options, "sigma": 1.0}
+    for box, cells in ((left, [0, 3]), (right, [2, 5]), (inside, []), (top, [0, 1, 2])):
+        found = assign_fovea(anchors, [6], [picture([box])], **tall).matched[0]
+        assert (found == 0).nonzero().flatten().tolist() == cells
+
+
+@pytest.mark.parametrize("boxes", [[], [[0.0, 0.0, 10.0, 9.0]]])
+def test_without_points_the_assignment_is_empty(boxes: list[list[float]]) -> None:
+    for rule, level in zip(RULES, LEVEL, strict=True):
+        for targets in ([picture(boxes)], [picture(boxes), picture([])], []):
+            found = rule(torch.empty(0, 4), [0], targets, **level).matched
+            assert found.shape == (len(targets), 0)
+            assert found.dtype == torch.int64
 
 
 def test_a_box_at_the_end_of_two_ranges_belongs_to_both_levels() -> None:

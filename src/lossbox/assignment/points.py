@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from ..records import Assignment, RawPredictions, Targets
@@ -37,8 +37,9 @@ def assign_fovea(
 
     A box belongs to a level with range (low, high) where ``low <= sqrt(w h) <= high``. There the cells from
     ``ceil(x1 + (1 - sigma) w / 2 - 0.5)`` to ``floor(x1 + (1 + sigma) w / 2 - 0.5)`` in units of the stride, likewise in y, are positive:
-    those whose centers lie in the box shrunk to ``sigma`` of its sides, border included. All others are background. A small box whose
-    shrunk area holds no center has no positive.
+    those whose centers lie in the box shrunk to ``sigma`` of its sides, border included. All others are background. Both ends are clamped
+    to the cells that there are: a thin box at the border of the map has the outermost cells. A small box elsewhere whose shrunk area holds
+    no center has no positive.
 
     A cell that several boxes claim goes to the smallest one, of equally small ones to the first.
 
@@ -71,10 +72,7 @@ def assign_fovea(
     padded = PaddedBoxes(anchors, targets)
     x, y = ((anchors[:, :2] + anchors[:, 2:]) / 2).T.contiguous()
     x1, y1, x2, y2 = padded.boxes[:, :, None].unbind(-1)
-    half_width, half_height = (x2 - x1) / 2, (y2 - y1) / 2
-    # An index i is at least ceil(v - 0.5) where the center i + 0.5 is at least v: the stride cancels out, and so does the rounding.
-    in_fovea = (x >= x1 + (1 - sigma) * half_width) & (x <= x1 + (1 + sigma) * half_width)
-    in_fovea &= (y >= y1 + (1 - sigma) * half_height) & (y <= y1 + (1 + sigma) * half_height)
+    in_fovea = _between(x, *_shrunk(x1, x2, sigma), level_sizes) & _between(y, *_shrunk(y1, y2, sigma), level_sizes)
     size = ((x2 - x1) * (y2 - y1)).sqrt()
     claims = in_fovea & (size >= low) & (size <= high) & padded.matchable[..., None]
     return ignoring(smallest_claim(claims, padded), padded.in_crowd(anchors))
@@ -179,6 +177,24 @@ class CenterAssigner:
         return assign_by_center(
             predictions.anchors, predictions.level_sizes, targets, radius=self.radius, regress_ranges=self.regress_ranges
         )
+
+
+def _shrunk(start: Tensor, end: Tensor, sigma: float) -> tuple[Tensor, Tensor]:
+    """The ends of the middle ``sigma`` of an interval."""
+    half = (end - start) / 2
+    return start + (1 - sigma) * half, start + (1 + sigma) * half
+
+
+def _between(centers: Float[Tensor, " a"], start: Tensor, end: Tensor, level_sizes: Sequence[int]) -> Bool[Tensor, "b m a"]:
+    """Cells from ``start`` to ``end`` (b, m, 1), both clamped to the first and the last center of the level.
+
+    An index i is at least ceil(v - 0.5) where the center i + 0.5 is at least v: the stride cancels out, and so does the rounding.
+    """
+    parts = []
+    for part in centers.split(list(level_sizes)):
+        first, last = (part.amin(), part.amax()) if len(part) else (None, None)
+        parts.append((part >= start.clamp(first, last)) & (part <= end.clamp(first, last)) if len(part) else part >= start)
+    return torch.cat(parts, 2)
 
 
 def _of_levels(name: str, ranges: Ranges, anchors: Tensor, level_sizes: Sequence[int]) -> tuple[Tensor, Tensor]:
