@@ -226,7 +226,7 @@ def test_compare_trains_each_recipe_with_each_seed_once(tmp_path, tiny, capsys, 
 def test_waiting_threads_spin_less_unless_the_environment_says_how_they_wait(given, monkeypatch):
     for name in ("GOMP_SPINCOUNT", "KMP_BLOCKTIME", "OMP_WAIT_POLICY"):
         monkeypatch.delenv(name, raising=False)
-    environment = {name: value for name, value in os.environ.items()} | given | {"OMP_DISPLAY_ENV": "VERBOSE"}
+    environment = os.environ | given | {"OMP_DISPLAY_ENV": "VERBOSE"}
     code = "from lossbox.__main__ import main; main(['losses']); import torch"
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True, timeout=120)
     if "GOMP_SPINCOUNT" not in done.stderr:

@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 import torch
 from torch import nn
+from torch.distributed.rendezvous import rendezvous
 
 CPU_VARIABLE = "LOSSBOX_CPU_PRECISION"
 """What was found on the CPU, in the environment: processes that this one starts do as it does, and nothing is tried twice."""
@@ -135,7 +136,7 @@ def device_of(accelerator: str) -> torch.device:
 def _of_the_first_process() -> str:
     if not torch.distributed.is_available() or not torch.distributed.is_torchelastic_launched():
         return _try_and_say()
-    store, rank, _ = next(torch.distributed.rendezvous("env://"))  # type: ignore[no-untyped-call]
+    store, rank, _ = next(rendezvous("env://"))
     if rank == 0:
         store.set(CPU_VARIABLE, _try_and_say())
     return str(store.get(CPU_VARIABLE).decode())

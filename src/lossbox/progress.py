@@ -56,7 +56,7 @@ class ProgressLines(Callback):
 
     def on_validation_batch_end(self, trainer: Trainer, pl_module: LightningModule, *rest: Any) -> None:
         if self._due(trainer):
-            done, all_of_them = rest[2] + 1, sum(trainer.num_val_batches)  # type: ignore[arg-type]
+            done, all_of_them = rest[2] + 1, sum(trainer.num_val_batches)
             self._say(trainer, f"validating  batch {done}/{all_of_them}")
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:

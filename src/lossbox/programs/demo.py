@@ -17,7 +17,7 @@ def run(argv: Sequence[str]) -> None:
     parser = argparse.ArgumentParser(
         "lossbox demo",
         allow_abbrev=False,
-        description="Draws handwritten digits on photographs, trains a small RetinaNet on them with the aLRP loss, validates it, and leaves "
+        description="Draws handwritten digits on photographs, trains a small RetinaNet on them with the aLRP loss, validates it, leaves "
         "metrics.json, the curves of the training and a sheet of pictures with predicted and true boxes. Nothing is downloaded. "
         "Some 3 minutes on 2 CPU cores. Interrupted, it goes on where it was when it is called again.",
         epilog="Any option of `lossbox fit` may follow, for example: lossbox demo --out runs/short --trainer.max_epochs 2",
