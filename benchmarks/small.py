@@ -339,15 +339,17 @@ def mean_and_spread(values: list[float]) -> str:
     return f"{statistics.mean(values):.3f}{spread}"
 
 
-def print_table(speed: dict[str, Any], accuracy: dict[str, Any]) -> None:
-    print("| images | detector | parameters | images a CPU second | epochs | AP | AP75 | oLRP |\n|---|---|---|---|---|---|---|---|")
+def markdown(speed: dict[str, Any], accuracy: dict[str, Any]) -> str:
+    """The table of the recipes' README."""
+    lines = ["| images | detector | parameters | images a CPU second | epochs | AP | AP50 | AP75 | oLRP |", "|---|---|---|---|---|---|---|---|---|"]
     for data, models in speed.items():
         for name, of_model in models.items():
             rows = accuracy.get(data, {}).get(name, [])
             row = [data, name, f"{rows[0]['parameters'] / 1e6:.1f} M" if rows else "-", f"{of_model['images_per_cpu_second']:.1f}"]
             row += [str(rows[0]["epochs"]) if rows else "-"]
-            row += [mean_and_spread([one[key] for one in rows]) if rows else "-" for key in ("AP", "AP75", "oLRP")]
-            print(f"| {' | '.join(row)} |")
+            row += [mean_and_spread([one[key] for one in rows]) if rows else "-" for key in NUMBERS]
+            lines.append(f"| {' | '.join(row)} |")
+    return "\n".join(lines)
 
 
 def main() -> None:
@@ -379,7 +381,7 @@ def main() -> None:
         options.work.mkdir(parents=True, exist_ok=True)
         speed = {folder_and_size(data)[0].name: measure_speed(options, data) for data in options.data}
         accuracy = measure_accuracy(options, speed) if options.seeds else {}
-    print_table(speed, accuracy)
+    print(markdown(speed, accuracy))
     from lossbox.programs.compare import machine
 
     report = {
