@@ -10,7 +10,7 @@ import torch
 from hypothesis import strategies as st
 from torch.testing import assert_close
 
-from lossbox.losses import alrp_loss, ap_loss, debug_checks, ndcg_loss, rank_sort_loss
+from lossbox.losses import _knots, alrp_loss, ap_loss, debug_checks, ndcg_loss, rank_sort_loss
 
 DELTAS = (0.0, 0.25, 0.5, 1.0, 2.0)
 close = {
@@ -446,3 +446,21 @@ def test_debug_checks_say_how_many_and_where():
 def test_mistakes_are_named(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("places", [1, 7])
+@pytest.mark.parametrize("n", [0, 1, 1000])
+def test_a_histogram_in_copies_is_that_of_bincount(n, places, weighted):
+    """What runs on a GPU, on this CPU."""
+    g = torch.Generator().manual_seed(0)
+    interval = torch.randint(places, (n,), generator=g, dtype=torch.int32)
+    weight = torch.randn(n, generator=g, dtype=torch.float64) if weighted else None
+    before = torch.randn(places, generator=g, dtype=torch.float64)
+    expected = before.clone()
+    for i, each in enumerate(interval.tolist()):
+        expected[each] += 1 if weight is None else weight[i]
+    for add in (_knots._add_in_copies, _knots._add_histogram):
+        total = before.clone()
+        add(total, interval, weight)
+        torch.testing.assert_close(total, expected)

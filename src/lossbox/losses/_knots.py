@@ -183,13 +183,16 @@ def _sum_from_top(terms: Tensor) -> Tensor:
 
 
 def _add_histogram(total: Tensor, interval: Tensor, weight: Tensor | None) -> None:
-    """``total[interval] += weight`` (1 if not given). ``bincount`` is twice as fast on a CPU, and waits for the device elsewhere.
-
-    Elsewhere additions to one place wait for each other, and most scores may lie in one interval: neighbors go to copies of the total.
-    """
+    """``total[interval] += weight`` (1 if not given). ``bincount`` is twice as fast on a CPU, and waits for the device elsewhere."""
     if total.device.type == "cpu":
         total += torch.bincount(interval, weight, minlength=len(total))
-        return
+    else:
+        _add_in_copies(total, interval, weight)
+
+
+def _add_in_copies(total: Tensor, interval: Tensor, weight: Tensor | None) -> None:
+    """The same without a wait: additions to one place wait for each other, and most scores may lie in one interval, so that neighbors go
+    to copies of the total."""
     copies = total.new_zeros(COPIES, len(total))
     copy = torch.arange(len(interval), dtype=interval.dtype, device=interval.device) % COPIES
     ones = torch.ones_like(interval, dtype=total.dtype) if weight is None else weight
