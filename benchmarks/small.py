@@ -341,7 +341,10 @@ def mean_and_spread(values: list[float]) -> str:
 
 def markdown(speed: dict[str, Any], accuracy: dict[str, Any]) -> str:
     """The table of the recipes' README."""
-    lines = ["| images | detector | parameters | images a CPU second | epochs | AP | AP50 | AP75 | oLRP |", "|---|---|---|---|---|---|---|---|---|"]
+    lines = [
+        "| images | detector | parameters | images a CPU second | epochs | AP | AP50 | AP75 | oLRP |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
     for data, models in speed.items():
         for name, of_model in models.items():
             rows = accuracy.get(data, {}).get(name, [])

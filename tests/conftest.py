@@ -1,4 +1,4 @@
-"""Small tensors on one thread: faster than two threads that wait for each other."""
+"""Small tensors on one thread: faster than two threads that wait for each other. The same precision on every CPU."""
 
 import os
 import subprocess
@@ -8,6 +8,7 @@ import pytest
 import torch
 
 torch.set_num_threads(1)
+os.environ.setdefault("LOSSBOX_CPU_PRECISION", "32-true")  # what `precision: auto` becomes; tests/test_precision.py takes it away
 
 
 def _run_ranks(script, size, *words, timeout=120):

@@ -203,6 +203,21 @@ def test_demo_leaves_metrics_curves_and_pictures(tmp_path, tiny, capsys):
     assert "no " + str(tmp_path / "none" / "checkpoints" / "last.ckpt") in capsys.readouterr().err
 
 
+def test_demo_and_compare_without_validation_say_so(tmp_path, tiny, capsys):
+    out, data = tmp_path / "demo", tmp_path / "digits"
+    tiny = [*tiny, "--trainer.limit_val_batches", "0"]
+    words = ["demo", "--out", str(out), "--data", str(data), "--train-images", "4", "--val-images", "2"]
+    for _ in range(2):
+        assert main([*words, *tiny]) == 0
+        assert capsys.readouterr().out.endswith(f"nothing to look at: {out} was trained with trainer.limit_val_batches 0\n")
+    places = {
+        f"{part}_{kind}": data / name for part in ("train", "val") for kind, name in (("annotations", f"{part}.json"), ("images", part))
+    }
+    paths = [word for name, path in places.items() for word in (f"--data.{name}", str(path))]
+    assert main(["compare", "digits_retinanet_focal", "--seeds", "0", "--out", str(tmp_path / "runs"), *tiny, *paths]) == 0
+    assert "| digits_retinanet_focal | - | - | - | - | - | 1 |" in capsys.readouterr().out
+
+
 def test_compare_trains_each_recipe_with_each_seed_once(tmp_path, tiny, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert main(["digits", "data/digits", "--train-images", "4", "--val-images", "2"]) == 0

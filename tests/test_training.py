@@ -104,6 +104,21 @@ def test_the_numbers_of_a_run_are_those_of_its_last_epoch(recipe, tmp_path):
     assert json.loads((run / "metrics.json").read_text())["AP"] == cli.model.metrics["AP"]
 
 
+def test_a_run_without_validation_ends_in_a_line(recipe, tmp_path, capsys):
+    run = tmp_path / "run"
+    cli = LossboxCLI(["fit", "--config", recipe, "--out", str(run), "--trainer.limit_val_batches", "0"])
+    assert cli.model.validated_at is None
+    assert capsys.readouterr().out.endswith("minutes  not validated (trainer.limit_val_batches is 0)\n")
+    assert json.loads((run / "run.json").read_text())["steps"] == 6
+    assert (run / "curves.png").is_file()
+    assert sorted(path.name for path in (run / "checkpoints").iterdir()) == ["last.ckpt"]
+    assert not (run / "metrics.json").exists()
+    with pytest.raises(ValueError, match=r"trainer.limit_val_batches: more than 0 expected, to validate, got 0"):
+        LossboxCLI(["validate", "--config", str(run / "config.yaml")])
+    LossboxCLI(["validate", "--config", str(run / "config.yaml"), "--trainer.limit_val_batches", "1.0"])
+    assert (run / "metrics.json").is_file()
+
+
 class KillAt(Exception):
     pass
 
@@ -152,13 +167,44 @@ def tiny(objective=None, decoder=None, assigner=None, **options):
     return Detection(detector, assigner or ATSSAssigner(), objective or ALRPObjective(), decoder or Decoder(), OneCycle(), **options)
 
 
-def fit(model, digits, *, image_size=64, **options):
+def fit(model, digits, *, image_size=64, ckpt_path=None, **options):
     paths = {name: getattr(digits, name) for name in ("train_annotations", "train_images", "val_annotations", "val_images")}
     defaults = {"accelerator": "cpu", "max_epochs": 1, "log_every_n_steps": 1, "logger": False, "enable_checkpointing": False}
     quiet = {"num_sanity_val_steps": 0, "enable_progress_bar": False, "enable_model_summary": False}
     trainer = Trainer(**{**defaults, **quiet, **options})
-    trainer.fit(model, datamodule=CocoDataModule(**paths, image_size=image_size, batch_size=2))
+    trainer.fit(model, datamodule=CocoDataModule(**paths, image_size=image_size, batch_size=2), ckpt_path=ckpt_path, weights_only=True)
     return trainer
+
+
+class CountingObjective(ALRPObjective):
+    """Counts the ends of its epochs; its loss in validation is the number of images of the batch."""
+
+    ended = 0
+
+    def forward(self, predictions, assignment, targets):
+        parts = super().forward(predictions, assignment, targets)
+        return parts if self.training else {name: 0 * part + len(targets) for name, part in parts.items()}
+
+    def end_epoch(self):
+        super().end_epoch()
+        self.ended += 1
+
+
+def test_the_validation_loss_counts_each_batch_by_its_images(digits):
+    """Three images in batches of two and one."""
+    trainer = fit(tiny(CountingObjective()), digits)
+    assert trainer.callback_metrics["val/classification"].item() == pytest.approx((2 * 2 + 1 * 1) / 3)
+
+
+def test_a_resumed_run_ends_each_epoch_once(digits, tmp_path):
+    """That of the self-balance would not tell: a period without steps keeps its weight."""
+    first, resumed, straight = CountingObjective(), CountingObjective(), CountingObjective()
+    trainer = fit(tiny(first), digits, max_epochs=2)
+    trainer.save_checkpoint(tmp_path / "two.ckpt")
+    assert first.ended == 1  # the second ends where the third begins
+    fit(tiny(resumed), digits, max_epochs=4, ckpt_path=tmp_path / "two.ckpt")
+    fit(tiny(straight), digits, max_epochs=4)
+    assert first.ended + resumed.ended == straight.ended == 3
 
 
 class BrokenObjective(ALRPObjective):

@@ -61,9 +61,9 @@ def start_from(detector: nn.Module, content: Mapping[str, Any], class_names: Seq
 
     Example:
         >>> from lossbox.detectors import DenseHead
-        >>> content = {"state_dict": {f"detector.{k}": v for k, v in DenseHead(4, num_classes=2, convs=0).state_dict().items()}}
+        >>> content = {"state_dict": {f"detector.{k}": v for k, v in DenseHead(4, num_classes=2, levels=1, convs=0).state_dict().items()}}
         >>> content["lossbox_categories"] = [[1, "cat"], [2, "dog"]]
-        >>> start_from(DenseHead(4, num_classes=3, convs=0), content, ["dog", "cow", "pig"], source="best.ckpt")
+        >>> start_from(DenseHead(4, num_classes=3, levels=1, convs=0), content, ["dog", "cow", "pig"], source="best.ckpt")
         'init-from best.ckpt: 4 of 4 tensors taken; of 3 classes 1 matched by name (dog), the others new; nothing was left out'
     """
     theirs = {name.removeprefix(DETECTOR): value for name, value in content["state_dict"].items() if name.startswith(DETECTOR)}

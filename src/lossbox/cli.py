@@ -138,7 +138,8 @@ class LossboxCLI(LightningCLI):
                 callbacks.append(RunFiles())
             if options["enable_checkpointing"] is not False:
                 # Lightning does not let callbacks put the average into a file of weights only.
-                callbacks += self._checkpoints(whole=any(isinstance(callback, WeightAveraging) for callback in callbacks))
+                last, best = self._checkpoints(whole=any(isinstance(callback, WeightAveraging) for callback in callbacks))
+                callbacks += [last] if options["limit_val_batches"] == 0 else [last, best]
         else:
             kwargs["enable_checkpointing"] = False  # Lightning's own would warn of a folder that was moved
         callbacks.append(ProgressLines())
@@ -174,13 +175,17 @@ class LossboxCLI(LightningCLI):
                 print(line, flush=True)
 
     def fit(self, **kwargs: Any) -> None:
-        """Trains, then writes the numbers of the last epoch (not of the best one) and how long the training took."""
+        """Trains, then writes the numbers of the last epoch (not of the best one) and how long the training took.
+
+        With ``trainer.limit_val_batches: 0`` there are no such numbers: no best.ckpt, metrics.json and what is drawn of them.
+        """
         trainer, start = self.trainer, time.process_time()
         trainer.fit(**kwargs, weights_only=True)
         cpu_minutes = (time.process_time() - start) / 60  # of all threads of this process, of this call
         if trainer.fast_dev_run:  # type: ignore[attr-defined]
             return
-        if self.model.validated_at != trainer.global_step:
+        validates = trainer.limit_val_batches != 0
+        if validates and self.model.validated_at != trainer.global_step:
             trainer.validate(self.model, datamodule=self.datamodule, verbose=False)
         if trainer.is_global_zero:
             timer = next(callback for callback in trainer.callbacks if isinstance(callback, Timer))  # type: ignore[attr-defined]
@@ -191,18 +196,24 @@ class LossboxCLI(LightningCLI):
                 "steps": trainer.global_step,
                 "accelerator": self.model.device.type,
             }
-            self._write_metrics()
+            if validates:
+                self._write_metrics()
             report.write_json(self.out / "run.json", run)
             if self.artifacts and list(self.out.glob("csv/version_*/metrics.csv")):  # another trainer.logger leaves none
                 report.draw_curves(self.out)
-        if self.artifacts:
+        if self.artifacts and validates:
             self._draw()
         if trainer.is_global_zero:
-            numbers = "  ".join(f"{name} {self.model.metrics[name]:.3f}" for name in ("AP", "oLRP"))
-            print(f"trained in {run['minutes']:.1f} minutes  {numbers}  all numbers in {self.out / 'metrics.json'}")
+            numbers = "  ".join(f"{name} {self.model.metrics[name]:.3f}" for name in ("AP", "oLRP") if validates)
+            where = (
+                f"{numbers}  all numbers in {self.out / 'metrics.json'}" if validates else "not validated (trainer.limit_val_batches is 0)"
+            )
+            print(f"trained in {run['minutes']:.1f} minutes  {where}")
 
     def validate(self, **kwargs: Any) -> None:
         """Validates one checkpoint, prints the tables, writes metrics.json and thresholds.csv, draws what was found."""
+        if self.trainer.limit_val_batches == 0:
+            raise ValueError("trainer.limit_val_batches: more than 0 expected, to validate, got 0; the folder's config.yaml may say so")
         self.trainer.validate(**kwargs, verbose=False, weights_only=True)
         if self.trainer.is_global_zero:
             self._write_metrics()

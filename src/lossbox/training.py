@@ -179,7 +179,8 @@ class Detection(LightningModule):
     """Trains and validates one detector.
 
     Logged, on Lightning's logged steps only: the unweighted parts of the loss and the weighted ``total`` (``train/...``), the weight of
-    each part (``weight/...``: the self-balance), the gradient balance, and per validation the parts (``val/...``) and the metrics
+    each part (``weight/...``: the self-balance), the gradient balance, and per validation the parts (``val/...``: the mean over the
+    batches, each counted by its images) and the metrics
     (``val/AP``, ``val/oLRP``, ...). ``metrics`` keeps everything the last validation found, per class too; ``validated_at`` is its step.
 
     A loss that is not finite stops the run with the step, the part and the pictures. On the CPU it is looked at every step, elsewhere

@@ -40,12 +40,16 @@ def test_gradient_is_multiplied_and_the_weight_is_a_constant():
     assert not list(balance.parameters())
 
 
-@pytest.mark.parametrize("skipped", [(torch.tensor(0.0), torch.tensor(0.0), False), (torch.tensor(torch.nan), torch.tensor(1.0), True)])
+NOT_FINITE = [torch.nan, torch.inf, -torch.inf]
+
+
+@pytest.mark.parametrize("skipped", [(0.0, 0.0, False), *((x, 1.0, True) for x in NOT_FINITE), *((1.0, x, True) for x in NOT_FINITE)])
 def test_steps_that_say_nothing_are_left_out(skipped):
     balance = SelfBalance()
     for pair in steps(0):
         balance.update(*pair)
-        balance.update(skipped[0], skipped[1], counts=skipped[2])
+        balance.update(torch.tensor(skipped[0]), torch.tensor(skipped[1]), counts=skipped[2])
+    assert balance.count == len(steps(0))
     balance.end_period()
     assert balance.weight.item() == pytest.approx(expected_weight(steps(0)), rel=1e-6)
 
@@ -57,6 +61,15 @@ def test_an_empty_period_and_exact_boxes_keep_the_weight():
     balance.update(torch.tensor(0.5), torch.tensor(0.0))
     balance.end_period()
     assert balance.weight == 7
+
+
+@pytest.mark.parametrize("pair", [(0.5, torch.nan), (torch.nan, 0.5), (torch.inf, torch.inf)])
+def test_a_period_that_was_never_finite_keeps_the_weight(pair):
+    balance = SelfBalance(7.0)
+    balance.update(*map(torch.tensor, pair))
+    balance.end_period()
+    assert balance.weight == 7
+    assert balance.mean_localization == 0
 
 
 def test_resuming_in_the_middle_of_a_period_is_exact():

@@ -479,3 +479,19 @@ def test_a_nan_between_knots_that_share_a_cell_stays_within_the_table():
     assert located.interval.min() >= 0
     assert located.interval.max() <= 5
     assert located.weight_sum.isnan().all()
+
+
+@pytest.mark.parametrize("places", [1, 7])
+@pytest.mark.parametrize("n", [0, 1, 1000])
+def test_counting_in_turn_is_counting(n, places):
+    """What runs on a GPU, on this CPU."""
+    generator = torch.Generator().manual_seed(0)
+    interval = torch.randint(places, (n,), generator=generator)
+    weight = torch.randn(n, generator=generator, dtype=torch.float64)
+    expected = torch.zeros(places, dtype=torch.float64)
+    for i, each in enumerate(interval.tolist()):
+        expected[each] += weight[i]
+    for count, copies in ((_knots._count_in_turn, 3), (_knots._count, _knots._cpu_rows())):
+        counters = torch.zeros(copies, places, dtype=torch.float64)
+        count(counters, interval, weight)
+        assert_close(counters.sum(0), expected)

@@ -81,6 +81,34 @@ def test_every_bad_record_is_listed(tmp_path, capsys):
     assert "bad records: 3" in capsys.readouterr().out
 
 
+EMPTY = {"no images": ([], []), "no boxes": ([1, 2], []), "all broken": ([1, 2], [1, 2]), "all missing": ([1, 2], [1, 2])}
+
+
+@pytest.mark.parametrize("kind", EMPTY)
+@pytest.mark.parametrize("words", [(), ("--skip-pictures",), ("--config", "recipe.yaml")])
+@pytest.mark.parametrize("crowd", [0, 1])
+def test_where_nothing_is_left_the_page_says_so(tmp_path, capsys, kind, words, crowd):
+    images, boxed = EMPTY[kind]
+    (tmp_path / "recipe.yaml").write_text(RECIPE.format(folder=tmp_path))
+    (tmp_path / "data").mkdir()
+    document = {
+        "images": [{"id": i, "file_name": f"{i}.png", "width": WIDTH, "height": HEIGHT} for i in images],
+        "categories": [{"id": 1, "name": "cat"}] if images else [],
+        "annotations": [{"id": i, "image_id": i, "category_id": 1, "bbox": [0, 0, 9, 9], "iscrowd": crowd} for i in boxed],
+    }
+    for entry in document["images"]:
+        if kind == "all broken":
+            (tmp_path / "data" / entry["file_name"]).write_bytes(b"broken")
+        elif kind == "no boxes":
+            draw(tmp_path / "data" / entry["file_name"])
+    (tmp_path / "data.json").write_text(json.dumps(document))
+    code, shown = check("data.json", "data", *words), capsys.readouterr()
+    assert shown.err == ""
+    broken = kind == "all missing" or (kind == "all broken" and "--skip-pictures" not in words)
+    assert code == broken
+    assert shown.out.endswith("usable as it is\n") or "not usable as it is: 2 bad records" in shown.out
+
+
 RECIPE = """
 data: {{train_annotations: {folder}/train.json, train_images: {folder}/train, val_annotations: {folder}/val.json, val_images: {folder}/val,
        image_size: 80}}

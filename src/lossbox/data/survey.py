@@ -42,7 +42,7 @@ def survey(annotations: CocoAnnotations) -> dict[str, Any]:
     all_boxes, all_labels = torch.cat([torch.zeros(0, 4), *boxes]), torch.cat([torch.zeros(0, dtype=torch.long), *labels])
     counts = torch.bincount(all_labels, minlength=len(annotations.categories)).tolist()
     picture_area = torch.tensor([float(image.width * image.height) for image in images]).repeat_interleave(
-        torch.tensor([len(b) for b in boxes])
+        torch.tensor([len(b) for b in boxes], dtype=torch.long)
     )
     side, size = box_area(all_boxes).sqrt(), all_boxes[:, 2:] - all_boxes[:, :2]
     same, other = 0, 0

@@ -222,15 +222,18 @@ def _counters(like: Tensor, num_intervals: int) -> Tensor:
 
 
 def _count(counters: Tensor, interval: Tensor, weight: Tensor) -> None:
-    """``histogram[interval] += weight``. Each row of a chunk has a copy of its own on a CPU: no two threads write to one.
-
-    Elsewhere additions to one place wait for each other, and most scores may lie in one interval: neighbors go to different copies.
-    """
+    """``histogram[interval] += weight``. Each row of a chunk has a copy of its own on a CPU: no two threads write to one."""
     if counters.device.type == "cpu":
         rows = _rows(interval)
         counters[:rows].scatter_add_(1, interval.view(rows, -1), weight.reshape(rows, -1))
-        return
-    copy = torch.arange(len(interval), dtype=interval.dtype, device=interval.device) % COPIES
+    else:
+        _count_in_turn(counters, interval, weight)
+
+
+def _count_in_turn(counters: Tensor, interval: Tensor, weight: Tensor) -> None:
+    """The same where additions to one place wait for each other, and most scores may lie in one interval: neighbors go to different
+    copies."""
+    copy = torch.arange(len(interval), dtype=interval.dtype, device=interval.device) % len(counters)
     counters.view(-1).index_add_(0, interval + copy * counters.shape[1], weight)
 
 

@@ -94,7 +94,9 @@ def compare_recipes(argv: Sequence[str]) -> None:
     train_all({key: out for key, out in folders.items() if not (out / "run.json").is_file()}, overrides, options.jobs)
     runs: list[dict[str, Any]] = []
     for (recipe, seed), out in folders.items():
-        metrics, run = (json.loads((out / name).read_text()) for name in ("metrics.json", "run.json"))
+        run = json.loads((out / "run.json").read_text())
+        measured = out / "metrics.json"  # not there with trainer.limit_val_batches 0
+        metrics = json.loads(measured.read_text()) if measured.is_file() else dict.fromkeys(report.COMPARED)
         scalars = {name: value for name, value in metrics.items() if value is None or isinstance(value, int | float)}
         runs.append({"recipe": recipe.stem, "seed": seed, **scalars, **run})
     path = options.json or options.out / "accuracy.json"

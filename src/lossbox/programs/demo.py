@@ -44,6 +44,9 @@ def run(argv: Sequence[str]) -> None:
         words = ["fit", "--config", str(recipe), "--out", str(options.out), "--seed_everything", str(options.seed), *overrides]
         words += [word for name, path in paths.items() for word in (f"--data.{name}", str(path))]
         LossboxCLI([*words, *resume(options.out)])
+    if not (options.out / "metrics.json").is_file():
+        print(f"nothing to look at: {options.out} was trained with trainer.limit_val_batches 0")
+        return
     LossboxCLI(["validate", "--config", str(options.out / "config.yaml"), "--ckpt_path", "last"])
     curves = report.draw_curves(options.out)
     run = json.loads((options.out / "run.json").read_text())
