@@ -93,7 +93,7 @@ def test_where_nothing_is_left_the_page_says_so(tmp_path, capsys, kind, words, c
     (tmp_path / "data").mkdir()
     document = {
         "images": [{"id": i, "file_name": f"{i}.png", "width": WIDTH, "height": HEIGHT} for i in images],
-        "categories": [{"id": 1, "name": "cat"}] if images else [],
+        "categories": [{"id": 1, "name": "cat"}],
         "annotations": [{"id": i, "image_id": i, "category_id": 1, "bbox": [0, 0, 9, 9], "iscrowd": crowd} for i in boxed],
     }
     for entry in document["images"]:
