@@ -137,7 +137,7 @@ class LossboxCLI(LightningCLI):
         cpu_minutes = (time.process_time() - start) / 60  # of all threads of this process, of this call
         if trainer.fast_dev_run:  # type: ignore[attr-defined]
             return
-        validates = trainer.limit_val_batches != 0  # type: ignore[attr-defined]
+        validates = trainer.limit_val_batches != 0
         if validates and self.model.validated_at != trainer.global_step:
             trainer.validate(self.model, datamodule=self.datamodule, verbose=False)
         if trainer.is_global_zero:
@@ -165,7 +165,7 @@ class LossboxCLI(LightningCLI):
 
     def validate(self, **kwargs: Any) -> None:
         """Validates one checkpoint, prints the tables, writes metrics.json and thresholds.csv, draws what was found."""
-        if self.trainer.limit_val_batches == 0:  # type: ignore[attr-defined]
+        if self.trainer.limit_val_batches == 0:
             raise ValueError("trainer.limit_val_batches: more than 0 expected, to validate, got 0; the folder's config.yaml may say so")
         self.trainer.validate(**kwargs, verbose=False, weights_only=True)
         if self.trainer.is_global_zero:

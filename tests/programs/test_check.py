@@ -81,7 +81,7 @@ def test_every_bad_record_is_listed(tmp_path, capsys):
     assert "bad records: 3" in capsys.readouterr().out
 
 
-EMPTY = {"no images": ([], []), "no boxes": ([1, 2], []), "all broken": ([1, 2], [1, 2]), "all missing": ([1, 2], [1, 2])}
+EMPTY = {"no boxes": ([1, 2], []), "all broken": ([1, 2], [1, 2]), "all missing": ([1, 2], [1, 2])}
 
 
 @pytest.mark.parametrize("kind", EMPTY)

@@ -191,7 +191,7 @@ def _between(centers: Float[Tensor, " a"], start: Tensor, end: Tensor, level_siz
     An index i is at least ceil(v - 0.5) where the center i + 0.5 is at least v: the stride cancels out, and so does the rounding.
     """
     parts = []
-    for part in centers.split(list(level_sizes)):
+    for part in torch.split(centers, list(level_sizes)):
         first, last = (part.amin(), part.amax()) if len(part) else (None, None)
         parts.append((part >= start.clamp(first, last)) & (part <= end.clamp(first, last)) if len(part) else part >= start)
     return torch.cat(parts, 2)
