@@ -36,6 +36,11 @@ def test_ignored_elements_are_counted_nowhere():
     weight = torch.tensor([1.0, 1.0, 0.0, 1.0])
     kept = [0, 1, 3]
     assert ghm_c_histogram(logits, targets, bins=3, weight=weight).sum() == 3
+    marked = torch.where(weight > 0, targets, -1.0)
+    for bins in (1, 2, 3):
+        expected = ghm_c_histogram(logits[kept], targets[kept], bins=bins)
+        assert ghm_c_histogram(logits, marked, bins=bins).equal(expected)
+        torch.testing.assert_close(ghm_c_loss(logits, marked, bins=bins), ghm_c_loss(logits[kept], targets[kept], bins=bins))
     torch.testing.assert_close(ghm_c_loss(logits, targets, weight=weight), ghm_c_loss(logits[kept], targets[kept]))
     torch.testing.assert_close(ghm_r_loss(logits, targets, weight=weight), ghm_r_loss(logits[kept], targets[kept]))
 
