@@ -40,6 +40,7 @@ from lossbox.assignment import OverlapAssigner
 from lossbox.decoding import Decoder
 from lossbox.detectors import FasterRCNN, RetinaNet, add_true_boxes
 from lossbox.objective import ALRPObjective
+from lossbox.precision import resolve
 from lossbox.records import Batch, RawPredictions, Targets
 from lossbox.training import Detection, FirstStage, OneCycle
 
@@ -154,7 +155,7 @@ def measure(name: str, options: argparse.Namespace) -> dict[str, Any]:
 
     def step(model: nn.Module, loss: Callable[[], Tensor], optimizer: torch.optim.Optimizer) -> None:
         optimizer.zero_grad()
-        with torch.autocast(device, torch.bfloat16, enabled=options.bf16):
+        with torch.autocast(device, torch.bfloat16, enabled=options.precision == "bf16-mixed"):
             value = loss()
         value.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
@@ -168,7 +169,7 @@ def measure(name: str, options: argparse.Namespace) -> dict[str, Any]:
         for key, (model, loss) in losses.items():
             times[key].append(seconds(lambda m=model, f=loss, o=optimizers[key]: step(m, f, o), device))  # type: ignore[misc]
 
-    with torch.autocast(device, torch.bfloat16, enabled=options.bf16):
+    with torch.autocast(device, torch.bfloat16, enabled=options.precision == "bf16-mixed"):
         calls = loss_calls(ours, batch)
     assigning, losing = [], []
     for _ in range(options.rounds):
@@ -200,10 +201,11 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=4, help="pictures a step (default 4)")
     parser.add_argument("--channels", type=int, default=256, help="of pyramid and heads (default 256)")
     parser.add_argument("--rounds", type=int, default=10, help="how often each takes its turn (default 10)")
-    parser.add_argument("--bf16", action="store_true", help="autocast to bfloat16")
+    parser.add_argument("--precision", default="auto", choices=["auto", "32-true", "bf16-mixed"], help="default auto: what is fast here")
     parser.add_argument("--quick", action="store_true", help="128 px, 2 pictures, 64 channels, 3 rounds; write no file")
     parser.add_argument("--out", type=Path, help="the JSON file (default benchmarks/results/step.json, step_cuda.json on a GPU)")
     options = parser.parse_args()
+    options.precision = resolve(options.precision, options.device)
     if options.quick:
         options.size, options.batch, options.channels, options.rounds = 128, 2, 64, 3
     rows = {}
@@ -218,7 +220,7 @@ def main() -> None:
     processor = torch.cuda.get_device_name() if cuda else platform.processor() or platform.machine()
     report = {
         "what": "one training step (forward, loss, backward, SGD) in milliseconds, medians; shares are of our step",
-        "problem": {key: getattr(options, key) for key in ("backbone", "size", "batch", "channels", "rounds", "bf16")}
+        "problem": {key: getattr(options, key) for key in ("backbone", "size", "batch", "channels", "rounds", "precision")}
         | {"classes": CLASSES},
         "machine": {
             "device": options.device,

@@ -36,6 +36,17 @@ for name in COMMANDS:
     assert done.stdout.splitlines() == [f"{name} []" for name in COMMANDS]
 
 
+@pytest.mark.parametrize("words", [["demo", "--out"], ["fit", "--config", "own_data", "--out"]], ids=["demo", "fit"])
+def test_the_first_line_comes_before_anything_heavy_is_loaded(words, tmp_path):
+    """Torch is shadowed by a module that stops the process: what was said until then needs no patience."""
+    (tmp_path / "torch.py").write_text("import os\nos._exit(7)\n")
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), *sys.path])}
+    command = [sys.executable, "-m", "lossbox", *words, str(tmp_path / "run")]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=tmp_path)
+    assert done.returncode == 7, done.stderr
+    assert done.stdout.startswith(f"lossbox {words[0]}: ")
+
+
 def test_no_command_prints_the_help(capsys):
     assert main([]) == 0
     assert capsys.readouterr().out.startswith("usage: lossbox COMMAND")

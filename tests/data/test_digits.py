@@ -186,6 +186,16 @@ def test_a_complete_set_is_used_again_and_another_one_replaced(tmp_path):
     assert len(list((tmp_path / "train").glob("*.jpg"))) == 3
 
 
+def test_it_says_how_far_it_is_where_there_is_no_terminal(tmp_path, capsys, monkeypatch):
+    write_digits(tmp_path / "quick", **{**SMALL, "progress": True})
+    assert "images drawn" not in capsys.readouterr().err
+    monkeypatch.setattr("lossbox.data.digits.SILENCE", 0.0)
+    write_digits(tmp_path / "slow", **{**SMALL, "progress": True})
+    total = SMALL["train_images"] + SMALL["val_images"]
+    lines = [line for line in capsys.readouterr().err.splitlines() if "images drawn" in line]
+    assert lines == [f"Digits: {drawn + 1} of {total} images drawn" for drawn in range(total)]
+
+
 def test_it_says_that_a_set_is_used_again(tmp_path, capsys):
     write_digits(tmp_path, **SMALL)
     assert capsys.readouterr().err == ""

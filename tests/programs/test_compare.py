@@ -45,21 +45,25 @@ def test_what_is_neither_study_nor_recipe_names_both(capsys):
     assert "digits_retinanet_alrp" in said
 
 
-def test_jobs_train_side_by_side_what_they_train_one_after_another(tiny_run, tmp_path, capsys):
+def test_jobs_train_side_by_side_what_they_train_one_after_another(tiny_run, tmp_path, capsys, monkeypatch):
     words = ["compare", str(tiny_run.config), "--seeds", "0", "1", "--artifacts", "false", "--trainer.enable_checkpointing", "false"]
     part = tiny_run.pictures.parent / "train"  # that of the validation was changed
     words += ["--data.val_annotations", f"{part}.json", "--data.val_images", str(part)]
-    found = {}
+    monkeypatch.setattr("lossbox.programs.compare.SILENCE", 0.1)
+    found, said = {}, {}
     for jobs in ("1", "2"):
         out = tmp_path / jobs
         assert main([*words, "--jobs", jobs, "--out", str(out), "--json", str(out / "all.json")]) == 0
+        said[jobs] = capsys.readouterr().out.splitlines()
         document = json.loads((out / "all.json").read_text())
         found[jobs] = [(run["seed"], run["AP"], run["oLRP"], run["steps"]) for run in document["runs"]]
         assert document["summary"]["config"]["seeds"] == [0, 1]
         assert all(run["cpu_minutes"] > 0 and run["accelerator"] == "cpu" for run in document["runs"])
     assert found["1"] == found["2"]
     assert "training RetinaNet" in (tmp_path / "2" / "config" / "seed-1" / "log.txt").read_text()
-    assert "training RetinaNet" not in capsys.readouterr().out.split("seed 1: done")[-1]
+    assert any(line.startswith("training RetinaNet") for line in said["1"])
+    assert not any(line.startswith("training RetinaNet") for line in said["2"])
+    assert "   config, seed 0: starts" in said["2"]  # and later the last line of its log
 
 
 def test_a_failed_job_is_named_with_its_log(tiny_run, tmp_path, capsys):

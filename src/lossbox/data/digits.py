@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,9 @@ EMPTY_EVERY = 25
 """Every 25th picture has no digit: a detector must learn to stay silent."""
 
 PARTS = ("train", "val")
+
+SILENCE = 10.0
+"""Seconds after which, where the progress bar is not drawn (no terminal), a line says how far the drawing is."""
 
 MARKER = ".lossbox_digits"
 """A file in each folder of pictures: what lies there is ours and may be replaced."""
@@ -125,7 +129,7 @@ def write_digits(
     for part in PARTS:
         _clear(*paths[part])
     columns = (TextColumn("Digits: drawing pictures"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    documents = {}
+    documents, spoke, drawn = {}, time.monotonic(), 0
     with Progress(*columns, console=console) as bar:
         task = bar.add_task("", total=sum(counts.values()))
         for part_index, part in enumerate(PARTS):
@@ -139,6 +143,10 @@ def write_digits(
                 _save(picture, folder / f"{index + 1:06d}.jpg")
                 _record(documents[part], boxes, digits, size)
                 bar.advance(task)
+                drawn += 1
+                if not console.is_terminal and time.monotonic() - spoke >= SILENCE:
+                    spoke = time.monotonic()
+                    console.print(f"Digits: {drawn} of {sum(counts.values())} images drawn", highlight=False)
     for part in PARTS:
         _write_json(documents[part], paths[part][0])
     return DigitsSet(*paths["train"], *paths["val"], reused=False)

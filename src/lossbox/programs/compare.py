@@ -10,13 +10,16 @@ import multiprocessing
 import os
 import platform
 import sys
-from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import Any
 
 from .recipes import find_recipe, resume
+
+SILENCE = 15.0
+"""Seconds after which, without a terminal, a line says how far the trainings of ``--jobs`` are."""
 
 
 def run(argv: Sequence[str]) -> None:
@@ -116,14 +119,11 @@ def train_all(wanted: Mapping[tuple[Path, int], Path], overrides: Sequence[str],
             print(f"-- {recipe.stem}, seed {seed}", flush=True)
             _train(recipe, seed, out, overrides)
         return
-    from rich.progress import track
-
     failed: list[str] = []
     spawn = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(min(jobs, max(len(wanted), 1)), spawn, initializer=_share_cores, initargs=(jobs,)) as pool:
         running = {pool.submit(_train_quietly, recipe, seed, out, overrides): (recipe, seed) for (recipe, seed), out in wanted.items()}
-        done = as_completed(running)
-        for future in track(done, f"{len(running)} trainings", total=len(running), disable=not sys.stdout.isatty()):
+        for future in _ended(running, wanted):
             recipe, seed = running[future]
             error = future.exception()
             print(f"-- {recipe.stem}, seed {seed}: {f'failed: {error}' if error else 'done'}", flush=True)
@@ -131,6 +131,23 @@ def train_all(wanted: Mapping[tuple[Path, int], Path], overrides: Sequence[str],
                 failed.append(f"{recipe.stem}, seed {seed}: {error} (log: {wanted[recipe, seed] / 'log.txt'})")
     if failed:
         raise ChildProcessError(f"{len(failed)} of {len(running)} trainings failed; the first: {failed[0]}")
+
+
+def _ended(running: Mapping[Future[None], tuple[Path, int]], wanted: Mapping[tuple[Path, int], Path]) -> Iterator[Future[None]]:
+    """The trainings in the order in which they end; where nothing ends for a while, the last line of the log of each that runs."""
+    from rich.progress import Progress
+
+    waiting = set(running)
+    with Progress(disable=not sys.stdout.isatty()) as bar:
+        task = bar.add_task(f"{len(running)} trainings", total=len(running))
+        while waiting:
+            ended, waiting = wait(waiting, timeout=SILENCE, return_when=FIRST_COMPLETED)
+            bar.advance(task, len(ended))
+            yield from ended
+            for recipe, seed in (running[future] for future in waiting if not ended and future.running() and not sys.stdout.isatty()):
+                log = wanted[recipe, seed] / "log.txt"
+                lines = log.read_text().splitlines() if log.is_file() else []
+                print(f"   {recipe.stem}, seed {seed}: {lines[-1] if lines else 'starts'}", flush=True)
 
 
 def _train(recipe: Path, seed: int, out: Path, overrides: Sequence[str]) -> None:

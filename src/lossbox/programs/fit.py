@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import textwrap
 from collections.abc import Sequence
 
@@ -48,6 +49,9 @@ def run_lightning(command: str, help: str, argv: Sequence[str]) -> None:
         raise ValueError(f"config: --config RECIPE expected; `lossbox {command} --help` says what a recipe is and which ship with lossbox")
     # tells a misspelled recipe before the seconds that Lightning takes to load
     words = with_recipes("--help" if word == "--help-all" else word for word in argv)
+    first = os.environ.get("RANK", os.environ.get("LOCAL_RANK", "0")) == "0"
+    if first and not any(word == "--help" or word.startswith("--print_config") for word in words):
+        print(f"lossbox {command}: loading torch and Lightning", flush=True)  # seconds, on a busy machine many
     from ..cli import LossboxCLI
 
     LossboxCLI([command, *words])
