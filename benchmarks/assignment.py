@@ -1,4 +1,4 @@
-"""What the assignment of a picture costs: every rule on 100 boxes and the 20,000 cells of a 1240 x 776 picture, on one core.
+"""What the assignment of an image costs: every rule on 100 boxes and the 20,000 cells of a 1240 x 776 image, on one core.
 
     python benchmarks/assignment.py              writes benchmarks/results/assignment.json
     python benchmarks/assignment.py --rounds 50

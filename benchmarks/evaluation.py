@@ -1,6 +1,6 @@
 """Times COCO AP and oLRP from two JSON files to the numbers: Lossbox; and AP alone: pycocotools and, if it is installed, faster-coco-eval.
 
-    python benchmarks/evaluation.py                      # 5,000 pictures x 80 classes x 100 detections: minutes, most of it pycocotools
+    python benchmarks/evaluation.py                      # 5,000 images x 80 classes x 100 detections: minutes, most of it pycocotools
     python benchmarks/evaluation.py --images 200 --output /tmp/evaluation.json
 
 Every program runs in a process of its own, reading the files included, the interpreter's start and imports not; peak memory is that of the
@@ -30,13 +30,13 @@ NAMES = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs
 
 
 def problem(images: int, classes: int, detections: int, *, seed: int = 0) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """About 7 annotations a picture; half of the detections near one, the others anywhere; scores roughly follow quality."""
+    """About 7 annotations an image; half of the detections near one, the others anywhere; scores roughly follow quality."""
     rng = np.random.default_rng(seed)
     count = rng.poisson(7, images)
-    picture = np.repeat(np.arange(images), count)
-    size = np.exp(rng.uniform(np.log(8), np.log(350), (len(picture), 2)))
+    image = np.repeat(np.arange(images), count)
+    size = np.exp(rng.uniform(np.log(8), np.log(350), (len(image), 2)))
     boxes = np.concatenate([rng.uniform(0, 1, size.shape) * ([640, 480] - np.minimum(size, 400)), size], 1).round(2)
-    category = rng.integers(0, classes, len(picture))
+    category = rng.integers(0, classes, len(image))
     ground_truth: dict[str, Any] = {
         "info": {},
         "images": [{"id": i + 1, "width": 640, "height": 480, "file_name": f"{i + 1:012}.jpg"} for i in range(images)],
@@ -44,7 +44,7 @@ def problem(images: int, classes: int, detections: int, *, seed: int = 0) -> tup
         "annotations": [
             {"id": n + 1, "image_id": i + 1, "category_id": c + 1, "bbox": box, "area": box[2] * box[3], "iscrowd": int(crowd)}
             for n, (i, c, box, crowd) in enumerate(
-                zip(picture.tolist(), category.tolist(), boxes.tolist(), (rng.random(len(picture)) < 0.01).tolist(), strict=True)
+                zip(image.tolist(), category.tolist(), boxes.tolist(), (rng.random(len(image)) < 0.01).tolist(), strict=True)
             )
         ],
     }
@@ -52,7 +52,7 @@ def problem(images: int, classes: int, detections: int, *, seed: int = 0) -> tup
     first = np.cumsum(count) - count
     near = (rng.random(len(of)) < 0.5) & (count[of] > 0)
     target = first[of] + (rng.random(len(of)) * count[of]).astype(int)
-    target[~near] = rng.integers(0, len(picture), int((~near).sum()))  # only its size and class are used
+    target[~near] = rng.integers(0, len(image), int((~near).sum()))  # only its size and class are used
     shift = rng.normal(0, 0.15, (len(of), 4)) * rng.random((len(of), 1))
     moved = boxes[target]
     found = np.concatenate([moved[:, :2] + shift[:, :2] * moved[:, 2:], moved[:, 2:] * np.exp(shift[:, 2:])], 1)
@@ -133,7 +133,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--images", type=int, default=5000)
     parser.add_argument("--classes", type=int, default=80)
-    parser.add_argument("--detections", type=int, default=100, help="detections a picture")
+    parser.add_argument("--detections", type=int, default=100, help="detections per image")
     parser.add_argument("--repeats", type=int, default=3, help="runs of each program but pycocotools, which runs once; the median counts")
     parser.add_argument("--output", type=Path, default=Path(__file__).parent / "results" / "evaluation.json")
     parser.add_argument("--once", nargs=3, metavar=("PROGRAM", "GT", "DT"), help=argparse.SUPPRESS)
@@ -148,7 +148,7 @@ def main() -> None:
         for path, content in zip(paths, problem(arguments.images, arguments.classes, arguments.detections), strict=True):
             Path(path).write_text(json.dumps(content))
         sizes = [Path(path).stat().st_size for path in paths]
-        size = f"{arguments.images} pictures x {arguments.classes} classes x {arguments.detections} detections"
+        size = f"{arguments.images} images x {arguments.classes} classes x {arguments.detections} detections"
         print(f"{size}, {sum(sizes) / 1e6:.0f} MB of JSON")
         for program in PROGRAMS:
             if importlib.util.find_spec(MODULES[program].partition(".")[0]) is None:

@@ -6,13 +6,14 @@
     python benchmarks/small.py ... --jobs 2                       two trainings side by side, each on one core
     python benchmarks/small.py ... --only own_data torchvision    without Ultralytics
 
-Speed: images a second of CPU time in training (data, forward, loss, backward, optimizer, averaged weights) on one thread, over a few
+Speed: images per second of CPU time in training (data, forward, loss, backward, optimizer, averaged weights) on one thread, over a few
 batches. The trainings take turns; the median of the rounds counts. Accuracy: each is trained for so many minutes of CPU time on one
 thread, in epochs whose number follows from that speed, so that its schedule fits; validation is not on the clock. The weights after the
 last epoch count, all evaluated by ``lossbox.metrics`` on the same images.
 
 Each keeps its own recipe. Ours is the YAML file. torchvision's is trained with AdamW, one cycle, the mirror and scale jitter. Ultralytics'
-has its defaults (16 images a step, an update after 64), and as ``yolo11n_nbs8`` 8 images a step and an update after each, which is better
+has its defaults (16 images per step, an update after 64), and as
+``yolo11n_nbs8`` 8 images per step and an update after each, which is better
 on few images; both with ``workers=0`` and images kept in memory, as ours are. Get it with ``pip install ultralytics``, or, where it is in
 another environment, name that one's interpreter by ``--ultralytics-python``. All compute in what ``--precision`` says.
 
@@ -120,7 +121,7 @@ def torchvision(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
 
     from lossbox.data.module import CocoDataModule
     from lossbox.data.transforms import Augmentation
-    from lossbox.training import OneCycle
+    from lossbox.training import WarmupCosine
 
     torch.manual_seed(options.seed)
     augmentation = Augmentation(horizontal_flip=0.5, scale_jitter=(0.6, 1.6))
@@ -140,7 +141,7 @@ def torchvision(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
     limits: dict[str, Any] = {**sizes, "score_thresh": LEAST_SCORE, "detections_per_img": DETECTIONS}
     model = RetinaNet(backbone, data.num_classes, **limits).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     autocast = torch.autocast("cpu", torch.bfloat16, enabled=options.precision == "bf16-mixed")
-    optimizer, schedule = OneCycle(learning_rate=1e-3)(model, options.epochs * steps)
+    optimizer, schedule = WarmupCosine(learning_rate=1e-3)(model, options.epochs * steps)
     clock = Clock()
     model.train()
     for epoch in range(options.epochs):
@@ -171,7 +172,7 @@ def torchvision(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
         "cpu": clock.cpu,
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
         "images": steps * 16,
-        "settings": "AdamW, one cycle to 1e-3, decay 0.05, gradients clipped at 1, mirror, scale jitter 0.6 to 1.6, 16 images a step",
+        "settings": "AdamW, one cycle to 1e-3, decay 0.05, gradients clipped at 1, mirror, scale jitter 0.6 to 1.6, 16 images per step",
         "detections": detections,
     }
 
@@ -298,7 +299,7 @@ def folder_and_size(data: str) -> tuple[Path, int]:
 
 
 def measure_speed(options: argparse.Namespace, data: str) -> dict[str, dict[str, Any]]:
-    """Images a second of CPU time, over a few batches an epoch; the first epoch, which warms up, does not count."""
+    """Images a second of CPU time, over a few batches per epoch; the first epoch, which warms up, does not count."""
     series: dict[str, list[float]] = {name: [] for name in options.only}
     for turn in range(options.rounds):
         for name in options.only:
@@ -342,7 +343,7 @@ def mean_and_spread(values: list[float]) -> str:
 def markdown(speed: dict[str, Any], accuracy: dict[str, Any]) -> str:
     """The table of the recipes' README."""
     lines = [
-        "| images | detector | parameters | images a CPU second | epochs | AP | AP50 | AP75 | oLRP |",
+        "| images | detector | parameters | images per CPU second | epochs | AP | AP50 | AP75 | oLRP |",
         "|---|---|---|---|---|---|---|---|---|",
     ]
     for data, models in speed.items():
@@ -388,7 +389,7 @@ def main() -> None:
     from lossbox.programs.compare import machine
 
     report = {
-        "what": "images a CPU second in training, medians; AP, AP50, AP75 and oLRP on the validation images after equal CPU minutes",
+        "what": "images per CPU second in training, medians; AP, AP50, AP75 and oLRP on the validation images after equal CPU minutes",
         "problem": {key: getattr(options, key) for key in ("minutes", "seeds", "rounds", "precision")}
         | {"data": {folder.name: size for folder, size in map(folder_and_size, options.data)}},
         "machine": machine(),

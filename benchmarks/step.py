@@ -1,11 +1,11 @@
 """What one training step costs, beside torchvision's own detectors.
 
     python benchmarks/step.py                    RetinaNet and Faster R-CNN at 320 px, writes benchmarks/results/step.json
-    python benchmarks/step.py --quick            small pictures and heads, three rounds, writes nothing
+    python benchmarks/step.py --quick            small images and heads, three rounds, writes nothing
     python benchmarks/step.py --device cuda --size 640 --batch 8 --backbone resnet50
 
 Ours: aLRP (on both stages of Faster R-CNN, all anchors, all proposals). Theirs: focal loss + L1, and cross-entropy + L1 on a sample.
-Backbone, pyramid, anchors a place, widths, pictures, boxes, precision and optimizer are the same; the pyramid is a copy of ours, and
+Backbone, pyramid, anchors per place, widths, images, boxes, precision and optimizer are the same; the pyramid is a copy of ours, and
 torchvision's resizing is switched off. A step is forward, loss, backward and SGD; the two take turns in one process, and the median of the
 rounds counts. The share of the loss is that of its forward and backward up to the predictions, on the predictions of such a step, and
 that of the assignment is stated beside it.
@@ -42,7 +42,7 @@ from lossbox.detectors import FasterRCNN, RetinaNet, add_true_boxes
 from lossbox.objective import ALRPObjective
 from lossbox.precision import resolve
 from lossbox.records import Batch, RawPredictions, Targets
-from lossbox.training import Detection, FirstStage, OneCycle
+from lossbox.training import DetectionTask, FirstStage, WarmupCosine
 
 RESULTS = Path(__file__).parent / "results"
 CLASSES = 80
@@ -61,7 +61,7 @@ class Levels(nn.Module):
         return OrderedDict((str(i), level) for i, level in enumerate(self.pyramid(images)))
 
 
-def retinanet(options: argparse.Namespace) -> tuple[Detection, nn.Module]:
+def retinanet(options: argparse.Namespace) -> tuple[DetectionTask, nn.Module]:
     strides, scales = (8, 16, 32, 64, 128), (1.0, 2**0.5)
     ours = RetinaNet(CLASSES, backbone=options.backbone, strides=strides, channels=options.channels, scales=scales, ratios=RATIOS)
     sizes = tuple(tuple(4 * stride * scale for scale in scales) for stride in strides)
@@ -71,10 +71,10 @@ def retinanet(options: argparse.Namespace) -> tuple[Detection, nn.Module]:
         anchor_generator=AnchorGenerator(sizes, (RATIOS,) * len(strides)),
         _skip_resize=True,
     )
-    return Detection(ours, OverlapAssigner(), ALRPObjective(), Decoder(), OneCycle()), theirs
+    return DetectionTask(ours, OverlapAssigner(), ALRPObjective(), Decoder(), WarmupCosine()), theirs
 
 
-def faster_rcnn(options: argparse.Namespace) -> tuple[Detection, nn.Module]:
+def faster_rcnn(options: argparse.Namespace) -> tuple[DetectionTask, nn.Module]:
     strides, hidden = (4, 8, 16, 32, 64), 4 * options.channels
     ours = FasterRCNN(CLASSES, backbone=options.backbone, strides=strides, channels=options.channels, head_channels=hidden)
     theirs = TheirFasterRCNN(
@@ -89,13 +89,15 @@ def faster_rcnn(options: argparse.Namespace) -> tuple[Detection, nn.Module]:
         _skip_resize=True,
     )
     first = FirstStage(OverlapAssigner(0.7, 0.3), ALRPObjective(tau=0.7), 0.2)
-    return Detection(ours, OverlapAssigner(0.5, 0.5, rescue=False), ALRPObjective(), Decoder(), OneCycle(), first_stage=first), theirs
+    return DetectionTask(
+        ours, OverlapAssigner(0.5, 0.5, allow_low_quality_matches=False), ALRPObjective(), Decoder(), WarmupCosine(), first_stage=first
+    ), theirs
 
 
-PAIRS: dict[str, Callable[[argparse.Namespace], tuple[Detection, nn.Module]]] = {"RetinaNet": retinanet, "Faster R-CNN": faster_rcnn}
+PAIRS: dict[str, Callable[[argparse.Namespace], tuple[DetectionTask, nn.Module]]] = {"RetinaNet": retinanet, "Faster R-CNN": faster_rcnn}
 
 
-def pictures(options: argparse.Namespace) -> Batch:
+def random_batch(options: argparse.Namespace) -> Batch:
     generator, size = torch.Generator().manual_seed(0), options.size
     images = torch.rand(options.batch, 3, size, size, generator=generator)
     targets = []
@@ -115,7 +117,7 @@ def seconds(work: Callable[[], object], device: str) -> float:
     return time.perf_counter() - start
 
 
-def our_loss(model: Detection, batch: Batch) -> Tensor:
+def our_loss(model: DetectionTask, batch: Batch) -> Tensor:
     found = model.losses(batch)
     return torch.stack([found.weights[name] * part for name, part in found.parts.items()]).sum()
 
@@ -125,7 +127,7 @@ def their_loss(model: nn.Module, batch: Batch, first_label: int) -> Tensor:
     return torch.stack(list(model(list(batch.images), targets).values())).sum()
 
 
-def loss_calls(model: Detection, batch: Batch) -> list[tuple[Any, Any, RawPredictions, list[Targets]]]:
+def loss_calls(model: DetectionTask, batch: Batch) -> list[tuple[Any, Any, RawPredictions, list[Targets]]]:
     """Assigner, objective, predictions (cut off from the network) and targets of each stage."""
     detector: Any = model.detector
     if model.first_stage is None:
@@ -148,7 +150,7 @@ def leaf(x: Tensor) -> Tensor:
 def measure(name: str, options: argparse.Namespace) -> dict[str, Any]:
     """Medians of both steps, their ratio, and the shares of loss and assignment in ours."""
     torch.manual_seed(0)
-    device, batch = options.device, pictures(options)
+    device, batch = options.device, random_batch(options)
     ours, theirs = (model.to(device).train() for model in PAIRS[name](options))
     first_label = int(name == "Faster R-CNN")  # torchvision's Faster R-CNN keeps 0 for the background, its RetinaNet does not
     losses = {"ours": (ours, lambda: our_loss(ours, batch)), "torchvision": (theirs, lambda: their_loss(theirs, batch, first_label))}
@@ -197,12 +199,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--backbone", default="resnet18", help="of both (default resnet18)")
-    parser.add_argument("--size", type=int, default=320, help="pixels of a side of the pictures (default 320)")
-    parser.add_argument("--batch", type=int, default=4, help="pictures a step (default 4)")
+    parser.add_argument("--size", type=int, default=320, help="pixels of a side of the images (default 320)")
+    parser.add_argument("--batch", type=int, default=4, help="images per step (default 4)")
     parser.add_argument("--channels", type=int, default=256, help="of pyramid and heads (default 256)")
     parser.add_argument("--rounds", type=int, default=10, help="how often each takes its turn (default 10)")
     parser.add_argument("--precision", default="auto", choices=["auto", "32-true", "bf16-mixed"], help="default auto: what is fast here")
-    parser.add_argument("--quick", action="store_true", help="128 px, 2 pictures, 64 channels, 3 rounds; write no file")
+    parser.add_argument("--quick", action="store_true", help="128 px, 2 images, 64 channels, 3 rounds; write no file")
     parser.add_argument("--out", type=Path, help="the JSON file (default benchmarks/results/step.json, step_cuda.json on a GPU)")
     options = parser.parse_args()
     options.precision = resolve(options.precision, options.device)

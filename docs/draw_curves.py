@@ -1,6 +1,6 @@
 """Draws value and gradient of every loss into docs/losses/curves, from the code of the package.
 
-The pictures are not committed: ``make docs`` draws them before it builds the pages.
+The images are not committed: ``make docs`` draws them before it builds the pages.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ def main() -> None:
         report.draw_loss(report.curves_of(name), FOLDER / f"{name}.png")
     report.draw_loss(balanced_l1_beside_the_widely_used(1 / 9, 0.18), FOLDER / "balanced_l1_loss_beta_ninth.png")
     report.draw_loss(balanced_l1_beside_the_widely_used(2.0, 0.2), FOLDER / "balanced_l1_loss_beta_2.png")
-    print(f"{len(CATALOG) + 2} pictures: {FOLDER}")
+    print(f"{len(CATALOG) + 2} images: {FOLDER}")
 
 
 if __name__ == "__main__":

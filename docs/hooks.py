@@ -45,7 +45,7 @@ def loss_page(name: str, written: str) -> str:
     shared = ""
     if entry.family == "ranking":
         shared = f"\n\n## What the ranking losses share\n\n{inspect.getdoc(sys.modules[entry.function.__module__])}"
-    # AXES.label ends up in the picture; here it says the same to those who cannot see it.
+    # AXES.label ends up in the image; here it says the same to those who cannot see it.
     return f"""# {name}
 
 {description(entry.function)}

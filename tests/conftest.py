@@ -24,6 +24,6 @@ def _run_ranks(script, size, *words, timeout=120):
 
 
 @pytest.fixture(scope="session")
-def run_ranks():
-    """``run_ranks(script, size, *words)`` runs the script once a rank, side by side, with its rank and the words, and waits for all."""
+def run_processes():
+    """``run_processes(script, size, *words)`` runs the script once a rank, side by side, with its rank and the words, and waits for all."""
     return _run_ranks

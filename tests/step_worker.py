@@ -18,9 +18,9 @@ from lossbox.detectors import FCOS, FasterRCNN, RetinaNet
 from lossbox.losses import APLoss, SelfBalance, giou_loss, ndcg_loss
 from lossbox.objective import ALRPObjective, RankSortObjective, SeparateObjective, WithCenterness
 from lossbox.records import Batch, Targets
-from lossbox.training import Detection, FirstStage, OneCycle
+from lossbox.training import DetectionTask, FirstStage, WarmupCosine
 
-# Boxes in the pictures of the first and of the second rank: one batch a step. An epoch ends after the first two.
+# Boxes in the images of the first and of the second rank: one batch a step. An epoch ends after the first two.
 STEPS = (((2, 1), (3,)), ((2, 0), (0,)), ((0,), (1, 1)), ((0,), (0, 0)))
 EPOCH_ENDS_AFTER = 2
 SMALL = {"stages": 2, "strides": (8, 16), "channels": 8}
@@ -58,7 +58,7 @@ class Step(nn.Module):
 
 
 def batches(dtype):
-    """For each step the pictures and targets of each rank."""
+    """For each step the images and targets of each rank."""
     generator = torch.Generator().manual_seed(1)
     number = 0
     for step in STEPS:
@@ -80,9 +80,9 @@ def run(name, dtype, rank=None):
     torch.manual_seed(0)
     detector, objective, *first_stage = TASKS[name]()
     assigner = ATSSAssigner() if hasattr(detector, "head") and not first_stage else OverlapAssigner(0.4, 0.3)
-    detection = Detection(detector, assigner, objective, Decoder(), OneCycle(), first_stage=first_stage[0] if first_stage else None)
+    detection = DetectionTask(detector, assigner, objective, Decoder(), WarmupCosine(), first_stage=first_stage[0] if first_stage else None)
     step = Step(detection.to(dtype)).train()
-    detector.eval()  # batch norm over a rank's own pictures would not be that over all
+    detector.eval()  # batch norm over a rank's own images would not be that over all
     model = step if rank is None else DistributedDataParallel(step)
     optimizer = torch.optim.SGD(step.parameters(), lr=1e-3, momentum=0.9)
     found = []

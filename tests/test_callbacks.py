@@ -20,7 +20,7 @@ from lossbox.decoding import Decoder
 from lossbox.detectors import FasterRCNN, RetinaNet
 from lossbox.objective import ALRPObjective
 from lossbox.records import Batch, Targets
-from lossbox.training import Detection, FirstStage, OneCycle
+from lossbox.training import DetectionTask, FirstStage, WarmupCosine
 
 EMA = {"decay": 0.8, "warmup": 2.0}
 STEPS = 6
@@ -43,7 +43,7 @@ def recipe(digits, tmp_path_factory):
             "assigner": {"class_path": "lossbox.assignment.ATSSAssigner"},
             "objective": {"class_path": "lossbox.objective.ALRPObjective"},
             "decoder": {"class_path": "lossbox.decoding.Decoder", "init_args": {"score_threshold": 0.001}},
-            "optimizer": {"class_path": "lossbox.training.OneCycle"},
+            "optimizer": {"class_path": "lossbox.training.WarmupCosine"},
         },
         "trainer": {"accelerator": "cpu", "max_epochs": 2, "log_every_n_steps": 1, "num_sanity_val_steps": 0},
     }
@@ -63,8 +63,8 @@ def averaged(recipe, tmp_path_factory):
         weights.append({name: tensor.clone() for name, tensor in self.state_dict().items()})
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Detection, "on_train_start", keep)
-        patch.setattr(Detection, "on_train_batch_end", keep)
+        patch.setattr(DetectionTask, "on_train_start", keep)
+        patch.setattr(DetectionTask, "on_train_batch_end", keep)
         cli = LossboxCLI(["fit", "--config", str(recipe / "averaged.yaml"), "--out", str(run)])
     assert len(weights) == STEPS + 1
     return run, weights, cli.model.detected()[1]
@@ -81,7 +81,7 @@ def different(one, other):
 
 def test_neither_files_nor_average_change_what_is_trained(averaged, recipe, tmp_path):
     LossboxCLI(["fit", "--config", str(recipe / "plain.yaml"), "--out", str(tmp_path), "--artifacts", "false"])
-    assert {path.name for path in tmp_path.iterdir()} & {"results.csv", "train_batches.png", "curves.png", "pictures.png", "plots"} == set()
+    assert {path.name for path in tmp_path.iterdir()} & {"results.csv", "train_batches.png", "curves.png", "images.png", "plots"} == set()
     plain, with_all = checkpoint(tmp_path), checkpoint(averaged[0])
     assert different(plain["state_dict"], with_all["current_model_state"]) == []
     moments = [states["optimizer_states"][0]["state"] for states in (plain, with_all)]
@@ -141,8 +141,8 @@ def test_the_average_is_validated_and_validate_measures_the_same(averaged, recip
 
 def test_what_a_validation_leaves(averaged):
     run = averaged[0]
-    pictures = ["pictures.png", "confusion_matrix.png", "train_batches.png", "curves.png"]
-    for name in [*pictures, "plots/precision_recall.png", "plots/lrp.png", "plots/score_iou.png", "plots/reliability.png"]:
+    images = ["images.png", "confusion_matrix.png", "train_batches.png", "curves.png"]
+    for name in [*images, "plots/precision_recall.png", "plots/lrp.png", "plots/score_iou.png", "plots/reliability.png"]:
         assert (run / name).read_bytes()[:4] == b"\x89PNG", name
     confusion = json.loads((run / "confusion_matrix.json").read_text())
     assert confusion["classes"] == [*map(str, range(10)), "background"]
@@ -164,7 +164,7 @@ def test_a_resumed_run_has_the_same_average_and_no_row_twice(averaged, recipe, t
 
     words = ["fit", "--config", str(recipe / "averaged.yaml"), "--out", str(tmp_path)]
     with monkeypatch.context() as patch:
-        patch.setattr(Detection, "training_step", training_step)
+        patch.setattr(DetectionTask, "training_step", training_step)
         with pytest.raises(KillAt):
             LossboxCLI(words)
     results = tmp_path / "results.csv"
@@ -188,7 +188,7 @@ def test_a_resumed_run_has_the_same_average_and_no_row_twice(averaged, recipe, t
 def tiny(assigner=None, **options):
     seed_everything(0)
     detector = RetinaNet(10, stages=2, strides=(4, 8), channels=8, head_convs=1, scales=(1.0,), ratios=(1.0,))
-    return Detection(detector, assigner or ATSSAssigner(), ALRPObjective(), Decoder(), OneCycle(), **options)
+    return DetectionTask(detector, assigner or ATSSAssigner(), ALRPObjective(), Decoder(), WarmupCosine(), **options)
 
 
 def fit(model, digits, folder, callbacks, **options):
@@ -242,8 +242,8 @@ def test_the_drawn_assignment_leaves_no_trace(digits):
 def test_of_two_stages_the_anchors_of_the_first_are_drawn():
     sizes = {"channels": 16, "max_proposals": 20, "region_levels": 2, "region_size": 3, "head_channels": 16}
     detector = FasterRCNN(3, stages=2, strides=(8, 16), ratios=(1.0,), **sizes)
-    anchors, regions = OverlapAssigner(0.5, 0.3), OverlapAssigner(0.5, 0.5, rescue=False)
-    model = Detection(detector, regions, ALRPObjective(), Decoder(), OneCycle(), first_stage=FirstStage(anchors, ALRPObjective()))
+    anchors, regions = OverlapAssigner(0.5, 0.3), OverlapAssigner(0.5, 0.5, allow_low_quality_matches=False)
+    model = DetectionTask(detector, regions, ALRPObjective(), Decoder(), WarmupCosine(), first_stage=FirstStage(anchors, ALRPObjective()))
     box = Targets(torch.tensor([[20.0, 20.0, 60.0, 60.0]]), torch.tensor([2]), torch.tensor([False]), 1, (96, 96), (96, 96))
     predictions, assignment = first_assignment(model, Batch(torch.rand(1, 3, 96, 96), [box]))
     assert sum(predictions.level_sizes) == 12 * 12 + 6 * 6

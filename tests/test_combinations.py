@@ -23,7 +23,7 @@ from lossbox.losses import (
 )
 from lossbox.objective import ALRPObjective, RankSortObjective, SeparateObjective, WithCenterness
 from lossbox.records import Batch, Targets
-from lossbox.training import Detection, FirstStage, OneCycle
+from lossbox.training import DetectionTask, FirstStage, WarmupCosine
 
 CLASSES, SIZE, LAST = 3, 32, 4
 
@@ -38,7 +38,7 @@ DETECTORS: dict[str, tuple[Callable[[], nn.Module], Any]] = {
     "atss": (partial(RetinaNet, CLASSES, head_convs=1, **BODY, **SQUARES), ATSSAssigner()),
     "foveabox": (partial(FoveaBox, CLASSES, head_convs=1, **BODY), FoveaAssigner(scale_ranges=((1.0, 16.0), (8.0, 64.0)))),
     "fcos": (partial(FCOS, CLASSES, head_convs=1, **BODY), CenterAssigner(regress_ranges=((0.0, 10.0), (10.0, float("inf"))))),
-    "faster_rcnn": (partial(FasterRCNN, CLASSES, **BODY, **SQUARES, **REGIONS), OverlapAssigner(0.5, 0.5, rescue=False)),
+    "faster_rcnn": (partial(FasterRCNN, CLASSES, **BODY, **SQUARES, **REGIONS), OverlapAssigner(0.5, 0.5, allow_low_quality_matches=False)),
 }
 
 OBJECTIVES: dict[str, tuple[Make, int]] = {
@@ -52,7 +52,7 @@ OBJECTIVES: dict[str, tuple[Make, int]] = {
     "quality_focal_giou": (partial(SeparateObjective, quality_focal_loss, giou_loss, target="iou", frame="boxes"), 30),
     # ten bins: there are only some 30 offsets of positives
     "ghm": (lambda: SeparateObjective(GHMCLoss(bins=10), GHMRLoss(bins=10), classification_per="element", localization_per="element"), 40),
-    "dr_smooth_l1": (partial(SeparateObjective, dr_loss, classification_per="picture"), 25),
+    "dr_smooth_l1": (partial(SeparateObjective, dr_loss, classification_per="image"), 25),
 }
 """Each with its steps: those that say little about scores far from right take more."""
 
@@ -68,23 +68,23 @@ def network(name: str, seed: int) -> nn.Module:
     return DETECTORS[name][0]()
 
 
-def task(name: str, detector: nn.Module, objective: Make) -> Detection:
+def task(name: str, detector: nn.Module, objective: Make) -> DetectionTask:
     if name == "faster_rcnn":
         first = FirstStage(OverlapAssigner(0.7, 0.3), objective())
-        return Detection(detector, DETECTORS[name][1], objective(), Decoder(), OneCycle(), first_stage=first)
+        return DetectionTask(detector, DETECTORS[name][1], objective(), Decoder(), WarmupCosine(), first_stage=first)
     made = WithCenterness(objective()) if name == "fcos" else objective()
-    return Detection(detector, DETECTORS[name][1], made, Decoder(), OneCycle())
+    return DetectionTask(detector, DETECTORS[name][1], made, Decoder(), WarmupCosine())
 
 
 @cache
 def batch() -> Batch:
-    """Two pictures, two bright squares each, the color of which is the class."""
+    """Two images, two bright squares each, the color of which is the class."""
     generator = torch.Generator().manual_seed(0)
     images = torch.rand(2, 3, SIZE, SIZE, generator=generator) * 0.2
     boxes = torch.tensor([[[2.0, 3, 13, 14], [15, 13, 29, 28]], [[17, 2, 28, 13], [3, 15, 17, 30]]])
     labels = torch.tensor([[0, 1], [2, 0]])
-    for image, of_picture, colors in zip(images, boxes.int().tolist(), labels.tolist(), strict=True):
-        for (x1, y1, x2, y2), color in zip(of_picture, colors, strict=True):
+    for image, of_image, colors in zip(images, boxes.int().tolist(), labels.tolist(), strict=True):
+        for (x1, y1, x2, y2), color in zip(of_image, colors, strict=True):
             image[color, y1:y2, x1:x2] += 0.7
     no_crowd = torch.zeros(2, dtype=torch.bool)
     sizes = ((SIZE, SIZE), (SIZE, SIZE))

@@ -19,17 +19,17 @@ def raw(logits: torch.Tensor, regression: torch.Tensor, anchors: torch.Tensor, l
 
 
 def one_anchor(logit: float, offsets: list[float] | None = None) -> RawPredictions:
-    """One picture, one class, the anchor (10, 10, 30, 30)."""
+    """One image, one class, the anchor (10, 10, 30, 30)."""
     anchors = torch.tensor([[10.0, 10.0, 30.0, 30.0]])
     return raw(torch.full((1, 1, 1), logit), torch.tensor(offsets or [0.0] * 4).reshape(1, 1, 4), anchors, (1,))
 
 
-def random_predictions(seed: int, *, classes: int = 3, pictures: int = 2, dtype: torch.dtype = torch.float32) -> RawPredictions:
+def random_predictions(seed: int, *, classes: int = 3, images: int = 2, dtype: torch.dtype = torch.float32) -> RawPredictions:
     generator = torch.Generator().manual_seed(seed)
     sizes = [(5, 7), (3, 4), (1, 1)]
     anchors = pyramid_anchors(sizes, [8, 16, 32], scales=(1.0,), ratios=(0.5, 1.0), anchor_scale=2.0)
-    logits = torch.randn(pictures, len(anchors), classes, generator=generator) * 2 - 1
-    regression = torch.randn(pictures, len(anchors), 4, generator=generator)
+    logits = torch.randn(images, len(anchors), classes, generator=generator) * 2 - 1
+    regression = torch.randn(images, len(anchors), 4, generator=generator)
     return raw(logits.to(dtype), regression.to(dtype), anchors, tuple(2 * h * w for h, w in sizes))
 
 
@@ -99,7 +99,7 @@ def test_a_score_at_the_threshold_does_not_count() -> None:
     assert len(decode(one_anchor(0.0), [(40, 40)], score_threshold=0.499)[0].scores) == 1
 
 
-def test_boxes_are_cut_at_the_unpadded_picture() -> None:
+def test_boxes_are_cut_at_the_unpadded_image() -> None:
     assert decode(one_anchor(1.0), [(25, 20)])[0].boxes.tolist() == [[10.0, 10.0, 20.0, 25.0]]
 
 
@@ -117,7 +117,7 @@ def test_nms_leaves_other_classes_alone() -> None:
 
 @pytest.mark.parametrize("wild", [1e4, -1e30, 3e38, math.inf, -math.inf])
 @pytest.mark.parametrize("place", range(4))
-def test_wild_regressions_stay_inside_the_picture_or_vanish(wild: float, place: int) -> None:
+def test_wild_regressions_stay_inside_the_image_or_vanish(wild: float, place: int) -> None:
     offsets = [0.0] * 4
     offsets[place] = wild
     for box in decode(one_anchor(1.0, offsets), [(40, 50)])[0].boxes.tolist():
@@ -131,15 +131,15 @@ def test_infinite_logits_are_scores_of_0_and_1() -> None:
 
 
 @pytest.mark.parametrize("part", ["logits", "regression"])
-def test_a_nan_names_its_picture(part: str) -> None:
+def test_a_nan_names_its_image(part: str) -> None:
     predictions = random_predictions(1)
     getattr(predictions, part)[1, 5, 2] = math.nan
-    with pytest.raises(ValueError, match=rf"predictions\.{part}: no NaN expected, got 1 in picture 1 of the batch of 2"):
+    with pytest.raises(ValueError, match=rf"predictions\.{part}: no NaN expected, got 1 in image 1 of the batch of 2"):
         decode(predictions, [(40, 56)] * 2)
 
 
 def test_another_number_of_sizes_is_named() -> None:
-    with pytest.raises(ValueError, match=r"sizes: one \(height, width\) for each of the 2 pictures expected, got 1"):
+    with pytest.raises(ValueError, match=r"sizes: one \(height, width\) for each of the 2 images expected, got 1"):
         decode(random_predictions(0), [(40, 40)])
 
 
@@ -170,7 +170,7 @@ def test_detections_take_no_gradient() -> None:
     assert not decode(predictions, [(40, 56)] * 2)[0].scores.requires_grad
 
 
-def test_each_picture_may_have_its_own_anchors_and_those_without_area_detect_nothing() -> None:
+def test_each_image_may_have_its_own_anchors_and_those_without_area_detect_nothing() -> None:
     shared = random_predictions(0)
     own = replace(shared, anchors=torch.stack([shared.anchors, shared.anchors + 3]))
     for i, (found, anchors) in enumerate(zip(decode(own, [(64, 64)] * 2), own.anchors, strict=True)):
@@ -285,5 +285,5 @@ def test_a_score_with_centerness_is_the_geometric_mean_of_the_two() -> None:
 def test_a_nan_in_the_centerness_is_named() -> None:
     centerness = torch.tensor([[0.0], [math.nan]])
     raw = RawPredictions(torch.zeros(2, 1, 1), torch.zeros(2, 1, 4), torch.tensor([[0.0, 0.0, 8.0, 8.0]]), (1,), DeltaCoder(), centerness)
-    with pytest.raises(ValueError, match=r"predictions\.centerness: no NaN expected, got 1 in picture 1 of the batch of 2"):
+    with pytest.raises(ValueError, match=r"predictions\.centerness: no NaN expected, got 1 in image 1 of the batch of 2"):
         decode(raw, [(8, 8)] * 2)

@@ -48,10 +48,10 @@ def test_two_processes_train_though_one_sees_no_boxes(tmp_path):
 
     rows = list(csv.DictReader((tmp_path / "run" / "csv" / "version_0" / "metrics.csv").open()))
     steps = [row for row in rows if row["train/total"]]
-    assert [row["step"] for row in steps] == ["0", "1", "2", "3"]  # 8 pictures / (2 processes x batches of 2) x 2 epochs
+    assert [row["step"] for row in steps] == ["0", "1", "2", "3"]  # 8 images / (2 processes x batches of 2) x 2 epochs
     for name in ("train/classification", "train/localization", "weight/localization", "gradient_balance"):
         assert all(row[name] for row in steps), name
-    # in each epoch one step has the picture with boxes, whichever rank it is on
+    # in each epoch one step has the image with boxes, whichever rank it is on
     assert [sum(float(row["train/classification"]) > 0 for row in steps[i : i + 2]) for i in (0, 2)] == [1, 1]
     # what the rank with the positives pulls up and both push down: equal over both (Theorem 2), not on either
     balances = [float(row["gradient_balance"]) for row in steps if float(row["train/classification"]) > 0]
@@ -61,10 +61,10 @@ def test_two_processes_train_though_one_sees_no_boxes(tmp_path):
 
 
 @pytest.fixture(scope="module")
-def ranks(tmp_path_factory, run_ranks):
+def ranks(tmp_path_factory, run_processes):
     """What the steps of each of two processes came to."""
     folder = tmp_path_factory.mktemp("steps")
-    run_ranks(worker.__file__, 2, folder, timeout=240)
+    run_processes(worker.__file__, 2, folder, timeout=240)
     return [torch.load(folder / f"{rank}.pt") for rank in range(2)]
 
 

@@ -31,7 +31,7 @@ def words(digits, tmp_path):
             "assigner": {"class_path": "lossbox.assignment.ATSSAssigner"},
             "objective": {"class_path": "lossbox.objective.ALRPObjective"},
             "decoder": {"class_path": "lossbox.decoding.Decoder"},
-            "optimizer": {"class_path": "lossbox.training.OneCycle"},
+            "optimizer": {"class_path": "lossbox.training.WarmupCosine"},
         },
         "trainer": {"accelerator": "cpu", "max_epochs": 1, "log_every_n_steps": 1, "num_sanity_val_steps": 0},
         "artifacts": False,
@@ -73,7 +73,7 @@ def test_a_run_holds_the_numbers_and_what_follows_keeps_them(words, digits, tmp_
     assert main(["validate", "--config", str(tmp_path / "run" / "config.yaml")]) == 0
     shown = capsys.readouterr().out
     assert shown.count("(auto: as in ") == 2  # for the recipe; the config of the run says no auto
-    assert main(["predict", str(digits.val_images), "--ckpt", checkpoint, "--no-pictures", "--out", str(tmp_path / "found")]) == 0
+    assert main(["predict", str(digits.val_images), "--ckpt", checkpoint, "--no-images", "--out", str(tmp_path / "found")]) == 0
 
 
 def test_a_run_after_the_boxes_have_grown_chooses_anew_and_a_number_wins(words, digits, tmp_path, capsys):

@@ -32,7 +32,7 @@ def write_recipe(folder: Path) -> Path:
             "assigner": {"class_path": "lossbox.assignment.SampledAssigner", "init_args": sampled},
             "objective": {"class_path": "lossbox.objective.ALRPObjective"},
             "decoder": {"class_path": "lossbox.decoding.Decoder"},
-            "optimizer": {"class_path": "lossbox.training.OneCycle"},
+            "optimizer": {"class_path": "lossbox.training.WarmupCosine"},
         },
         "trainer": {"accelerator": "cpu", "max_epochs": EPOCHS, "log_every_n_steps": 1, "num_sanity_val_steps": 0},
     }

@@ -183,12 +183,12 @@ def tiny():
     torch.set_num_threads(threads)
 
 
-def test_demo_leaves_metrics_curves_and_pictures(tmp_path, tiny, capsys):
+def test_demo_leaves_metrics_curves_and_images(tmp_path, tiny, capsys):
     out = tmp_path / "demo"
     words = ["demo", "--out", str(out), "--data", str(tmp_path / "digits"), "--train-images", "4", "--val-images", "2"]
     assert main([*words, *tiny]) == 0
     said = capsys.readouterr().out
-    for name in ("metrics.json", "curves.png", "pictures.png"):
+    for name in ("metrics.json", "curves.png", "images.png"):
         assert (out / name).is_file()
         assert str(out / name) in said
     assert "epoch 1/1" in said

@@ -1,4 +1,4 @@
-"""Several looks at one picture: each at its own size, every box back in the frame of the picture, one list without doubles."""
+"""Several looks at one image: each at its own size, every box back in the frame of the image, one list without doubles."""
 
 import pytest
 import torch
@@ -18,7 +18,7 @@ def drawn(height, width, padded, box=BOX):
 
 
 class Finder:
-    """Finds the bright block of each picture; writes down what it was shown."""
+    """Finds the bright block of each image; writes down what it was shown."""
 
     def __init__(self):
         self.shown = []
@@ -36,7 +36,7 @@ class Finder:
 
 
 def test_every_look_brings_its_boxes_back():
-    """The two pictures differ in size, so that mirroring about the padded width would put the box elsewhere."""
+    """The two images differ in size, so that mirroring about the padded width would put the box elsewhere."""
     images = torch.stack([drawn(32, 64, (32, 64)), drawn(24, 40, (32, 64))])
     finder = Finder()
     found = detect_multi_scale(images, [(32, 64), (24, 40)], finder, scales=(1.0, 0.5, 2.0), nms_threshold=1.0)

@@ -47,7 +47,7 @@ OBJECTIVES: list[Any] = [
     functools.partial(SeparateObjective, localization=giou_loss, frame="boxes"),
     functools.partial(SeparateObjective, quality_focal_loss, target="iou"),
     functools.partial(SeparateObjective, matchability_aware_loss, target="label and iou"),
-    functools.partial(SeparateObjective, dr_loss, classification_per="picture"),
+    functools.partial(SeparateObjective, dr_loss, classification_per="image"),
     functools.partial(SeparateObjective, ap_loss, ciou_loss, classification_per="batch", frame="boxes", self_balance=True),
     lambda: SeparateObjective(GHMCLoss(), GHMRLoss(), classification_per="element", localization_per="element"),
     RankSortObjective,
@@ -65,7 +65,7 @@ def one_thread() -> Iterator[None]:
 
 
 class Problem:
-    """Three pictures (the second without boxes) and an assignment drawn at random, with ignored anchors."""
+    """Three images (the second without boxes) and an assignment drawn at random, with ignored anchors."""
 
     def __init__(self, seed: int = 0, *, counts: tuple[int, ...] = (4, 0, 2), dtype: torch.dtype = torch.float64) -> None:
         generator = torch.Generator().manual_seed(seed)
@@ -173,7 +173,7 @@ def test_separate_on_boxes_compares_decoded_boxes(seed: int) -> None:
     assert objective.weights() == {"classification": 1.0, "localization": 2.5}
 
 
-def test_the_normalizer_is_the_mean_count_of_positives_over_the_ranks(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_normalizer_is_the_mean_count_of_positives_over_the_processes(monkeypatch: pytest.MonkeyPatch) -> None:
     problem = Problem(0)
     alone = SeparateObjective()(problem.predictions, problem.assignment, problem.targets)
     count = len(problem.positives())
@@ -242,7 +242,7 @@ def test_a_quality_loss_is_told_the_iou_of_each_positive() -> None:
     same(problem, SeparateObjective(matchability_aware_loss, target="label and iou")(*arguments), expected)
 
 
-def test_a_loss_is_called_per_batch_per_picture_or_with_its_own_mean() -> None:
+def test_a_loss_is_called_per_batch_per_image_or_with_its_own_mean() -> None:
     problem = Problem(5)
     arguments = (problem.predictions, problem.assignment, problem.targets)
     wanted, logits = problem.wanted(), problem.logits
@@ -252,11 +252,11 @@ def test_a_loss_is_called_per_batch_per_picture_or_with_its_own_mean() -> None:
     found = SeparateObjective(ap_loss, classification_per="batch")(*arguments)
     same(problem, found, {"classification": ap_loss(logits, wanted), "localization": box})
 
-    of_pictures = torch.stack([dr_loss(one, targets) for one, targets in zip(logits, wanted, strict=True)])
+    of_images = torch.stack([dr_loss(one, targets) for one, targets in zip(logits, wanted, strict=True)])
     same(
         problem,
-        SeparateObjective(dr_loss, classification_per="picture")(*arguments),
-        {"classification": of_pictures.mean(), "localization": box},
+        SeparateObjective(dr_loss, classification_per="image")(*arguments),
+        {"classification": of_images.mean(), "localization": box},
     )
 
     kept = wanted >= 0
@@ -346,7 +346,7 @@ def test_without_positives_the_parts_are_there_and_their_graph_is_alive(make: An
     assert parts["localization"].item() == 0
     if isinstance(objective, ALRPObjective | RankSortObjective):
         assert all(part.item() == 0 for part in parts.values())
-    elif matched == IGNORE and getattr(objective, "classification_per", "") != "picture":
+    elif matched == IGNORE and getattr(objective, "classification_per", "") != "image":
         assert parts["classification"].item() == 0
     of_logits, of_regression = problem.gradients(parts)
     assert of_logits.isfinite().all()
@@ -518,7 +518,7 @@ def test_options_out_of_range_are_named(make: Any, message: str) -> None:
 
 @pytest.mark.parametrize("make", [ALRPObjective, functools.partial(SeparateObjective, localization=giou_loss, frame="boxes")])
 @pytest.mark.parametrize("assigner", [OverlapAssigner(), ATSSAssigner()])
-def test_a_detector_learns_two_pictures_by_heart(make: Any, assigner: Any) -> None:
+def test_a_detector_learns_two_images_by_heart(make: Any, assigner: Any) -> None:
     torch.manual_seed(0)
     images = torch.rand(2, 3, 32, 32) * 0.2
     boxes = torch.tensor([[4.0, 5.0, 15.0, 17.0], [18.0, 14.0, 30.0, 28.0]])

@@ -5,9 +5,9 @@ import torch
 from torch import nn
 
 from lossbox.detectors import FasterRCNN, RetinaNet
-from lossbox.optimization import OneCycle, WarmupSteps, parameter_groups
+from lossbox.optimization import WarmupCosine, WarmupSteps, parameter_groups
 
-FACTORIES = (OneCycle, WarmupSteps)
+FACTORIES = (WarmupCosine, WarmupSteps)
 
 
 def detector(**options):

@@ -46,7 +46,7 @@ def test_no_silence_and_the_time_left(tmp_path, capsys):
     )
     trainer.fit(Task(clock), images, images)
     lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith(("epoch", "validating", "training"))]
-    # six steps of 4 s, six validation steps of 6 s: a line after each third step and each second batch, and one an epoch
+    # six steps of 4 s, six validation steps of 6 s: a line after each third step and each second batch, and one per epoch
     steps = [re.sub(r"train/total \S+", "LOSS", line) for line in lines[1:]]
     assert steps == [
         "epoch 1/2  step 3/6  36 s left",

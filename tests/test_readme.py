@@ -66,7 +66,7 @@ def test_what_the_small_detector_reaches_is_what_make_bench_small_wrote():
     assert load_benchmark("small").markdown(written["speed"], written["accuracy"]) in RECIPES
     speed, runs = written["speed"]["raccoon"], written["accuracy"]["raccoon"]
     ratio = speed["own_data"]["images_per_cpu_second"] / speed["yolo11n"]["images_per_cpu_second"]
-    assert f"trains {ratio:.1f} times as many images a CPU second as Ultralytics' yolo11n" in README
+    assert f"trains {ratio:.1f} times as many images per CPU second as Ultralytics' yolo11n" in README
     said = "AP {:.2f} after {:.0f} CPU minutes on 160 photographs, yolo11n {:.2f}"
     numbers = (runs["own_data"][0]["AP"], written["problem"]["minutes"], max(runs[name][0]["AP"] for name in ("yolo11n", "yolo11n_nbs8")))
     assert said.format(*numbers) in README

@@ -37,7 +37,7 @@ found = Decoder(score_threshold=0.0)(raw, [(64, 64), (64, 60)])
 two_stages = FasterRCNN(3, stages=2, strides=(8, 16), channels=16, region_levels=2, head_channels=8, max_proposals=9)
 proposed = two_stages.propose(torch.rand(2, 3, 64, 64))
 refined = two_stages.refine(proposed.features, add_true_boxes(proposed.boxes, [truth, empty]))
-sampled = SampledAssigner(OverlapAssigner(rescue=False))(refined, [truth, empty])
+sampled = SampledAssigner(OverlapAssigner(allow_low_quality_matches=False))(refined, [truth, empty])
 sum(ALRPObjective()(refined, sampled, [truth, empty]).values()).backward()
 Decoder(score_threshold=0.0)(refined, [(64, 64), (64, 60)])
 ground_truth = {

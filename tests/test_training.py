@@ -1,4 +1,4 @@
-"""The training task on tiny pictures: what is logged, what stops it, and that a resumed run is the uninterrupted one."""
+"""The training task on tiny images: what is logged, what stops it, and that a resumed run is the uninterrupted one."""
 
 import csv
 import json
@@ -19,7 +19,7 @@ from lossbox.detectors.retinanet import RetinaNet
 from lossbox.multi_scale import MultiScale, detect_multi_scale
 from lossbox.objective import ALRPObjective
 from lossbox.records import Assignment, Detections, Targets
-from lossbox.training import Detection, LossWatch, OneCycle, WarmupSteps, gradient_balance, to_original
+from lossbox.training import DetectionTask, LossWatch, WarmupCosine, WarmupSteps, gradient_balance, to_original
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -47,7 +47,7 @@ def recipe(digits, tmp_path_factory):
             "assigner": {"class_path": "lossbox.assignment.ATSSAssigner"},
             "objective": {"class_path": "lossbox.objective.ALRPObjective"},
             "decoder": {"class_path": "lossbox.decoding.Decoder"},
-            "optimizer": {"class_path": "lossbox.training.OneCycle"},
+            "optimizer": {"class_path": "lossbox.training.WarmupCosine"},
         },
         "trainer": {"accelerator": "cpu", "max_epochs": 2, "log_every_n_steps": 1, "num_sanity_val_steps": 0},
     }
@@ -133,7 +133,7 @@ def interrupted(recipe, run, monkeypatch, at):
         return step(self, batch, batch_idx)
 
     with monkeypatch.context() as patch:
-        patch.setattr(Detection, "training_step", training_step)
+        patch.setattr(DetectionTask, "training_step", training_step)
         with pytest.raises(KillAt):
             LossboxCLI(["fit", "--config", recipe, "--out", str(run)])
     return LossboxCLI(["fit", "--config", recipe, "--out", str(run), "--ckpt_path", "last"])
@@ -155,7 +155,7 @@ def test_a_run_stopped_between_two_epochs_is_resumed_bit_for_bit(straight, recip
 
 def test_the_weight_of_a_resumed_epoch_depends_on_its_checkpoint(straight, recipe, tmp_path, monkeypatch):
     """The test above can fail: a resumed run that does not close the period of its first epoch goes on with another weight."""
-    monkeypatch.setattr(Detection, "on_load_checkpoint", lambda self, checkpoint: setattr(self, "_epochs_ended", 1))
+    monkeypatch.setattr(DetectionTask, "on_load_checkpoint", lambda self, checkpoint: setattr(self, "_epochs_ended", 1))
     resumed = interrupted(recipe, tmp_path, monkeypatch, 3)
     name = "objective.balance.weight"
     assert not torch.equal(straight[0].model.state_dict()[name], resumed.model.state_dict()[name])
@@ -164,7 +164,9 @@ def test_the_weight_of_a_resumed_epoch_depends_on_its_checkpoint(straight, recip
 def tiny(objective=None, decoder=None, assigner=None, **options):
     seed_everything(0)
     detector = RetinaNet(10, stages=2, strides=(4, 8), channels=8, head_convs=1, scales=(1.0,), ratios=(1.0,))
-    return Detection(detector, assigner or ATSSAssigner(), objective or ALRPObjective(), decoder or Decoder(), OneCycle(), **options)
+    return DetectionTask(
+        detector, assigner or ATSSAssigner(), objective or ALRPObjective(), decoder or Decoder(), WarmupCosine(), **options
+    )
 
 
 def fit(model, digits, *, image_size=64, ckpt_path=None, **options):
@@ -219,18 +221,18 @@ class BrokenObjective(ALRPObjective):
         return {**parts, "localization": parts["localization"] * torch.nan} if self.calls == 3 else parts
 
 
-def test_a_loss_that_is_not_finite_names_step_part_and_pictures(digits):
+def test_a_loss_that_is_not_finite_names_step_part_and_images(digits):
     objective = BrokenObjective()
     with pytest.raises(ValueError, match="loss of step 2 is not finite: localization = nan") as raised:
         fit(tiny(objective), digits)
-    assert str(raised.value).endswith("pictures of the batch: " + ", ".join(map(str, objective.ids)))
+    assert str(raised.value).endswith("images of the batch: " + ", ".join(map(str, objective.ids)))
 
 
 def test_a_late_look_names_the_first_of_several_bad_steps():
     watch = LossWatch()
     for step in range(5):
         watch.add(step, [10 + step], {"a": torch.tensor(1.0), "b": torch.tensor(float("inf") if step >= 3 else 2.0)})
-    with pytest.raises(ValueError, match=r"step 3 is not finite: b = inf \(a = 1\); pictures of the batch: 13"):
+    with pytest.raises(ValueError, match=r"step 3 is not finite: b = inf \(a = 1\); images of the batch: 13"):
         watch.look()
     watch.add(9, [1], {"a": torch.tensor(1.0)})
     watch.look()
@@ -311,7 +313,7 @@ def test_what_is_frozen_stays_through_training_and_validation(frozen, digits):
     assert set(changed) & set(held) == set()
 
 
-@pytest.mark.parametrize("factory", [OneCycle(weight_decay=0.3), WarmupSteps(weight_decay=0.3)])
+@pytest.mark.parametrize("factory", [WarmupCosine(weight_decay=0.3), WarmupSteps(weight_decay=0.3)])
 def test_weight_decay_spares_biases_norms_and_what_is_frozen(factory):
     model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Conv2d(4, 4, 1).requires_grad_(False))
     groups = factory(model, 10)[0].param_groups

@@ -15,9 +15,9 @@ from lossbox.detectors import FasterRCNN, RetinaNet
 from lossbox.losses import l1_loss, sigmoid_cross_entropy_loss
 from lossbox.objective import ALRPObjective, RankSortObjective, SeparateObjective
 from lossbox.records import Batch, Targets
-from lossbox.training import Detection, FirstStage, OneCycle
+from lossbox.training import DetectionTask, FirstStage, WarmupCosine
 
-FIRST, SECOND = OverlapAssigner(0.7, 0.3), OverlapAssigner(0.5, 0.5, rescue=False)
+FIRST, SECOND = OverlapAssigner(0.7, 0.3), OverlapAssigner(0.5, 0.5, allow_low_quality_matches=False)
 DETECTOR: dict[str, Any] = {
     "stages": 2,
     "strides": (4, 8, 16),
@@ -32,15 +32,15 @@ DETECTOR: dict[str, Any] = {
 }
 
 
-def alrp() -> Detection:
+def alrp() -> DetectionTask:
     return task(ALRPObjective(), FirstStage(FIRST, ALRPObjective(tau=0.7), 0.2))
 
 
-def rank_sort() -> Detection:
+def rank_sort() -> DetectionTask:
     return task(RankSortObjective(), FirstStage(FIRST, RankSortObjective(), 0.5))
 
 
-def baseline() -> Detection:
+def baseline() -> DetectionTask:
     first = FirstStage(SampledAssigner(FIRST, 64, 0.5), SeparateObjective(sigmoid_cross_entropy_loss, l1_loss))
     return task(SeparateObjective(sigmoid_cross_entropy_loss, l1_loss), first, assigner=SampledAssigner(SECOND, 32, 0.25))
 
@@ -48,14 +48,14 @@ def baseline() -> Detection:
 TASKS = [alrp, rank_sort, baseline]
 
 
-def task(objective: Any, first_stage: FirstStage | None, *, assigner: Any = SECOND, **options: Any) -> Detection:
+def task(objective: Any, first_stage: FirstStage | None, *, assigner: Any = SECOND, **options: Any) -> DetectionTask:
     seed_everything(0, verbose=False)
     detector = FasterRCNN(10, **DETECTOR)
-    return Detection(detector, assigner, objective, Decoder(0.005), OneCycle(), first_stage=first_stage, **options)
+    return DetectionTask(detector, assigner, objective, Decoder(0.005), WarmupCosine(), first_stage=first_stage, **options)
 
 
 def toy(counts: tuple[int, ...] = (2, 1), size: int = 96) -> Batch:
-    """Pictures with bright squares, the color of which is the class."""
+    """Images with bright squares, the color of which is the class."""
     generator = torch.Generator().manual_seed(0)
     images = torch.rand(len(counts), 3, size, size, generator=generator) * 0.2
     targets = []
@@ -68,13 +68,13 @@ def toy(counts: tuple[int, ...] = (2, 1), size: int = 96) -> Batch:
     return Batch(images, targets)
 
 
-def total(model: Detection, batch: Batch) -> torch.Tensor:
+def total(model: DetectionTask, batch: Batch) -> torch.Tensor:
     found = model.losses(batch)
     return torch.stack([found.weights[name] * part for name, part in found.parts.items()]).sum()
 
 
 @pytest.mark.parametrize("make", TASKS)
-def test_both_stages_learn_two_pictures_by_heart(make: Any) -> None:
+def test_both_stages_learn_two_images_by_heart(make: Any) -> None:
     model, batch = make(), toy()
     optimizer = torch.optim.AdamW(model.parameters(), lr=2e-3)
     history = []
@@ -111,7 +111,7 @@ def test_true_boxes_are_added_in_training_only_and_on_request() -> None:
     boxes = batch.targets[0].boxes
     trained = model.train().losses(batch)
     assert torch.equal(trained.predictions.anchors[0, -2:], boxes)
-    # the second picture has one box, and one row that fills up
+    # the second image has one box, and one row that fills up
     assert trained.assignment.matched[:, -2:].tolist() == [[0, 1], [0, -2]]
     assert trained.predictions.anchors.shape[1] == proposals.shape[1] + 2
     evaluated = model.eval().losses(batch)
@@ -122,7 +122,7 @@ def test_true_boxes_are_added_in_training_only_and_on_request() -> None:
 
 @pytest.mark.parametrize("make", TASKS)
 @pytest.mark.parametrize("counts", [(0, 0), (2, 0)])
-def test_pictures_without_boxes_have_the_same_parts_and_a_live_graph(make: Any, counts: tuple[int, ...]) -> None:
+def test_images_without_boxes_have_the_same_parts_and_a_live_graph(make: Any, counts: tuple[int, ...]) -> None:
     model = make()
     found = model.losses(toy(counts))
     assert list(found.parts) == list(make().losses(toy()).parts)
@@ -172,7 +172,7 @@ def test_a_detector_and_its_stages_must_fit() -> None:
         task(ALRPObjective(), None)
     dense = RetinaNet(1, stages=1, strides=(4,), channels=8)
     with pytest.raises(ValueError, match=r"first_stage: none expected for RetinaNet"):
-        Detection(dense, FIRST, ALRPObjective(), Decoder(), OneCycle(), first_stage=FirstStage(FIRST, ALRPObjective()))
+        DetectionTask(dense, FIRST, ALRPObjective(), Decoder(), WarmupCosine(), first_stage=FirstStage(FIRST, ALRPObjective()))
     with pytest.raises(ValueError, match=r"first_stage\.weight: a finite number >= 0 expected, got -1"):
         FirstStage(FIRST, ALRPObjective(), -1)
 
@@ -184,7 +184,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> CocoDataModule:
     return CocoDataModule(**paths, image_size=64, batch_size=2)
 
 
-def fit(model: Detection, data: CocoDataModule, epochs: int, **options: Any) -> Trainer:
+def fit(model: DetectionTask, data: CocoDataModule, epochs: int, **options: Any) -> Trainer:
     quiet = {"num_sanity_val_steps": 0, "enable_progress_bar": False, "enable_model_summary": False, "enable_checkpointing": False}
     seed_everything(0, verbose=False)
     trainer = Trainer(accelerator="cpu", max_epochs=epochs, log_every_n_steps=1, logger=False, **quiet)  # type: ignore[arg-type]
@@ -192,7 +192,7 @@ def fit(model: Detection, data: CocoDataModule, epochs: int, **options: Any) -> 
     return trainer
 
 
-class TwoEpochs(OneCycle):
+class TwoEpochs(WarmupCosine):
     """The schedule of a run of two epochs, also in the run that stops after one."""
 
     def __call__(self, model: Any, total_steps: int) -> Any:

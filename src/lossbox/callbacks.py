@@ -26,10 +26,10 @@ from torch import Tensor, nn
 from .data.module import CocoDataModule
 from .records import Assignment, Batch, RawPredictions
 from .report.run import draw_assignment
-from .training import Detection, TwoStageDetector
+from .training import DetectionTask, TwoStageDetector
 
-PICTURES = 16
-"""Up to so many pictures are on a sheet."""
+IMAGES = 16
+"""Up to so many images are on a sheet."""
 
 
 class LastEpoch(Callback):
@@ -42,7 +42,7 @@ class LastEpoch(Callback):
 
 
 class RunFiles(Callback):
-    """Writes ``results.csv``, a row an epoch, and ``train_batches.png``, the first batch of the run, into the folder of the run.
+    """Writes ``results.csv``, a row per epoch, and ``train_batches.png``, the first batch of the run, into the folder of the run.
 
     A row holds ``epoch`` (from 1), ``step`` (the steps made so far), ``seconds`` (training and validation), ``lr`` (of the epoch's last
     step), the means over the logged steps of the epoch (``train/...``, ``weight/...``, ``gradient_balance``, over the batches where it is
@@ -76,9 +76,9 @@ class RunFiles(Callback):
         self._learning_rate = trainer.optimizers[0].param_groups[0]["lr"]
         first = trainer.global_step == 0 and batch_idx == 0 and not trainer.fast_dev_run  # type: ignore[attr-defined]
         if first and trainer.is_global_zero:
-            model = cast(Detection, pl_module)
+            model = cast(DetectionTask, pl_module)
             names = cast(CocoDataModule, trainer.datamodule).class_names  # type: ignore[attr-defined]
-            shown = Batch(batch.images[:PICTURES], batch.targets[:PICTURES])
+            shown = Batch(batch.images[:IMAGES], batch.targets[:IMAGES])
             with trainer.precision_plugin.forward_context():
                 predictions, assignment = first_assignment(model, shown)
             draw_assignment(list(shown.images), shown.targets, predictions, assignment, names, _folder(trainer) / "train_batches.png")
@@ -154,7 +154,7 @@ def _folder(trainer: Trainer) -> Path:
     return Path(trainer.default_root_dir)
 
 
-def first_assignment(model: Detection, batch: Batch) -> tuple[RawPredictions, Assignment]:
+def first_assignment(model: DetectionTask, batch: Batch) -> tuple[RawPredictions, Assignment]:
     """The anchors of a detector (of its first stage, if it has two) and the boxes they are trained on; changes nothing.
 
     Args:

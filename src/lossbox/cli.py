@@ -3,14 +3,14 @@
 OUT/config.yaml                    the resolved options: every one, with the defaults
 OUT/checkpoints/last.ckpt          after every epoch; ``--ckpt_path last`` goes on from it
 OUT/checkpoints/best.ckpt          of the highest validation AP
-OUT/results.csv                    a row an epoch: the parts of the loss, weights, learning rate, validation
+OUT/results.csv                    a row per epoch: the parts of the loss, weights, learning rate, validation
 OUT/train_batches.png              the first batch, its boxes and the anchors trained on each
 OUT/curves.png                     when the training is finished: the logs
 OUT/csv/version_N/metrics.csv      the logs, one file a start
 OUT/events.out.tfevents.*          the same for ``tensorboard --logdir OUT``
 OUT/metrics.json                   the last validation: AP, optimal LRP, per class
 OUT/thresholds.csv                 of the same: the score at which to cut each class, for ``lossbox predict --thresholds``
-OUT/pictures.png                   of the same: pictures with predicted and true boxes
+OUT/images.png                   of the same: images with predicted and true boxes
 OUT/confusion_matrix.png, .json    of the same: which class was taken for which
 OUT/plots/*.png                    of the same: precision-recall and LRP curves, IoU by score, reliability
 OUT/run.json                       when the training is finished: minutes, epochs, steps
@@ -31,13 +31,13 @@ from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCL
 from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
 
 from . import report
-from .callbacks import PICTURES, LastEpoch, RunFiles
+from .callbacks import IMAGES, LastEpoch, RunFiles
 from .checkpoints import read_checkpoint, start_from
 from .data.module import CocoDataModule
 from .from_data import settle_auto
 from .precision import device_of, precision_in_use, resolve
 from .progress import ProgressLines
-from .training import Detection
+from .training import DetectionTask
 
 
 class TrainerOfAnyPrecision(Trainer):
@@ -53,7 +53,7 @@ class LossboxCLI(LightningCLI):
     def __init__(self, args: list[str]) -> None:
         self._words = args
         super().__init__(
-            Detection,
+            DetectionTask,
             CocoDataModule,
             trainer_class=TrainerOfAnyPrecision,
             args=args,
@@ -78,7 +78,7 @@ class LossboxCLI(LightningCLI):
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         parser.add_argument("--out", type=str, default="runs/latest", help="The folder of the run: checkpoints, logs, metrics.json.")
-        parser.add_argument("--artifacts", type=bool, default=True, help="Leave results.csv and pictures in the folder of the run.")
+        parser.add_argument("--artifacts", type=bool, default=True, help="Leave results.csv and images in the folder of the run.")
         parser.add_argument(
             "--init-from", type=str | None, default=None, help="fit: begin with the weights of this checkpoint, classes matched by name."
         )
@@ -230,9 +230,9 @@ class LossboxCLI(LightningCLI):
         report.write_thresholds(self.out / "thresholds.csv", self.model.metrics)
 
     def _draw(self) -> None:
-        """What the last validation found, as pictures; every process takes part, the first one draws."""
+        """What the last validation found, as images; every process takes part, the first one draws."""
         truth, found = self.model.detected()
         if self.trainer.is_global_zero:
             dataset = self.datamodule.val_dataloader().dataset
-            images, targets = zip(*(dataset[index] for index in range(min(PICTURES, len(dataset)))), strict=True)
+            images, targets = zip(*(dataset[index] for index in range(min(IMAGES, len(dataset)))), strict=True)
             report.draw_validation(self.out, truth, found, self.model.metrics, images, targets)

@@ -27,29 +27,29 @@ def decode(
     max_detections: int = 100,
     class_thresholds: Sequence[float] | Mapping[int, float] | None = None,
 ) -> list[Detections]:
-    """The detections of each picture.
+    """The detections of each image.
 
     Every (anchor, class) is a candidate of score ``sigmoid(logit)``, or of ``sqrt(sigmoid(logit) sigmoid(centerness))`` where the detector
     says the centerness. On each level the ``top_k_per_level`` best of those above the threshold are kept; their boxes are decoded and cut
-    at the border of the picture; boxes with nothing left are dropped; then in each class a box falls that has ``IoU > nms_threshold`` with
+    at the border of the image; boxes with nothing left are dropped; then in each class a box falls that has ``IoU > nms_threshold`` with
     a better one; the best ``max_detections`` of all classes remain.
 
     Args:
-        predictions: of b pictures.
-        sizes: (height, width) of each picture without the padding of the batch, in the frame of the anchors.
+        predictions: of b images.
+        sizes: (height, width) of each image without the padding of the batch, in the frame of the anchors.
         score_threshold: only scores above it count, in [0, 1).
         nms_threshold: IoU, in [0, 1]; 1 keeps all.
-        top_k_per_level: candidates a level, >= 1.
-        max_detections: of one picture, >= 1.
+        top_k_per_level: candidates per level, >= 1.
+        max_detections: of one image, >= 1.
         class_thresholds: what a score of each class must reach (``>=``, beside being above ``score_threshold``), in [0, 1]: C numbers in
             the order of the labels, NaN where nothing of a class is wanted; or by label, and then nothing of a label it lacks is returned.
 
     Returns:
-        One record a picture, best score first; boxes in the frame of the anchors, scores float32.
+        One record per image, best score first; boxes in the frame of the anchors, scores float32.
 
     Raises:
-        ValueError: a NaN in the predictions (names the picture of the batch: no NaN becomes a detection, and none is passed over in
-            silence), an option out of range, another number of sizes than pictures, or of class thresholds than classes.
+        ValueError: a NaN in the predictions (names the image of the batch: no NaN becomes a detection, and none is passed over in
+            silence), an option out of range, another number of sizes than images, or of class thresholds than classes.
 
     Example:
         >>> from lossbox.boxes import DeltaCoder
@@ -62,7 +62,7 @@ def decode(
     """
     _check_options(score_threshold, nms_threshold, top_k_per_level, max_detections)
     if len(sizes) != len(predictions.logits):
-        raise ValueError(f"sizes: one (height, width) for each of the {len(predictions.logits)} pictures expected, got {len(sizes)}")
+        raise ValueError(f"sizes: one (height, width) for each of the {len(predictions.logits)} images expected, got {len(sizes)}")
     _check_numbers("logits", predictions.logits)
     _check_numbers("regression", predictions.regression)
     if predictions.centerness is not None:
@@ -71,8 +71,8 @@ def decode(
     found = []
     for i, (height, width) in enumerate(sizes):
         centerness = None if predictions.centerness is None else predictions.centerness[i]
-        of_picture = class_scores(predictions.logits[i], centerness)
-        scores, anchor, label = _candidates(of_picture, predictions.level_sizes, score_threshold, cuts, top_k_per_level)
+        of_image = class_scores(predictions.logits[i], centerness)
+        scores, anchor, label = _candidates(of_image, predictions.level_sizes, score_threshold, cuts, top_k_per_level)
         boxes = predictions.coder.decode(predictions.regression[i, anchor], predictions.anchors_at(i, anchor))
         x, y = boxes[:, 0::2].clamp(0, width), boxes[:, 1::2].clamp(0, height)
         boxes = torch.stack([x[:, 0], y[:, 0], x[:, 1], y[:, 1]], 1)
@@ -90,8 +90,8 @@ class Decoder:
     Attributes:
         score_threshold: only scores above it count.
         nms_threshold: IoU with a better box of its class above which a box falls.
-        top_k_per_level: candidates a level.
-        max_detections: of one picture.
+        top_k_per_level: candidates per level.
+        max_detections: of one image.
         thresholds: a CSV file of ``lossbox evaluate --thresholds`` or ``lossbox validate``: each class is cut at its own score, see
             ``read_thresholds``; the rows by ascending category id are the labels.
 
@@ -219,12 +219,12 @@ def class_scores(logits: Float[Tensor, "*b a c"], centerness: Float[Tensor, "*b 
 
 
 def _candidates(
-    of_picture: Tensor, level_sizes: Sequence[int], threshold: float, cuts: Tensor | None, top_k: int
+    of_image: Tensor, level_sizes: Sequence[int], threshold: float, cuts: Tensor | None, top_k: int
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Scores, anchors and classes of the best of each level of one picture, (k,) each; from its scores (a, C)."""
-    classes = of_picture.shape[1]
+    """Scores, anchors and classes of the best of each level of one image, (k,) each; from its scores (a, C)."""
+    classes = of_image.shape[1]
     scores, places, start = [], [], 0
-    for level in torch.split(of_picture, list(level_sizes)):
+    for level in torch.split(of_image, list(level_sizes)):
         flat = level.reshape(-1)
         wanted = level > threshold if cuts is None else (level > threshold) & (level >= cuts)
         above = wanted.reshape(-1).nonzero()[:, 0]
@@ -237,11 +237,11 @@ def _candidates(
 
 
 def _check_numbers(name: str, values: Tensor) -> None:
-    """Raises ValueError where a picture has a NaN. It waits for the device, as evaluation does anyway."""
+    """Raises ValueError where an image has a NaN. It waits for the device, as evaluation does anyway."""
     broken = values.isnan().flatten(1).sum(1).tolist()
     for i, count in enumerate(broken):
         if count:
-            raise ValueError(f"predictions.{name}: no NaN expected, got {count} in picture {i} of the batch of {len(broken)}")
+            raise ValueError(f"predictions.{name}: no NaN expected, got {count} in image {i} of the batch of {len(broken)}")
 
 
 def _check_options(score_threshold: float, nms_threshold: float, top_k_per_level: int, max_detections: int) -> None:
@@ -258,7 +258,7 @@ class ScoresAndBoxes(nn.Module):
     """A detector that gives scores and boxes as two plain tensors, before any threshold.
 
     Args:
-        detector: pictures -> RawPredictions.
+        detector: images -> RawPredictions.
     """
 
     def __init__(self, detector: nn.Module) -> None:

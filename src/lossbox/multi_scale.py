@@ -1,4 +1,4 @@
-"""Testing at several scales, mirrored too: one picture is looked at several times, and what was found is merged."""
+"""Testing at several scales, mirrored too: one image is looked at several times, and what was found is merged."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from torchvision.ops import batched_nms
 from .records import Detections
 
 Detect = Callable[[Tensor, list[tuple[int, int]]], list[Detections]]
-"""From a padded batch (b, 3, h, w) and the (height, width) of each picture in it to what is found, in the frame of the batch."""
+"""From a padded batch (b, 3, h, w) and the (height, width) of each image in it to what is found, in the frame of the batch."""
 
 
 @torch.no_grad()
@@ -29,36 +29,36 @@ def detect_multi_scale(
     max_detections: int = 100,
     multiple: int = 32,
 ) -> list[Detections]:
-    """What a detector finds in pictures at every scale, and in their mirror images.
+    """What a detector finds in images at every scale, and in their mirror images.
 
-    For each scale s every picture is resized to ``(round(s height), round(s width))`` (bilinear, antialiased) and looked at, then once more
-    mirrored; boxes are brought back to the frame of the given batch, and the lists are merged by ``merge_detections``. An enlarged picture
-    holds no more than the given one: load the pictures at the largest size wanted, and let the scales be at most 1.
+    For each scale s every image is resized to ``(round(s height), round(s width))`` (bilinear, antialiased) and looked at, then once more
+    mirrored; boxes are brought back to the frame of the given batch, and the lists are merged by ``merge_detections``. An enlarged image
+    holds no more than the given one: load the images at the largest size wanted, and let the scales be at most 1.
 
     Args:
-        images: (b, 3, h, w) pictures in [0, 1], padded at the right and the bottom.
+        images: (b, 3, h, w) images in [0, 1], padded at the right and the bottom.
         sizes: (height, width) of each without the padding.
         detect: the detector with its decoder; ``lambda images, sizes: decoder(detector(images), sizes)``.
         scales: factors > 0, one or more.
         flip: look at the mirror images too.
         nms_threshold: IoU with a better box of its class above which a box falls, in [0, 1].
-        max_detections: of one picture, >= 1.
+        max_detections: of one image, >= 1.
         multiple: height and width of the resized batches are padded to multiples of it.
 
     Returns:
-        One record a picture, best score first, boxes in the frame of ``images``.
+        One record per image, best score first, boxes in the frame of ``images``.
 
     Raises:
-        ValueError: an option out of its range, or another number of sizes than pictures.
+        ValueError: an option out of its range, or another number of sizes than images.
 
     Source:
         Oksuz et al., aLRP Loss, NeurIPS 2020, Sec. 5.3: the multi-scale results on test-dev.
 
     Example:
-        A detector that finds the bright column of a picture:
+        A detector that finds the bright column of an image:
 
         >>> def detect(images, sizes):
-        ...     columns = [picture[0, 0].nonzero()[:, 0] for picture in images]
+        ...     columns = [image[0, 0].nonzero()[:, 0] for image in images]
         ...     boxes = [torch.tensor([[c.min(), 0, c.max() + 1, size[0]]]).float() for c, size in zip(columns, sizes)]
         ...     return [Detections(box, torch.ones(1), torch.zeros(1).long()) for box in boxes]
         >>> images = torch.zeros(1, 3, 4, 8)
@@ -69,14 +69,14 @@ def detect_multi_scale(
     if not scales or not all(scale > 0 for scale in scales):
         raise ValueError(f"scales: one or more numbers > 0 expected, got {tuple(scales)}")
     if len(sizes) != len(images):
-        raise ValueError(f"sizes: one (height, width) for each of the {len(images)} pictures expected, got {len(sizes)}")
+        raise ValueError(f"sizes: one (height, width) for each of the {len(images)} images expected, got {len(sizes)}")
     _check_options(nms_threshold, max_detections)
     found: list[list[Detections]] = [[] for _ in sizes]
     for scale in scales:
         scaled_sizes = [(max(round(scale * height), 1), max(round(scale * width), 1)) for height, width in sizes]
-        pictures = [_resized(image[:, : size[0], : size[1]], to) for image, size, to in zip(images, sizes, scaled_sizes, strict=True)]
+        resized = [_resized(image[:, : size[0], : size[1]], to) for image, size, to in zip(images, sizes, scaled_sizes, strict=True)]
         for mirrored in (False, True) if flip else (False,):
-            batch = _padded([picture.flip(-1) for picture in pictures] if mirrored else pictures, multiple)
+            batch = _padded([image.flip(-1) for image in resized] if mirrored else resized, multiple)
             for parts, part, (height, width), to in zip(found, detect(batch, scaled_sizes), sizes, scaled_sizes, strict=True):
                 x1, y1, x2, y2 = part.boxes.unbind(-1)
                 if mirrored:
@@ -94,7 +94,7 @@ class MultiScale:
         scales: factors > 0; let the largest be 1 and ``data.eval_size`` the largest size wanted.
         flip: look at the mirror images too.
         nms_threshold: IoU with a better box of its class above which a box falls.
-        max_detections: of one picture.
+        max_detections: of one image.
     """
 
     scales: tuple[float, ...] = (1.0,)
@@ -115,7 +115,7 @@ class MultiScale:
 
 
 def merge_detections(parts: Sequence[Detections], *, nms_threshold: float = 0.5, max_detections: int = 100) -> Detections:
-    """Several lists of detections of one picture as one: in each class a box falls that overlaps a better one of any list.
+    """Several lists of detections of one image as one: in each class a box falls that overlaps a better one of any list.
 
     Args:
         parts: one or more lists in one frame.
@@ -142,17 +142,17 @@ def merge_detections(parts: Sequence[Detections], *, nms_threshold: float = 0.5,
     return Detections(boxes[kept], scores[kept], labels[kept])
 
 
-def _resized(picture: Tensor, size: tuple[int, int]) -> Tensor:
-    if tuple(picture.shape[-2:]) == size:
-        return picture
-    return F.interpolate(picture[None], size, mode="bilinear", antialias=True)[0]
+def _resized(image: Tensor, size: tuple[int, int]) -> Tensor:
+    if tuple(image.shape[-2:]) == size:
+        return image
+    return F.interpolate(image[None], size, mode="bilinear", antialias=True)[0]
 
 
-def _padded(pictures: Sequence[Tensor], multiple: int) -> Tensor:
-    height, width = (-(-max(picture.shape[axis] for picture in pictures) // multiple) * multiple for axis in (-2, -1))
-    batch = pictures[0].new_zeros((len(pictures), 3, height, width))
-    for row, picture in zip(batch, pictures, strict=True):
-        row[:, : picture.shape[-2], : picture.shape[-1]] = picture
+def _padded(images: Sequence[Tensor], multiple: int) -> Tensor:
+    height, width = (-(-max(image.shape[axis] for image in images) // multiple) * multiple for axis in (-2, -1))
+    batch = images[0].new_zeros((len(images), 3, height, width))
+    for row, image in zip(batch, images, strict=True):
+        row[:, : image.shape[-2], : image.shape[-1]] = image
     return batch
 
 

@@ -1,4 +1,4 @@
-"""Optimizers and their schedules: what ``training.Detection`` takes as ``optimizer``."""
+"""Optimizers and their schedules: what ``training.DetectionTask`` takes as ``optimizer``."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from .detectors.trunks import Trunk
 
 
 @dataclass(frozen=True)
-class OneCycle:
+class WarmupCosine:
     """AdamW; the learning rate rises linearly over ``warmup`` (a share of the run), then falls to 0 along a cosine.
 
     Weight decay acts on the weights of convolutions and linear layers, not on biases and the parameters of norms.
@@ -30,7 +30,7 @@ class OneCycle:
         ValueError: a rate out of its range, or for a model without a trunk.
 
     Example:
-        >>> optimizer, schedule = OneCycle(learning_rate=1e-3, warmup=0.5)(nn.Linear(2, 2), total_steps=4)
+        >>> optimizer, schedule = WarmupCosine(learning_rate=1e-3, warmup=0.5)(nn.Linear(2, 2), total_steps=4)
         >>> rates = []
         >>> for _ in range(4):
         ...     rates.append(round(schedule.get_last_lr()[0], 6))
@@ -65,12 +65,12 @@ class OneCycle:
 class WarmupSteps:
     """SGD with momentum; linear warm-up over ``warmup_steps``, then a tenth of the rate at each milestone (shares of the run).
 
-    The defaults are the published ones of the aLRP paper's RetinaNet on COCO: 32 pictures a step, 100 epochs, steps at 60 and 80.
+    The defaults are the published ones of the aLRP paper's RetinaNet on COCO: 32 images per step, 100 epochs, steps at 60 and 80.
 
     Args:
         learning_rate: the highest.
         momentum: of SGD.
-        weight_decay: as SGD takes it, on what OneCycle puts it on.
+        weight_decay: as SGD takes it, on what WarmupCosine puts it on.
         warmup_steps: so many steps.
         milestones: shares of the run.
         backbone_rate: the trunk of the detector learns at so many times the learning rate, > 0; below 1 for pretrained weights.

@@ -26,7 +26,7 @@ def duration(seconds: float) -> str:
 
 
 class ProgressLines(Callback):
-    """Says what is trained, then a line an epoch; where there is no progress bar also one about every ten seconds, with the time left.
+    """Says what is trained, then a line per epoch; where there is no progress bar also one about every ten seconds, with the time left.
 
     The time left is that of the steps to come at the mean speed so far, validations included.
 
@@ -42,7 +42,7 @@ class ProgressLines(Callback):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._began, self._first_step = self._clock(), trainer.global_step
         count = sum(parameter.numel() for parameter in pl_module.parameters() if parameter.requires_grad)
-        steps = f"{trainer.num_training_batches} steps an epoch"
+        steps = f"{trainer.num_training_batches} steps per epoch"
         where = f"on {trainer.strategy.root_device.type} in {trainer.precision}, {steps}; results in {trainer.default_root_dir}"
         self._say(trainer, f"training {type(pl_module.detector).__name__}: {count / 1e6:.1f} million parameters, {where}")
 

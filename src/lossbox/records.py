@@ -1,6 +1,6 @@
 """What flows between the parts of the trainer: frozen records of tensors.
 
-The frame of every box is ``x1 y1 x2 y2`` in pixels of the picture (or padded batch) that the detector saw.
+The frame of every box is ``x1 y1 x2 y2`` in pixels of the image (or padded batch) that the detector saw.
 """
 
 from __future__ import annotations
@@ -30,14 +30,14 @@ class BoxCoder(Protocol):
 
 @dataclass(frozen=True)
 class Targets:
-    """The ground truth of one picture.
+    """The ground truth of one image.
 
     Attributes:
-        boxes: (n, 4) in the frame of the picture after its transforms.
+        boxes: (n, 4) in the frame of the image after its transforms.
         labels: (n,) int64 in [0, C): indices into the data set's list of categories, not COCO category ids.
         crowd: (n,) True where the annotation is a COCO crowd region: never a positive, its anchors are ignored.
-        image_id: the COCO id of the picture.
-        size: (height, width) of the picture after its transforms, without the padding of the batch.
+        image_id: the COCO id of the image.
+        size: (height, width) of the image after its transforms, without the padding of the batch.
         original_size: (height, width) of the file on disk; detections are scaled back to it before they are evaluated.
     """
 
@@ -58,11 +58,11 @@ class Targets:
 
 @dataclass(frozen=True)
 class Batch:
-    """Pictures of one size (padded at the right and the bottom) and their targets.
+    """Images of one size (padded at the right and the bottom) and their targets.
 
     Attributes:
         images: (b, 3, h, w) float32 in [0, 1], RGB, not normalized: the detector does that.
-        targets: one record a picture.
+        targets: one record per image.
     """
 
     images: Float[Tensor, "b 3 h w"]
@@ -79,12 +79,12 @@ class Batch:
 
 @dataclass(frozen=True)
 class RawPredictions:
-    """What a detector says before any threshold, about b pictures.
+    """What a detector says before any threshold, about b images.
 
     Attributes:
-        logits: (b, a, C), one score a class, before the sigmoid.
+        logits: (b, a, C), one score per class, before the sigmoid.
         regression: (b, a, 4), in the coder's units.
-        anchors: (a, 4), the same for every picture of the batch, or (b, a, 4), each picture's own, as a second stage has them. One without
+        anchors: (a, 4), the same for every image of the batch, or (b, a, 4), each image's own, as a second stage has them. One without
             area fills up the shorter of such lists: it is assigned to nothing and detects nothing.
         level_sizes: anchors on each pyramid level, finest first; they sum to a.
         coder: turns ``regression`` into boxes and back.
@@ -98,9 +98,9 @@ class RawPredictions:
     coder: BoxCoder
     centerness: Float[Tensor, "b a"] | None = None
 
-    def anchors_at(self, picture: int | Tensor, anchor: Tensor) -> Tensor:
-        """The anchors (n, 4) of n places: the indices of their pictures (or one for all) and their indices in the picture."""
-        return self.anchors[anchor] if self.anchors.ndim == 2 else self.anchors[picture, anchor]
+    def anchors_at(self, image: int | Tensor, anchor: Tensor) -> Tensor:
+        """The anchors (n, 4) of n places: the indices of their images (or one for all) and their indices in the image."""
+        return self.anchors[anchor] if self.anchors.ndim == 2 else self.anchors[image, anchor]
 
 
 @dataclass(frozen=True)
@@ -110,7 +110,7 @@ class Proposals:
     Attributes:
         features: the levels of the pyramid, finest first.
         predictions: of the first stage, about one class: any object.
-        boxes: (b, p, 4) ``x1 y1 x2 y2``, best first, without a gradient; a row without area fills up a picture that has fewer than p.
+        boxes: (b, p, 4) ``x1 y1 x2 y2``, best first, without a gradient; a row without area fills up an image that has fewer than p.
     """
 
     features: list[Tensor]
@@ -123,7 +123,7 @@ class Assignment:
     """Which target each anchor is trained on.
 
     Attributes:
-        matched: (b, a) int64: the index of a box of that picture's ``Targets``, or ``BACKGROUND``, or ``IGNORE``.
+        matched: (b, a) int64: the index of a box of that image's ``Targets``, or ``BACKGROUND``, or ``IGNORE``.
     """
 
     matched: Int[Tensor, "b a"]
@@ -131,7 +131,7 @@ class Assignment:
 
 @dataclass(frozen=True)
 class Detections:
-    """The boxes found in one picture, best score first.
+    """The boxes found in one image, best score first.
 
     Attributes:
         boxes: (n, 4).

@@ -19,10 +19,10 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
 from .detectors.proposals import add_true_boxes
-from .metrics import GroundTruth, Results
+from .metrics import DetectionColumns, GroundTruth
 from .metrics.evaluator import Evaluator
 from .multi_scale import MultiScale
-from .optimization import OneCycle as OneCycle
+from .optimization import WarmupCosine as WarmupCosine
 from .optimization import WarmupSteps as WarmupSteps
 from .records import Assignment, Batch, Detections, Proposals, RawPredictions, Targets
 
@@ -44,7 +44,7 @@ class Objective(Protocol):
 
 
 class Decoding(Protocol):
-    """Turns raw predictions into the detections of each picture."""
+    """Turns raw predictions into the detections of each image."""
 
     def __call__(self, predictions: RawPredictions, sizes: list[tuple[int, int]]) -> list[Detections]: ...
 
@@ -63,7 +63,7 @@ class LossWatch:
         >>> watch.add(3, [17, 4], {"classification": torch.tensor(0.5), "localization": torch.tensor(float("nan"))})
         >>> watch.look()
         Traceback (most recent call last):
-        ValueError: the loss of step 3 is not finite: localization = nan (classification = 0.5); pictures of the batch: 17, 4
+        ValueError: the loss of step 3 is not finite: localization = nan (classification = 0.5); images of the batch: 17, 4
     """
 
     def __init__(self) -> None:
@@ -77,7 +77,7 @@ class LossWatch:
         """Reads everything remembered since the last look, in one transfer.
 
         Raises:
-            ValueError: a part of some step is NaN or infinite; names the step, the part and the pictures.
+            ValueError: a part of some step is NaN or infinite; names the step, the part and the images.
         """
         seen, self._seen = self._seen, []
         if not seen:
@@ -89,7 +89,7 @@ class LossWatch:
             good = ", ".join(f"{name} = {value:g}" for name, value in row.items() if math.isfinite(value))
             if bad:
                 raise ValueError(
-                    f"the loss of step {step} is not finite: {bad}" + (f" ({good})" if good else "") + "; pictures of the batch: "
+                    f"the loss of step {step} is not finite: {bad}" + (f" ({good})" if good else "") + "; images of the batch: "
                     f"{', '.join(map(str, image_ids))}"
                 )
 
@@ -101,8 +101,8 @@ def gradient_balance(gradient: Tensor, assignment: Assignment, targets: list[Tar
 
     Args:
         gradient: (b, a, C), the gradient at the logits.
-        assignment: says which (picture, anchor) is matched; its class is the positive logit, all others of the anchor are negatives.
-        targets: one record a picture.
+        assignment: says which (image, anchor) is matched; its class is the positive logit, all others of the anchor are negatives.
+        targets: one record per image.
 
     Returns:
         A scalar >= 0; NaN where the batch has no positive or its positives have no gradient.
@@ -120,10 +120,10 @@ def _magnitudes(gradient: Tensor, assignment: Assignment, targets: list[Targets]
     """(2,) summed magnitudes over the negatives and over the positives."""
     magnitude = gradient.detach().float().abs()
     positive = magnitude.new_zeros(())
-    for of_picture, matched, target in zip(magnitude, assignment.matched, targets, strict=True):
+    for of_image, matched, target in zip(magnitude, assignment.matched, targets, strict=True):
         if len(target.labels):
             labels = target.labels[matched.clamp(min=0)]
-            positive = positive + (of_picture.gather(1, labels[:, None])[:, 0] * (matched >= 0)).sum()
+            positive = positive + (of_image.gather(1, labels[:, None])[:, 0] * (matched >= 0)).sum()
     return torch.stack([magnitude.sum() - positive, positive])
 
 
@@ -175,7 +175,7 @@ class Losses(NamedTuple):
     weights: dict[str, Tensor | float]
 
 
-class Detection(LightningModule):
+class DetectionTask(LightningModule):
     """Trains and validates one detector.
 
     Logged, on Lightning's logged steps only: the unweighted parts of the loss and the weighted ``total`` (``train/...``), the weight of
@@ -183,19 +183,19 @@ class Detection(LightningModule):
     batches, each counted by its images) and the metrics
     (``val/AP``, ``val/oLRP``, ...). ``metrics`` keeps everything the last validation found, per class too; ``validated_at`` is its step.
 
-    A loss that is not finite stops the run with the step, the part and the pictures. On the CPU it is looked at every step, elsewhere
+    A loss that is not finite stops the run with the step, the part and the images. On the CPU it is looked at every step, elsewhere
     on the logged steps (a look waits for the device), and then over all steps since the last look.
 
     Args:
-        detector: pictures (b, 3, h, w) in [0, 1] -> RawPredictions.
+        detector: images (b, 3, h, w) in [0, 1] -> RawPredictions.
         assigner: (predictions, targets) -> Assignment.
         objective: (predictions, assignment, targets) -> the unweighted parts of the loss by name.
-        decoder: (predictions, sizes) -> the detections of each picture.
-        optimizer: builds the optimizer and its schedule; OneCycle or WarmupSteps, or your own.
+        decoder: (predictions, sizes) -> the detections of each image.
+        optimizer: builds the optimizer and its schedule; WarmupCosine or WarmupSteps, or your own.
         first_stage: how the proposals of a two-stage detector (FasterRCNN) are trained; assigner and objective are then those of its
             second stage. None for every other detector.
         multi_scale: detect at several scales and in mirror images, in validation and prediction; None looks once.
-        channels_last: lay pictures and weights out as NHWC; faster on CPUs and on tensor cores.
+        channels_last: lay images and weights out as NHWC; faster on CPUs and on tensor cores.
 
     Raises:
         ValueError: a first stage for a detector that has none, or none for one that has.
@@ -238,7 +238,7 @@ class Detection(LightningModule):
         return predictions
 
     def detect(self, images: Tensor, sizes: list[tuple[int, int]]) -> list[Detections]:
-        """The detections in pictures (b, 3, h, w) of these (height, width), in their frame; at several scales where that is asked for."""
+        """The detections in images (b, 3, h, w) of these (height, width), in their frame; at several scales where that is asked for."""
 
         def once(images: Tensor, sizes: list[tuple[int, int]]) -> list[Detections]:
             return self.decoder(self(images), sizes)
@@ -293,7 +293,7 @@ class Detection(LightningModule):
         if logged or self.device.type == "cpu":
             self._watch.look()
         if logged:
-            # the mean over the ranks, on logged steps only: a rank whose pictures are empty would say 0 for all
+            # the mean over the ranks, on logged steps only: a rank whose images are empty would say 0 for all
             self.log_dict({f"train/{name}": part.detach() for name, part in parts.items()}, sync_dist=True)
             self.log_dict({f"weight/{name}": torch.as_tensor(weight, device=self.device) for name, weight in weights.items()})
             self.log("train/total", total.detach(), prog_bar=True, sync_dist=True)
@@ -315,7 +315,7 @@ class Detection(LightningModule):
         checkpoint["lossbox_epochs_ended"] = self._epochs_ended
         checkpoint["lossbox_random_state"] = torch.get_rng_state()  # of the CPU: a sampling assigner draws from it
         data = getattr(self.trainer, "datamodule", None)
-        if data is not None:  # the id and name of each label, for detections on pictures without annotations
+        if data is not None:  # the id and name of each label, for detections on images without annotations
             checkpoint["lossbox_categories"] = [[*category] for category in zip(data.category_ids, data.class_names, strict=True)]
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -344,15 +344,15 @@ class Detection(LightningModule):
         self.validated_at = self.global_step
         self.log_dict({f"val/{name}": value for name, value in self.metrics.items() if isinstance(value, float)})
 
-    def detected(self) -> tuple[GroundTruth, Results]:
-        """The annotations of the pictures of the last validation and the detections in them; every process must call it."""
+    def detected(self) -> tuple[GroundTruth, DetectionColumns]:
+        """The annotations of the images of the last validation and the detections in them; every process must call it."""
         if self._evaluator is None:
             raise RuntimeError("nothing was validated yet")
         return self._evaluator.columns(seen_only=True)
 
 
 def to_original(detections: Detections, target: Targets) -> Detections:
-    """Moves detections from the frame of the transformed picture to that of the file on disk.
+    """Moves detections from the frame of the transformed image to that of the file on disk.
 
     Example:
         >>> target = Targets(torch.zeros(0, 4), torch.zeros(0).long(), torch.zeros(0).bool(), 7, size=(50, 100), original_size=(100, 300))

@@ -12,24 +12,24 @@ from lossbox.detectors import pyramid_anchors
 from lossbox.records import BACKGROUND, IGNORE, Assignment, RawPredictions, Targets
 
 
-def picture(boxes: list[list[float]], crowd: list[bool] | None = None) -> Targets:
+def image(boxes: list[list[float]], crowd: list[bool] | None = None) -> Targets:
     n = len(boxes)
     return Targets(
         torch.tensor(boxes).reshape(n, 4), torch.arange(n), torch.tensor(crowd or [False] * n, dtype=torch.bool), 0, (64, 64), (64, 64)
     )
 
 
-def random_pictures(generator: torch.Generator, counts: list[int]) -> list[Targets]:
+def random_images(generator: torch.Generator, counts: list[int]) -> list[Targets]:
     """Boxes on a grid of 4 pixels, so that centers, distances and overlaps are often equal; some boxes twice, some crowds."""
-    pictures = []
+    images = []
     for n in counts:
         corner = torch.randint(0, 12, (n, 2), generator=generator) * 4.0
         boxes = torch.cat([corner, corner + torch.randint(1, 9, (n, 2), generator=generator) * 4.0], 1)
         if n > 3:
             boxes[n - 1] = boxes[0]
         crowd = torch.rand(n, generator=generator) < 0.2
-        pictures.append(Targets(boxes, torch.zeros(n, dtype=torch.int64), crowd, 0, (64, 64), (64, 64)))
-    return pictures
+        images.append(Targets(boxes, torch.zeros(n, dtype=torch.int64), crowd, 0, (64, 64), (64, 64)))
+    return images
 
 
 def overlap(a: list[float], b: list[float]) -> float:
@@ -54,7 +54,7 @@ def in_crowd(anchor: list[float], target: Targets) -> bool:
     return any(c and overlap(b, anchor) / area(anchor) >= 0.5 for b, c in zip(target.boxes.tolist(), target.crowd.tolist(), strict=True))
 
 
-def naive_overlap(anchors: torch.Tensor, target: Targets, positive: float, negative: float, rescue: bool) -> list[int]:
+def naive_overlap(anchors: torch.Tensor, target: Targets, positive: float, negative: float, allow_low_quality_matches: bool) -> list[int]:
     iou = table(anchors, target)
     found = []
     for j, anchor in enumerate(anchors.tolist()):
@@ -65,7 +65,7 @@ def naive_overlap(anchors: torch.Tensor, target: Targets, positive: float, negat
             match = column.index(best)
         else:
             match = BACKGROUND if best < torch.tensor(negative).item() else IGNORE
-        if rescue:
+        if allow_low_quality_matches:
             rescuers = [(-row[j], i) for i, row in enumerate(iou) if row[j] == max(row) > 0]
             if rescuers:
                 match = min(rescuers)[1]
@@ -100,15 +100,19 @@ def naive_atss(anchors: torch.Tensor, level_sizes: list[int], target: Targets, t
 
 
 @pytest.mark.parametrize("seed", range(6))
-@pytest.mark.parametrize(("positive", "negative", "rescue"), [(0.5, 0.4, True), (0.5, 0.4, False), (0.7, 0.3, True), (0.4, 0.4, True)])
-def test_overlap_is_the_naive_definition(seed: int, positive: float, negative: float, rescue: bool) -> None:
+@pytest.mark.parametrize(
+    ("positive", "negative", "allow_low_quality_matches"), [(0.5, 0.4, True), (0.5, 0.4, False), (0.7, 0.3, True), (0.4, 0.4, True)]
+)
+def test_overlap_is_the_naive_definition(seed: int, positive: float, negative: float, allow_low_quality_matches: bool) -> None:
     generator = torch.Generator().manual_seed(seed)
     anchors = pyramid_anchors([(5, 7), (3, 4)], [8, 16], anchor_scale=1.5, scales=(1.0, 1.5), ratios=(0.25, 1.0))
-    targets = random_pictures(generator, [0, 1, 9, 3])
-    found = assign_by_overlap(anchors, targets, positive=positive, negative=negative, rescue=rescue).matched
+    targets = random_images(generator, [0, 1, 9, 3])
+    found = assign_by_overlap(
+        anchors, targets, positive=positive, negative=negative, allow_low_quality_matches=allow_low_quality_matches
+    ).matched
     assert found.dtype == torch.int64
     for row, target in zip(found.tolist(), targets, strict=True):
-        assert row == naive_overlap(anchors, target, positive, negative, rescue)
+        assert row == naive_overlap(anchors, target, positive, negative, allow_low_quality_matches)
 
 
 @pytest.mark.parametrize("seed", range(6))
@@ -118,7 +122,7 @@ def test_atss_is_the_naive_definition(seed: int, top_k: int) -> None:
     sizes, strides = [(7, 8), (4, 4), (2, 2)], [8, 16, 32]
     anchors = pyramid_anchors(sizes, strides, anchor_scale=1.5, scales=(1.0,), ratios=(1.0,))
     level_sizes = [h * w for h, w in sizes]
-    targets = random_pictures(generator, [4, 0, 1, 9])
+    targets = random_images(generator, [4, 0, 1, 9])
     found = assign_atss(anchors, level_sizes, targets, top_k=top_k).matched
     for row, target in zip(found.tolist(), targets, strict=True):
         assert row == naive_atss(anchors, level_sizes, target, top_k)
@@ -127,7 +131,7 @@ def test_atss_is_the_naive_definition(seed: int, top_k: int) -> None:
 @pytest.mark.parametrize("counts", [[], [0], [0, 0]])
 def test_no_boxes_are_all_background(counts: list[int]) -> None:
     anchors = torch.tensor([[0.0, 0.0, 8.0, 8.0], [8.0, 0.0, 16.0, 8.0]])
-    targets = [picture([]) for _ in counts]
+    targets = [image([]) for _ in counts]
     for found in (assign_by_overlap(anchors, targets), assign_atss(anchors, [2], targets)):
         assert found.matched.tolist() == [[BACKGROUND, BACKGROUND]] * len(counts)
         assert found.matched.shape == (len(counts), 2)
@@ -137,7 +141,7 @@ def test_no_boxes_are_all_background(counts: list[int]) -> None:
 @pytest.mark.parametrize("crowd", [False, True])
 def test_without_anchors_the_assignment_is_empty(boxes: list[list[float]], crowd: bool) -> None:
     no_anchors = torch.empty(0, 4)
-    for targets in ([picture(boxes, [crowd] * len(boxes))], [picture(boxes, [crowd] * len(boxes)), picture([])], []):
+    for targets in ([image(boxes, [crowd] * len(boxes))], [image(boxes, [crowd] * len(boxes)), image([])], []):
         own = torch.empty(len(targets), 0, 4)
         raw = RawPredictions(own[..., :1], own, no_anchors, (0,), DeltaCoder())
         for found in (
@@ -153,7 +157,7 @@ def test_without_anchors_the_assignment_is_empty(boxes: list[list[float]], crowd
 def test_all_crowd_has_no_positive_and_ignores_the_anchors_inside() -> None:
     # wholly inside, exactly half inside, less than half inside, outside
     anchors = torch.tensor([[0.0, 0.0, 8.0, 8.0], [16.0, 0.0, 24.0, 8.0], [17.0, 0.0, 25.0, 8.0], [40.0, 0.0, 48.0, 8.0]])
-    target = picture([[0.0, 0.0, 20.0, 20.0]], crowd=[True])
+    target = image([[0.0, 0.0, 20.0, 20.0]], crowd=[True])
     expected = [[IGNORE, IGNORE, BACKGROUND, BACKGROUND]]
     assert assign_by_overlap(anchors, [target]).matched.tolist() == expected
     assert assign_atss(anchors, [4], [target]).matched.tolist() == expected
@@ -161,56 +165,56 @@ def test_all_crowd_has_no_positive_and_ignores_the_anchors_inside() -> None:
 
 def test_an_anchor_in_a_crowd_may_be_positive_for_another_box() -> None:
     anchors = torch.tensor([[0.0, 0.0, 8.0, 8.0], [40.0, 0.0, 48.0, 8.0]])
-    target = picture([[0.0, 0.0, 100.0, 100.0], [0.0, 0.0, 8.0, 7.0]], crowd=[True, False])
+    target = image([[0.0, 0.0, 100.0, 100.0], [0.0, 0.0, 8.0, 7.0]], crowd=[True, False])
     assert assign_by_overlap(anchors, [target]).matched.tolist() == [[1, IGNORE]]
     assert assign_atss(anchors, [2], [target], top_k=1).matched.tolist() == [[1, IGNORE]]
 
 
 def test_the_thresholds_belong_to_the_upper_side() -> None:
     anchors = torch.tensor([[0.0, 0.0, 8.0, 8.0]])
-    half, less = picture([[0.0, 0.0, 8.0, 4.0]]), picture([[0.0, 0.0, 8.0, 3.5]])
-    assert assign_by_overlap(anchors, [half], rescue=False).matched.item() == 0
-    assert assign_by_overlap(anchors, [less], rescue=False).matched.item() == IGNORE
-    assert assign_by_overlap(anchors, [less], negative=0.4375, rescue=False).matched.item() == IGNORE
-    assert assign_by_overlap(anchors, [less], negative=0.4376, rescue=False).matched.item() == BACKGROUND
+    half, less = image([[0.0, 0.0, 8.0, 4.0]]), image([[0.0, 0.0, 8.0, 3.5]])
+    assert assign_by_overlap(anchors, [half], allow_low_quality_matches=False).matched.item() == 0
+    assert assign_by_overlap(anchors, [less], allow_low_quality_matches=False).matched.item() == IGNORE
+    assert assign_by_overlap(anchors, [less], negative=0.4375, allow_low_quality_matches=False).matched.item() == IGNORE
+    assert assign_by_overlap(anchors, [less], negative=0.4376, allow_low_quality_matches=False).matched.item() == BACKGROUND
 
 
 def test_an_overlap_of_zero_rescues_nothing() -> None:
     anchors = torch.tensor([[0.0, 0.0, 8.0, 8.0], [8.0, 0.0, 16.0, 8.0]])
-    assert assign_by_overlap(anchors, [picture([[40.0, 40.0, 44.0, 44.0]])]).matched.tolist() == [[BACKGROUND, BACKGROUND]]
+    assert assign_by_overlap(anchors, [image([[40.0, 40.0, 44.0, 44.0]])]).matched.tolist() == [[BACKGROUND, BACKGROUND]]
 
 
 def test_a_rescue_takes_an_anchor_from_a_box_that_has_others() -> None:
     # the first anchor has IoU 0.6 with box 0 and 0.3 with box 1, which touches no other anchor
     anchors = torch.tensor([[0.0, 0.0, 10.0, 10.0], [0.0, 0.0, 10.0, 6.0]])
-    target = picture([[0.0, 0.0, 10.0, 6.0], [0.0, 7.0, 10.0, 10.0]])
-    assert assign_by_overlap(anchors, [target], rescue=False).matched.tolist() == [[0, 0]]
+    target = image([[0.0, 0.0, 10.0, 6.0], [0.0, 7.0, 10.0, 10.0]])
+    assert assign_by_overlap(anchors, [target], allow_low_quality_matches=False).matched.tolist() == [[0, 0]]
     assert assign_by_overlap(anchors, [target]).matched.tolist() == [[1, 0]]
 
 
 def test_all_anchors_that_share_the_best_overlap_are_rescued() -> None:
     anchors = torch.tensor([[0.0, 0.0, 8.0, 8.0], [4.0, 0.0, 12.0, 8.0], [8.0, 0.0, 16.0, 8.0]])
-    assert assign_by_overlap(anchors, [picture([[4.0, 0.0, 12.0, 2.0]])]).matched.tolist() == [[BACKGROUND, 0, BACKGROUND]]
-    assert assign_by_overlap(anchors, [picture([[7.0, 0.0, 9.0, 2.0]])]).matched.tolist() == [[BACKGROUND, 0, BACKGROUND]]
-    assert assign_by_overlap(anchors[[0, 2]], [picture([[7.0, 0.0, 9.0, 2.0]])]).matched.tolist() == [[0, 0]]
+    assert assign_by_overlap(anchors, [image([[4.0, 0.0, 12.0, 2.0]])]).matched.tolist() == [[BACKGROUND, 0, BACKGROUND]]
+    assert assign_by_overlap(anchors, [image([[7.0, 0.0, 9.0, 2.0]])]).matched.tolist() == [[BACKGROUND, 0, BACKGROUND]]
+    assert assign_by_overlap(anchors[[0, 2]], [image([[7.0, 0.0, 9.0, 2.0]])]).matched.tolist() == [[0, 0]]
 
 
 def test_atss_candidates_of_one_overlap_are_all_positive() -> None:
     # mean + std of nine equal numbers, summed in float32, may come out above each of them
     anchors = pyramid_anchors([(3, 3)], [8], anchor_scale=1.5, scales=(1.0,), ratios=(1.0,))
-    found = assign_atss(anchors, [9], [picture([[-100.0, -100.0, 124.0, 124.0]])]).matched
+    found = assign_atss(anchors, [9], [image([[-100.0, -100.0, 124.0, 124.0]])]).matched
     assert found.tolist() == [[0] * 9]
 
 
 def test_atss_needs_the_center_inside_and_not_on_the_border() -> None:
     anchors = torch.tensor([[0.0, 0.0, 8.0, 8.0]])
-    assert assign_atss(anchors, [1], [picture([[3.9, 0.0, 12.0, 8.0]])]).matched.item() == 0
-    assert assign_atss(anchors, [1], [picture([[4.0, 0.0, 12.0, 8.0]])]).matched.item() == BACKGROUND
+    assert assign_atss(anchors, [1], [image([[3.9, 0.0, 12.0, 8.0]])]).matched.item() == 0
+    assert assign_atss(anchors, [1], [image([[4.0, 0.0, 12.0, 8.0]])]).matched.item() == BACKGROUND
 
 
-def test_anchors_outside_the_picture_take_part() -> None:
+def test_anchors_outside_the_image_take_part() -> None:
     anchors = torch.tensor([[-4.0, -4.0, 4.0, 4.0], [-80.0, -80.0, -72.0, -72.0]])
-    assert assign_by_overlap(anchors, [picture([[0.0, 0.0, 4.0, 8.0]])]).matched.tolist() == [[0, BACKGROUND]]
+    assert assign_by_overlap(anchors, [image([[0.0, 0.0, 4.0, 8.0]])]).matched.tolist() == [[0, BACKGROUND]]
 
 
 def test_the_assigners_of_recipes_are_the_functions() -> None:
@@ -218,10 +222,10 @@ def test_the_assigners_of_recipes_are_the_functions() -> None:
     sizes = [(6, 6), (3, 3)]
     anchors = pyramid_anchors(sizes, [8, 16], scales=(1.0,), ratios=(1.0, 2.0), anchor_scale=1.5)
     level_sizes = (72, 18)
-    targets = random_pictures(generator, [3, 5])
+    targets = random_images(generator, [3, 5])
     raw = RawPredictions(torch.zeros(2, 90, 1), torch.zeros(2, 90, 4), anchors, level_sizes, DeltaCoder())
     assert OverlapAssigner(0.6, 0.3, False)(raw, targets).matched.equal(
-        assign_by_overlap(anchors, targets, positive=0.6, negative=0.3, rescue=False).matched
+        assign_by_overlap(anchors, targets, positive=0.6, negative=0.3, allow_low_quality_matches=False).matched
     )
     assert ATSSAssigner(top_k=3)(raw, targets).matched.equal(assign_atss(anchors, level_sizes, targets, top_k=3).matched)
     assert not ATSSAssigner(top_k=3)(raw, targets).matched.equal(ATSSAssigner(top_k=9)(raw, targets).matched)
@@ -243,32 +247,39 @@ def test_wrong_options_of_atss_are_named() -> None:
     with pytest.raises(ValueError, match="top_k: a number >= 1 expected, got 0"):
         ATSSAssigner(top_k=0)
     with pytest.raises(ValueError, match=r"anchors: \(a, 4\) expected"):
-        assign_atss(anchors[None], [1], [picture([])])
-    with pytest.raises(ValueError, match=r"anchors: \(a, 4\), or \(b, a, 4\) of b pictures, expected"):
+        assign_atss(anchors[None], [1], [image([])])
+    with pytest.raises(ValueError, match=r"anchors: \(a, 4\), or \(b, a, 4\) of b images, expected"):
         assign_by_overlap(torch.zeros(4), [])
-    with pytest.raises(ValueError, match=r"anchors: those of 1 pictures .* got those of 2"):
-        assign_by_overlap(torch.zeros(2, 3, 4), [picture([])])
+    with pytest.raises(ValueError, match=r"anchors: those of 1 images .* got those of 2"):
+        assign_by_overlap(torch.zeros(2, 3, 4), [image([])])
 
 
-@pytest.mark.parametrize("rescue", [False, True])
+@pytest.mark.parametrize("allow_low_quality_matches", [False, True])
 @pytest.mark.parametrize("seed", range(4))
-def test_anchors_of_each_picture_are_assigned_as_if_it_were_alone(seed: int, rescue: bool) -> None:
+def test_anchors_of_each_image_are_assigned_as_if_it_were_alone(seed: int, allow_low_quality_matches: bool) -> None:
     generator = torch.Generator().manual_seed(seed)
-    targets = random_pictures(generator, [5, 0, 9])
+    targets = random_images(generator, [5, 0, 9])
     corner = torch.rand(3, 60, 2, generator=generator) * 50
     anchors = torch.cat([corner, corner + torch.rand(3, 60, 2, generator=generator) * 30 + 1], -1)
-    found = assign_by_overlap(anchors, targets, positive=0.2, negative=0.1, rescue=rescue).matched
+    found = assign_by_overlap(anchors, targets, positive=0.2, negative=0.1, allow_low_quality_matches=allow_low_quality_matches).matched
     for one, own, target in zip(found, anchors, targets, strict=True):
-        assert torch.equal(one[None], assign_by_overlap(own, [target], positive=0.2, negative=0.1, rescue=rescue).matched)
+        assert torch.equal(
+            one[None],
+            assign_by_overlap(own, [target], positive=0.2, negative=0.1, allow_low_quality_matches=allow_low_quality_matches).matched,
+        )
     assert (found >= 0).any()
 
 
 def test_anchors_without_area_are_ignored() -> None:
     anchors = torch.tensor([[[0.0, 0.0, 8.0, 8.0], [0.0] * 4], [[0.0] * 4, [0.0] * 4], [[30.0, 30.0, 38.0, 38.0], [0.0] * 4]])
-    targets = [picture([[0.0, 0.0, 8.0, 8.0]]), picture([[0.0, 0.0, 8.0, 8.0]]), picture([[0.0, 0.0, 40.0, 40.0]], [True])]
-    for rescue in (False, True):
-        assert assign_by_overlap(anchors, targets, rescue=rescue).matched.tolist() == [[0, IGNORE], [IGNORE, IGNORE], [IGNORE, IGNORE]]
-        assert assign_by_overlap(anchors[:, :0], targets, rescue=rescue).matched.shape == (3, 0)
+    targets = [image([[0.0, 0.0, 8.0, 8.0]]), image([[0.0, 0.0, 8.0, 8.0]]), image([[0.0, 0.0, 40.0, 40.0]], [True])]
+    for allow_low_quality_matches in (False, True):
+        assert assign_by_overlap(anchors, targets, allow_low_quality_matches=allow_low_quality_matches).matched.tolist() == [
+            [0, IGNORE],
+            [IGNORE, IGNORE],
+            [IGNORE, IGNORE],
+        ]
+        assert assign_by_overlap(anchors[:, :0], targets, allow_low_quality_matches=allow_low_quality_matches).matched.shape == (3, 0)
 
 
 def test_a_sample_keeps_its_counts_and_changes_no_match() -> None:

@@ -15,16 +15,16 @@ SIZES, STRIDES = [(8, 9), (4, 5), (2, 3)], [8, 16, 32]
 LEVEL_SIZES = [72, 20, 6]
 
 
-def picture(boxes: list[list[float]], crowd: list[bool] | None = None) -> Targets:
+def image(boxes: list[list[float]], crowd: list[bool] | None = None) -> Targets:
     n = len(boxes)
     return Targets(
         torch.tensor(boxes).reshape(n, 4), torch.arange(n), torch.tensor(crowd or [False] * n, dtype=torch.bool), 0, (64, 72), (64, 72)
     )
 
 
-def random_pictures(generator: torch.Generator, counts: list[int], grid: float) -> list[Targets]:
+def random_images(generator: torch.Generator, counts: list[int], grid: float) -> list[Targets]:
     """Boxes on a grid of so many pixels, 0 for anywhere; some without width, some twice, some of one size, some crowds."""
-    pictures = []
+    images = []
     for n in counts:
         corner, size = torch.rand(n, 2, generator=generator) * 48, torch.rand(n, 2, generator=generator) * 60
         if grid:
@@ -35,8 +35,8 @@ def random_pictures(generator: torch.Generator, counts: list[int], grid: float) 
             boxes[1] = boxes[2] + grid
             boxes[3, 2] = boxes[3, 0]
         crowd = torch.rand(n, generator=generator) < 0.2
-        pictures.append(Targets(boxes, torch.zeros(n, dtype=torch.int64), crowd, 0, (64, 72), (64, 72)))
-    return pictures
+        images.append(Targets(boxes, torch.zeros(n, dtype=torch.int64), crowd, 0, (64, 72), (64, 72)))
+    return images
 
 
 def points(anchor_scale: float) -> torch.Tensor:
@@ -113,7 +113,7 @@ def naive_center(anchors: torch.Tensor, target: Targets, radius: float, ranges: 
 )
 def test_fovea_is_the_naive_definition(seed: int, grid: float, sigma: float, ranges: list[tuple[float, float]]) -> None:
     anchors = points(2.0)
-    targets = random_pictures(torch.Generator().manual_seed(seed), [6, 0, 1, 12], grid)
+    targets = random_images(torch.Generator().manual_seed(seed), [6, 0, 1, 12], grid)
     found = assign_fovea(anchors, LEVEL_SIZES, targets, sigma=sigma, scale_ranges=ranges).matched
     assert found.dtype == torch.int64
     for row, target in zip(found.tolist(), targets, strict=True):
@@ -128,7 +128,7 @@ def test_fovea_is_the_naive_definition(seed: int, grid: float, sigma: float, ran
 )
 def test_center_is_the_naive_definition(seed: int, grid: float, radius: float, ranges: list[tuple[float, float]]) -> None:
     anchors = points(1.0)
-    targets = random_pictures(torch.Generator().manual_seed(seed), [6, 0, 1, 12], grid)
+    targets = random_images(torch.Generator().manual_seed(seed), [6, 0, 1, 12], grid)
     found = assign_by_center(anchors, LEVEL_SIZES, targets, radius=radius, regress_ranges=ranges).matched
     assert found.dtype == torch.int64
     for row, target in zip(found.tolist(), targets, strict=True):
@@ -143,7 +143,7 @@ LEVEL: list[Any] = [{"scale_ranges": [(0.0, 64.0)]}, {"regress_ranges": [(0.0, 6
 @pytest.mark.parametrize("counts", [[], [0], [0, 0]])
 def test_no_boxes_are_all_background(rule: Any, level: dict[str, Any], counts: list[int]) -> None:
     anchors = torch.tensor([[0.0, 0.0, 8.0, 8.0], [8.0, 0.0, 16.0, 8.0]])
-    found = rule(anchors, [2], [picture([]) for _ in counts], **level).matched
+    found = rule(anchors, [2], [image([]) for _ in counts], **level).matched
     assert found.shape == (len(counts), 2)
     assert (found == BACKGROUND).all()
 
@@ -153,8 +153,8 @@ def test_crowds_match_nothing_and_their_points_are_ignored(rule: Any, level: dic
     # wholly inside, exactly half inside, less than half inside, outside
     anchors = torch.tensor([[0.0, 0.0, 8.0, 8.0], [16.0, 0.0, 24.0, 8.0], [17.0, 0.0, 25.0, 8.0], [40.0, 0.0, 48.0, 8.0]])
     crowd = [0.0, 0.0, 20.0, 20.0]
-    assert rule(anchors, [4], [picture([crowd], [True])], **level).matched.tolist() == [[IGNORE, IGNORE, BACKGROUND, BACKGROUND]]
-    both = picture([crowd, [0.0, 0.0, 8.0, 8.0]], [True, False])
+    assert rule(anchors, [4], [image([crowd], [True])], **level).matched.tolist() == [[IGNORE, IGNORE, BACKGROUND, BACKGROUND]]
+    both = image([crowd, [0.0, 0.0, 8.0, 8.0]], [True, False])
     assert rule(anchors, [4], [both], **level).matched.tolist() == [[1, IGNORE, BACKGROUND, BACKGROUND]]
 
 
@@ -163,7 +163,7 @@ def test_the_smaller_box_wins_and_of_equal_ones_the_first(rule: Any, level: dict
     anchors = torch.tensor([[0.0, 0.0, 8.0, 8.0]])
     large, small, as_small = [-20.0, -20.0, 28.0, 28.0], [0.0, 2.0, 8.0, 6.0], [2.0, 0.0, 6.0, 8.0]
     for boxes, winner in (([large, small], 1), ([small, large], 0), ([large, as_small, small], 1), ([small, as_small, large], 0)):
-        assert rule(anchors, [1], [picture(boxes)], **level).matched.item() == winner
+        assert rule(anchors, [1], [image(boxes)], **level).matched.item() == winner
 
 
 def test_the_border_of_the_fovea_is_inside_and_that_of_the_central_square_is_not() -> None:
@@ -171,11 +171,11 @@ def test_the_border_of_the_fovea_is_inside_and_that_of_the_central_square_is_not
     # the fovea with sigma 0.5 starts at 4, the center of the first cell; then just behind it
     row = torch.tensor([[8.0 * i, 0.0, 8.0 * i + 8, 8.0] for i in range(3)])
     for x1, fovea in ((0.0, 0), (0.125, BACKGROUND)):
-        target = picture([[x1, -12.0, 16.0, 20.0]])
+        target = image([[x1, -12.0, 16.0, 20.0]])
         assert assign_fovea(row, [3], [target], sigma=0.5, scale_ranges=[(0.0, 64.0)]).matched.tolist() == [[fovea, 0, BACKGROUND]]
     # the center of the box is 8 = 1 stride from the point, then less
     for x2, match in ((24.0, BACKGROUND), (23.9, 0)):
-        target = picture([[0.0, -12.0, x2, 20.0]])
+        target = image([[0.0, -12.0, x2, 20.0]])
         assert assign_by_center(anchors, [1], [target], radius=1.0, regress_ranges=[(0.0, 64.0)]).matched.item() == match
 
 
@@ -185,18 +185,18 @@ def test_a_thin_box_at_the_border_has_the_outermost_cells_of_a_coarse_level() ->
     options: Any = {"scale_ranges": [(1.0, 64.0)]}
     left, right, inside, top = ([0.0, 0.0, 4.0, 64.0], [90.0, 0.0, 95.0, 64.0], [50.0, 0.0, 54.0, 64.0], [0.0, 1.0, 96.0, 4.0])
     for box, cells in ((left, []), (right, []), (inside, []), (top, [1])):
-        found = assign_fovea(anchors, [6], [picture([box])], **options).matched[0]
+        found = assign_fovea(anchors, [6], [image([box])], **options).matched[0]
         assert (found == 0).nonzero().flatten().tolist() == cells
     tall = {**options, "sigma": 1.0}
     for box, cells in ((left, [0, 3]), (right, [2, 5]), (inside, []), (top, [0, 1, 2])):
-        found = assign_fovea(anchors, [6], [picture([box])], **tall).matched[0]
+        found = assign_fovea(anchors, [6], [image([box])], **tall).matched[0]
         assert (found == 0).nonzero().flatten().tolist() == cells
 
 
 @pytest.mark.parametrize("boxes", [[], [[0.0, 0.0, 10.0, 9.0]]])
 def test_without_points_the_assignment_is_empty(boxes: list[list[float]]) -> None:
     for rule, level in zip(RULES, LEVEL, strict=True):
-        for targets in ([picture(boxes)], [picture(boxes), picture([])], []):
+        for targets in ([image(boxes)], [image(boxes), image([])], []):
             found = rule(torch.empty(0, 4), [0], targets, **level).matched
             assert found.shape == (len(targets), 0)
             assert found.dtype == torch.int64
@@ -204,7 +204,7 @@ def test_without_points_the_assignment_is_empty(boxes: list[list[float]]) -> Non
 
 def test_a_box_at_the_end_of_two_ranges_belongs_to_both_levels() -> None:
     anchors = torch.tensor([[0.0, 0.0, 8.0, 8.0], [-4.0, -4.0, 12.0, 12.0]])
-    target = picture([[-12.0, -12.0, 20.0, 20.0]])  # 32 x 32, its sides 16 from the points
+    target = image([[-12.0, -12.0, 20.0, 20.0]])  # 32 x 32, its sides 16 from the points
     assert assign_fovea(anchors, [1, 1], [target], scale_ranges=[(1.0, 32.0), (32.0, 64.0)]).matched.tolist() == [[0, 0]]
     assert assign_fovea(anchors, [1, 1], [target], scale_ranges=[(1.0, 31.9), (32.0, 64.0)]).matched.tolist() == [[BACKGROUND, 0]]
     assert assign_by_center(anchors, [1, 1], [target], regress_ranges=[(0.0, 16.0), (16.0, 64.0)]).matched.tolist() == [[0, 0]]
@@ -212,7 +212,7 @@ def test_a_box_at_the_end_of_two_ranges_belongs_to_both_levels() -> None:
 
 
 def test_the_assigners_of_recipes_are_the_functions() -> None:
-    targets = random_pictures(torch.Generator().manual_seed(3), [5, 7], 0.0)
+    targets = random_images(torch.Generator().manual_seed(3), [5, 7], 0.0)
     raw = RawPredictions(torch.zeros(2, 98, 1), torch.zeros(2, 98, 4), points(1.0), tuple(LEVEL_SIZES), PointCoder())
     ranges = ((0.0, 24.0), (16.0, 48.0), (32.0, 128.0))
     fovea = FoveaAssigner(0.7, ranges)(raw, targets).matched

@@ -1,4 +1,4 @@
-"""A folder of three small pictures and the COCO JSON that describes them, to be broken by the tests."""
+"""A folder of three small images and the COCO JSON that describes them, to be broken by the tests."""
 
 import json
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from PIL import Image
 
 @pytest.fixture(autouse=True)
 def one_thread():
-    """Pictures of these sizes are slower on several threads, and much slower on a machine that does something else too."""
+    """Images of these sizes are slower on several threads, and much slower on a machine that does something else too."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
@@ -22,7 +22,7 @@ def one_thread():
 
 @dataclass
 class CocoFolder:
-    """``document`` may be changed before ``write``; the pictures are 40 pixels wide and 30 high."""
+    """``document`` may be changed before ``write``; the images are 40 pixels wide and 30 high."""
 
     root: Path
     document: dict[str, Any]
@@ -32,12 +32,12 @@ class CocoFolder:
         return self.root / "instances.json"
 
     @property
-    def pictures(self) -> Path:
-        return self.root / "pictures"
+    def images(self) -> Path:
+        return self.root / "images"
 
     def write(self) -> tuple[Path, Path]:
         self.json_file.write_text(json.dumps(self.document))
-        return self.json_file, self.pictures
+        return self.json_file, self.images
 
 
 @pytest.fixture
@@ -55,8 +55,8 @@ def coco_folder(tmp_path):
             ],
         },
     )
-    folder.pictures.mkdir()
+    folder.images.mkdir()
     rng = np.random.default_rng(0)
     for i in (5, 6, 7):
-        Image.fromarray(rng.integers(0, 256, (30, 40, 3), dtype=np.uint8)).save(folder.pictures / f"{i}.png")
+        Image.fromarray(rng.integers(0, 256, (30, 40, 3), dtype=np.uint8)).save(folder.images / f"{i}.png")
     return folder

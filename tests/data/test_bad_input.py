@@ -37,7 +37,7 @@ def test_a_file_that_is_no_json_object(coco_folder, content, rule):
     coco_folder.write()
     coco_folder.json_file.write_bytes(content)
     with pytest.raises(ValueError, match=starts(f"{coco_folder.json_file}: {rule}")) as caught:
-        read_coco(coco_folder.json_file, coco_folder.pictures)
+        read_coco(coco_folder.json_file, coco_folder.images)
     assert len(str(caught.value)) < 1000
 
 
@@ -58,13 +58,13 @@ def test_a_section_that_is_not_there_or_no_list_of_objects(coco_folder, section)
 
 
 def test_files_and_folders_that_are_not_there(coco_folder):
-    json_file, pictures = coco_folder.write()
+    json_file, images = coco_folder.write()
     with pytest.raises(FileNotFoundError, match=r"other\.json does not exist; COCO detection JSON expected"):
-        read_coco(coco_folder.root / "other.json", pictures)
+        read_coco(coco_folder.root / "other.json", images)
     with pytest.raises(FileNotFoundError, match=r"image_root: .*nowhere is not a folder"):
         read_coco(json_file, coco_folder.root / "nowhere")
     with pytest.raises((ValueError, TypeError), match="on_bad_box"):  # a TypeError where the types are checked at run time
-        read_coco(json_file, pictures, on_bad_box="skip")
+        read_coco(json_file, images, on_bad_box="skip")
 
 
 # -- one record
@@ -233,7 +233,7 @@ def test_inspection_of_a_good_file_is_reading(coco_folder):
     assert [image.boxes.tolist() for image in annotations.images] == [image.boxes.tolist() for image in read.images]
 
 
-# -- pictures
+# -- images
 
 
 @pytest.mark.parametrize(
@@ -253,7 +253,7 @@ def test_inspection_of_a_good_file_is_reading(coco_folder):
 def test_a_file_name_that_leaves_the_root(coco_folder, name):
     Image.new("RGB", (40, 30)).save(coco_folder.root / "secret.png")
     coco_folder.document["images"][0]["file_name"] = name
-    with pytest.raises(ValueError, match=r"images\[0\] \(id 5\): file_name must be a path inside the picture folder"):
+    with pytest.raises(ValueError, match=r"images\[0\] \(id 5\): file_name must be a path inside the image folder"):
         read_coco(*coco_folder.write())
 
 
@@ -262,32 +262,30 @@ def test_a_link_that_leaves_the_root(coco_folder, kind):
     outside = coco_folder.root / "outside"
     outside.mkdir()
     Image.new("RGB", (40, 30)).save(outside / "secret.png")
-    link = coco_folder.pictures / "link"
+    link = coco_folder.images / "link"
     link.symlink_to(outside / "secret.png" if kind == "file" else outside)
     coco_folder.document["images"][0]["file_name"] = "link" if kind == "file" else "link/secret.png"
-    with pytest.raises(ValueError, match=r"images\[0\] \(id 5\): file_name .* leads out of the picture folder"):
+    with pytest.raises(ValueError, match=r"images\[0\] \(id 5\): file_name .* leads out of the image folder"):
         read_coco(*coco_folder.write())
 
 
 def test_a_sibling_whose_name_begins_like_the_root_is_outside(coco_folder):
-    sibling = coco_folder.root / "pictures2"
+    sibling = coco_folder.root / "images2"
     sibling.mkdir()
     Image.new("RGB", (40, 30)).save(sibling / "secret.png")
-    (coco_folder.pictures / "link.png").symlink_to(sibling / "secret.png")
+    (coco_folder.images / "link.png").symlink_to(sibling / "secret.png")
     coco_folder.document["images"][0]["file_name"] = "link.png"
-    with pytest.raises(ValueError, match="leads out of the picture folder"):
+    with pytest.raises(ValueError, match="leads out of the image folder"):
         read_coco(*coco_folder.write())
 
 
 @pytest.mark.parametrize("name", ["none.png", "folder", "x" * 5000, "\ud800.png", "dangling.png"])
-def test_missing_pictures_are_counted(coco_folder, name):
-    (coco_folder.pictures / "folder").mkdir()
-    (coco_folder.pictures / "dangling.png").symlink_to("nothing.png")
+def test_missing_images_are_counted(coco_folder, name):
+    (coco_folder.images / "folder").mkdir()
+    (coco_folder.images / "dangling.png").symlink_to("nothing.png")
     coco_folder.document["images"][1]["file_name"] = name
     coco_folder.document["images"][2]["file_name"] = "also_none.png"
-    with pytest.raises(
-        FileNotFoundError, match=r"images\[1\] \(id 7\): the picture .* does not exist \(2 of 3 pictures are missing"
-    ) as caught:
+    with pytest.raises(FileNotFoundError, match=r"images\[1\] \(id 7\): the image .* does not exist \(2 of 3 images are missing") as caught:
         read_coco(*coco_folder.write())
     assert len(str(caught.value)) < 1000
 
@@ -307,9 +305,9 @@ def jpeg_cut(path):
     cut(path)
 
 
-BROKEN_PICTURES = {
+BROKEN_IMAGES = {
     "empty": lambda path: path.write_bytes(b""),
-    "text": lambda path: path.write_text("not a picture"),
+    "text": lambda path: path.write_text("not an image"),
     "JSON": lambda path: path.write_text(json.dumps({})),
     "truncated PNG": cut,
     "damaged PNG": flip_a_byte_of_the_pixels,
@@ -318,25 +316,25 @@ BROKEN_PICTURES = {
 }
 
 
-@pytest.mark.parametrize("broken", BROKEN_PICTURES.values(), ids=BROKEN_PICTURES)
-def test_a_picture_file_that_cannot_be_decoded(coco_folder, broken):
-    broken(coco_folder.pictures / "7.png")
+@pytest.mark.parametrize("broken", BROKEN_IMAGES.values(), ids=BROKEN_IMAGES)
+def test_a_image_file_that_cannot_be_decoded(coco_folder, broken):
+    broken(coco_folder.images / "7.png")
     dataset = CocoDataset(read_coco(*coco_folder.write()))
     dataset[0]
-    with pytest.raises(ValueError, match=r"is not a picture that can be decoded") as caught:
+    with pytest.raises(ValueError, match=r"is not an image that can be decoded") as caught:
         dataset[1]
-    assert str(caught.value).startswith(f"{coco_folder.json_file}: image id 7: {coco_folder.pictures / '7.png'} ")
+    assert str(caught.value).startswith(f"{coco_folder.json_file}: image id 7: {coco_folder.images / '7.png'} ")
 
 
-def test_a_picture_of_another_size_than_the_json_states(coco_folder):
+def test_a_image_of_another_size_than_the_json_states(coco_folder):
     coco_folder.document["images"][1]["width"] = 41
     dataset = CocoDataset(read_coco(*coco_folder.write()))
-    where = f"{coco_folder.json_file}: image id 7: {coco_folder.pictures / '7.png'} "
+    where = f"{coco_folder.json_file}: image id 7: {coco_folder.images / '7.png'} "
     with pytest.raises(ValueError, match=starts(where + "has 40 x 30 pixels, the JSON states width x height = 41 x 30")):
         dataset[1]
 
 
-def test_a_picture_that_would_fill_the_memory_is_refused(coco_folder, monkeypatch):
+def test_a_image_that_would_fill_the_memory_is_refused(coco_folder, monkeypatch):
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
     dataset = CocoDataset(read_coco(*coco_folder.write()))
     with pytest.raises(ValueError, match=r"image id 5: .*decompression bomb"):

@@ -1,4 +1,4 @@
-"""COCO JSON into records, and picture files of every kind into RGB."""
+"""COCO JSON into records, and image files of every kind into RGB."""
 
 import json
 
@@ -8,11 +8,11 @@ import torch
 from PIL import Image
 from torchvision import tv_tensors
 
-from lossbox.data.coco import CocoDataset, CocoImage, Phase, decode_picture, read_coco
+from lossbox.data.coco import CocoDataset, CocoImage, Phase, decode_image, read_coco
 from lossbox.data.digits import write_digits
 
 
-def test_reads_pictures_boxes_and_labels(coco_folder):
+def test_reads_images_boxes_and_labels(coco_folder):
     read = read_coco(*coco_folder.write())
     assert read.path == coco_folder.json_file
     assert read.categories == [(3, "cat"), (20, "dog")]
@@ -21,7 +21,7 @@ def test_reads_pictures_boxes_and_labels(coco_folder):
     assert [image.id for image in read.images] == [5, 7, 6]
     assert [(image.width, image.height) for image in read.images] == [(40, 30)] * 3
     five, seven, six = read.images
-    assert five.path == coco_folder.pictures / "5.png"
+    assert five.path == coco_folder.images / "5.png"
     assert five.boxes.tolist() == [[1, 2, 4, 6], [10.5, 5, 30.75, 10]]
     assert five.labels.tolist() == [1, 0]
     assert five.crowd.tolist() == [False, True]
@@ -42,26 +42,26 @@ def test_less_than_a_pixel_outside_is_clipped(coco_folder):
     assert read_coco(*coco_folder.write()).images[0].boxes.tolist() == [[0, 0, 40, 30]]
 
 
-def test_pictures_in_subfolders_and_behind_links_inside_the_root(coco_folder):
-    (coco_folder.pictures / "deep/er").mkdir(parents=True)
-    (coco_folder.pictures / "5.png").rename(coco_folder.pictures / "deep/er/5.png")
-    (coco_folder.pictures / "link.png").symlink_to("deep/er/5.png")
+def test_images_in_subfolders_and_behind_links_inside_the_root(coco_folder):
+    (coco_folder.images / "deep/er").mkdir(parents=True)
+    (coco_folder.images / "5.png").rename(coco_folder.images / "deep/er/5.png")
+    (coco_folder.images / "link.png").symlink_to("deep/er/5.png")
     coco_folder.document["images"][0]["file_name"] = "deep/er/5.png"
     coco_folder.document["images"][1]["file_name"] = "link.png"
     linked_root = coco_folder.root / "elsewhere"
-    linked_root.symlink_to(coco_folder.pictures)
+    linked_root.symlink_to(coco_folder.images)
     read = read_coco(coco_folder.write()[0], linked_root)
     assert read.images[0].path == linked_root / "deep/er/5.png"
-    decode_picture(read.images[1], source=read.path)
+    decode_image(read.images[1], source=read.path)
 
 
-def test_dataset_gives_the_picture_and_its_targets(coco_folder):
+def test_dataset_gives_the_image_and_its_targets(coco_folder):
     dataset = CocoDataset(read_coco(*coco_folder.write()))
     assert len(dataset) == 3
     image, targets = dataset[0]
     assert isinstance(image, tv_tensors.Image)
     assert image.dtype == torch.uint8
-    stored = torch.from_numpy(np.array(Image.open(coco_folder.pictures / "5.png"))).permute(2, 0, 1)
+    stored = torch.from_numpy(np.array(Image.open(coco_folder.images / "5.png"))).permute(2, 0, 1)
     assert torch.equal(image.as_subclass(torch.Tensor), stored)
     assert (targets.image_id, targets.size, targets.original_size) == (5, (30, 40), (30, 40))
     assert targets.labels.tolist() == [1, 0]
@@ -72,7 +72,7 @@ def test_cache_decodes_once(coco_folder):
     read = read_coco(*coco_folder.write())
     cached, fresh = CocoDataset(read, cache=True), CocoDataset(read)
     first = cached[0][0]
-    (coco_folder.pictures / "5.png").unlink()
+    (coco_folder.images / "5.png").unlink()
     assert torch.equal(cached[0][0], first)
     with pytest.raises(FileNotFoundError, match="image id 5"):
         fresh[0]
@@ -101,7 +101,7 @@ def test_generator_is_restored_where_a_transform_fails(coco_folder):
     assert torch.equal(torch.get_rng_state(), state)
 
 
-# -- picture files
+# -- image files
 
 
 RGB = np.random.default_rng(1).integers(0, 256, (6, 8, 3), dtype=np.uint8)
@@ -129,9 +129,9 @@ def gray():
     ids=["RGB", "gray", "gray and alpha", "RGBA", "palette", "black and white"],
 )
 @pytest.mark.filterwarnings("error")
-def test_every_kind_of_picture_becomes_rgb(tmp_path, make, expected):
+def test_every_kind_of_image_becomes_rgb(tmp_path, make, expected):
     make().save(tmp_path / "p.png")
-    decoded = decode_picture(record(tmp_path / "p.png"), source=tmp_path / "x.json")
+    decoded = decode_image(record(tmp_path / "p.png"), source=tmp_path / "x.json")
     assert decoded.dtype == torch.uint8
     assert decoded.is_contiguous()
     assert np.array_equal(decoded.permute(1, 2, 0).numpy(), expected)
@@ -141,27 +141,27 @@ def test_every_kind_of_picture_becomes_rgb(tmp_path, make, expected):
 def test_palette_with_transparency_and_cmyk(tmp_path):
     palette = Image.fromarray(RGB).quantize(16)
     palette.save(tmp_path / "p.png", transparency=bytes(range(16)))
-    decoded = decode_picture(record(tmp_path / "p.png"), source=tmp_path / "x.json")
+    decoded = decode_image(record(tmp_path / "p.png"), source=tmp_path / "x.json")
     assert np.array_equal(decoded.permute(1, 2, 0).numpy(), np.asarray(palette.convert("RGB")))
     Image.new("CMYK", (8, 6), (0, 255, 255, 0)).save(tmp_path / "p.jpg")
-    red = decode_picture(record(tmp_path / "p.jpg"), source=tmp_path / "x.json").float().mean((1, 2))
+    red = decode_image(record(tmp_path / "p.jpg"), source=tmp_path / "x.json").float().mean((1, 2))
     assert red[0] > 200 > 60 > red[1:].max()
 
 
-def test_exif_orientation_is_not_applied_and_named_where_the_json_means_the_upright_picture(tmp_path):
+def test_exif_orientation_is_not_applied_and_named_where_the_json_means_the_upright_image(tmp_path):
     exif = Image.Exif()
     exif[0x0112] = 6  # turned by 90 degrees
     Image.fromarray(RGB).save(tmp_path / "p.png", exif=exif)
-    stored = decode_picture(record(tmp_path / "p.png"), source=tmp_path / "x.json")
+    stored = decode_image(record(tmp_path / "p.png"), source=tmp_path / "x.json")
     assert np.array_equal(stored.permute(1, 2, 0).numpy(), RGB)
     with pytest.raises(ValueError, match=r"has 8 x 6 pixels, the JSON states width x height = 6 x 8; it has an EXIF orientation"):
-        decode_picture(record(tmp_path / "p.png", width=6, height=8), source=tmp_path / "x.json")
+        decode_image(record(tmp_path / "p.png", width=6, height=8), source=tmp_path / "x.json")
 
 
 def test_sixteen_bits_a_channel_are_refused(tmp_path):
     Image.fromarray(np.full((6, 8), 40000, dtype=np.uint16)).save(tmp_path / "p.png")
     with pytest.raises(ValueError, match=r"x\.json: image id 1: .*p\.png has pixels of mode I.*8 bits"):
-        decode_picture(record(tmp_path / "p.png"), source=tmp_path / "x.json")
+        decode_image(record(tmp_path / "p.png"), source=tmp_path / "x.json")
 
 
 def test_the_embedded_digits_are_read_like_any_other_data(tmp_path):

@@ -50,7 +50,7 @@ def corners(read):
 
 
 def test_voc_counts_pixels_from_one_and_names_the_last_inside(tmp_path):
-    """The whole picture is 1 1 40 30, and its first pixel alone 1 1 1 1."""
+    """The whole image is 1 1 40 30, and its first pixel alone 1 1 1 1."""
     read = read_voc(voc(tmp_path, voc_object(), voc_object(1, 1, 1, 1, name="cat"), voc_object(5.5, 2, 10, 20)), stop)
     assert read.size == (WIDTH, HEIGHT)
     assert corners(read) == [(0, 0, 40, 30), (0, 0, 1, 1), (4.5, 1, 10, 20)]
@@ -73,10 +73,10 @@ BAD_OBJECTS = {
     "text": (voc_object(xmin="left"), "bndbox must have the numbers xmin, ymin, xmax, ymax, got ['left', '1', '40', '30']"),
     "nan": (voc_object(ymax="nan"), "bndbox must have the numbers"),
     "reversed": (voc_object(20, 1, 10, 30), "bbox must have a positive width and height, got ['20', '1', '10', '30']"),
-    "outside": (voc_object(1, 1, 42, 30), "bbox must lie inside its picture"),
+    "outside": (voc_object(1, 1, 42, 30), "bbox must lie inside its image"),
     "from zero": (
         voc_object(0, 0, 39, 29),
-        "bbox must lie inside its picture (less than 1 px outside is clipped); files that count",
+        "bbox must lie inside its image (less than 1 px outside is clipped); files that count",
     ),
 }
 
@@ -99,14 +99,14 @@ def test_broken_xml(tmp_path, content):
         read_voc(item, stop)
 
 
-def test_xml_and_picture_must_belong_together(tmp_path):
+def test_xml_and_image_must_belong_together(tmp_path):
     with pytest.raises(BadLabel, match=r"a\.xml: states 30 x 40 px, .*a\.png has 40 x 30"):
         read_voc(voc(tmp_path, size=(30, 40)), stop)
     for unstated in (None, (0, 0)):
         assert read_voc(voc(tmp_path, voc_object(), size=unstated), stop).size == (WIDTH, HEIGHT)
     item = voc(tmp_path)
-    item.picture.write_bytes(b"no picture")
-    with pytest.raises(BadLabel, match=r"a\.png: is not a picture that can be opened"):
+    item.image.write_bytes(b"no image")
+    with pytest.raises(BadLabel, match=r"a\.png: is not an image that can be opened"):
         read_voc(item, stop)
     item = Labelled(draw(tmp_path / "JPEGImages" / "b.png"), tmp_path / "none.xml")
     assert read_voc(item, stop).boxes == []
@@ -118,7 +118,7 @@ def test_voc_parts_are_those_of_the_image_sets(tmp_path):
     (tmp_path / "Annotations" / "b.xml").unlink()
 
     def stems():
-        return {part: [item.picture.stem for item in items] for part, items in voc_parts(tmp_path).items()}
+        return {part: [item.image.stem for item in items] for part, items in voc_parts(tmp_path).items()}
 
     assert stems() == {"all": ["a", "b", "c"]}
     main = tmp_path / "ImageSets" / "Main"
@@ -126,12 +126,12 @@ def test_voc_parts_are_those_of_the_image_sets(tmp_path):
     (main / "train.txt").write_text("c\nb\n\n")
     (main / "val.txt").write_text("a  1\n")
     (main / "dog_train.txt").write_text("a -1\n")
-    assert {part: [item.picture.stem for item in items] for part, items in voc_parts(tmp_path).items()} == {
+    assert {part: [item.image.stem for item in items] for part, items in voc_parts(tmp_path).items()} == {
         "train": ["c", "b"],
         "val": ["a"],
     }
     (main / "val.txt").write_text("a\nnone\n")
-    with pytest.raises(ValueError, match=r"val\.txt: line 2: names a picture that is not there, got 'none'"):
+    with pytest.raises(ValueError, match=r"val\.txt: line 2: names an image that is not there, got 'none'"):
         voc_parts(tmp_path)
 
 
@@ -139,11 +139,11 @@ def test_voc_in_one_flat_folder_and_mistakes(tmp_path):
     item = voc(tmp_path / "parts", voc_object())
     flat = tmp_path / "flat"
     flat.mkdir()
-    for file in (item.picture, item.labels):
+    for file in (item.image, item.labels):
         (flat / file.name).write_bytes(file.read_bytes())
     assert [found.labels for found in voc_parts(flat)["all"]] == [flat / "a.xml"]
     (flat / "a.png").unlink()
-    with pytest.raises(ValueError, match=r"a\.xml: has no picture of its name"):
+    with pytest.raises(ValueError, match=r"a\.xml: has no image of its name"):
         voc_parts(flat)
     (flat / "a.xml").unlink()
     with pytest.raises(FileNotFoundError, match=r"no \*\.xml in"):
@@ -181,9 +181,9 @@ BAD_LINES = {
     "class": ("2 0.5 0.5 0.1 0.1", "the class must be a whole number from 0 to 1, got '2'"),
     "class below": ("-1 0.5 0.5 0.1 0.1", "the class must be a whole number"),
     "class 0.5": ("0.5 0.5 0.5 0.1 0.1", "the class must be a whole number"),
-    "pixels": ("0 20 15 10 10", "bbox must lie inside its picture"),
-    "outside": ("0 0.9 0.5 0.4 0.1", "bbox must lie inside its picture"),
-    "polygon outside": ("0 0.1 0.1 1.2 0.2 0.5 0.9", "bbox must lie inside its picture"),
+    "pixels": ("0 20 15 10 10", "bbox must lie inside its image"),
+    "outside": ("0 0.9 0.5 0.4 0.1", "bbox must lie inside its image"),
+    "polygon outside": ("0 0.1 0.1 1.2 0.2 0.5 0.9", "bbox must lie inside its image"),
     "no width": ("0 0.5 0.5 0 0.1", "bbox must have a positive width and height"),
     "negative": ("0 0.5 0.5 0.1 -0.1", "bbox must have a positive width and height"),
 }
@@ -283,8 +283,8 @@ def test_the_boxes_of_the_supervision_library(tmp_path):
     )
     for voc_item, yolo_item in items:
         for theirs, ours in (
-            (theirs_voc.annotations[str(voc_item.picture)], read_voc(voc_item, stop)),
-            (theirs_yolo.annotations[str(yolo_item.picture)], read_yolo(yolo_item, stop, names=["n0", "n1"])),
+            (theirs_voc.annotations[str(voc_item.image)], read_voc(voc_item, stop)),
+            (theirs_yolo.annotations[str(yolo_item.image)], read_yolo(yolo_item, stop, names=["n0", "n1"])),
         ):
             np.testing.assert_allclose(corners(ours), theirs.xyxy, atol=1e-4)
             assert [box.name for box in ours.boxes] == theirs.data["class_name"].tolist()

@@ -9,13 +9,13 @@ from sklearn.datasets import load_sample_images
 
 from lossbox.data import digits
 from lossbox.data.coco import read_coco
-from lossbox.data.digit_pictures import (
+from lossbox.data.digit_images import (
     MAX_OVERLAP,
     MIN_CONTRAST,
     VISIBLE,
     Ingredients,
     digit_alpha,
-    draw_picture,
+    draw_image,
     load_ingredients,
     tight_box,
 )
@@ -45,7 +45,7 @@ def box_of(inked):
     return left, top, max(x for x, _ in places) + 1 - left, max(y for _, y in places) + 1 - top
 
 
-# -- the pictures
+# -- the images
 
 
 def test_tight_box_is_the_smallest_box_around_a_known_mask():
@@ -60,14 +60,14 @@ def test_tight_box_is_the_smallest_box_around_a_known_mask():
     assert tight_box(np.zeros((4, 4))) == (0, 0, 0, 0)
 
 
-def test_boxes_are_tight_around_the_pixels_of_the_picture(ingredients):
+def test_boxes_are_tight_around_the_pixels_of_the_image(ingredients):
     checked = 0
     for seed in range(60):
-        picture, boxes, _ = draw_picture(np.random.default_rng(seed), plain(ingredients, 0), max_digits=1)
+        image, boxes, _ = draw_image(np.random.default_rng(seed), plain(ingredients, 0), max_digits=1)
         if not boxes:
             continue
         x, y, w, h = boxes[0]
-        ink = picture.max(2) / picture.max()
+        ink = image.max(2) / image.max()
         # Pixels are rounded to 1/255, so the mask is known a little to either side of the threshold.
         loose, strict = box_of(ink >= VISIBLE - 0.02), box_of(ink >= VISIBLE + 0.02)
         assert loose[0] <= x <= strict[0]
@@ -81,9 +81,9 @@ def test_boxes_are_tight_around_the_pixels_of_the_picture(ingredients):
 def test_digits_have_the_size_asked_for_and_lie_inside_with_little_overlap(ingredients):
     counts, heights = [], []
     for seed in range(80):
-        picture, boxes, names = draw_picture(np.random.default_rng(seed), ingredients["train"])
-        assert picture.shape == (128, 128, 3)
-        assert picture.dtype == np.uint8
+        image, boxes, names = draw_image(np.random.default_rng(seed), ingredients["train"])
+        assert image.shape == (128, 128, 3)
+        assert image.dtype == np.uint8
         assert len(boxes) == len(names) <= 6
         counts.append(len(boxes))
         heights += [h for _, _, _, h in boxes]
@@ -101,8 +101,8 @@ def test_digits_have_the_size_asked_for_and_lie_inside_with_little_overlap(ingre
 def test_ink_stands_out_from_the_ground(ingredients):
     for level in (0, 128, 255):
         for seed in range(20):
-            picture, boxes, _ = draw_picture(np.random.default_rng(seed), plain(ingredients, level), max_digits=3)
-            luma = picture @ np.array([0.299, 0.587, 0.114])
+            image, boxes, _ = draw_image(np.random.default_rng(seed), plain(ingredients, level), max_digits=3)
+            luma = image @ np.array([0.299, 0.587, 0.114])
             for x, y, w, h in boxes:
                 assert abs(luma[y : y + h, x : x + w] - level).max() > MIN_CONTRAST - 3
 
@@ -120,9 +120,9 @@ def test_labels_name_the_digit_that_is_shown(ingredients):
     known = np.stack([signature(digit_alpha(scan, height=32.0)) for scans in ingredients["train"].scans for scan in scans])
     right = []
     for seed in range(60):
-        picture, boxes, shown = draw_picture(np.random.default_rng(seed), plain(ingredients, 0), max_digits=1, digit_side=(0.2, 0.5))
+        image, boxes, shown = draw_image(np.random.default_rng(seed), plain(ingredients, 0), max_digits=1, digit_side=(0.2, 0.5))
         if boxes:
-            right.append(names[(known @ signature(picture.max(2) / picture.max())).argmax()] == shown[0])
+            right.append(names[(known @ signature(image.max(2) / image.max())).argmax()] == shown[0])
     assert len(right) > 50
     assert np.mean(right) > 0.95
 
@@ -141,7 +141,7 @@ def test_the_parts_share_neither_scans_nor_areas_of_the_photographs(ingredients)
 # -- the files
 
 
-def test_same_options_same_bytes_and_another_seed_other_pictures(tmp_path):
+def test_same_options_same_bytes_and_another_seed_other_images(tmp_path):
     for name in ("a", "b"):
         write_digits(tmp_path / name, **SMALL)
     write_digits(tmp_path / "c", **SMALL, seed=1)
@@ -158,7 +158,7 @@ def test_the_validation_part_does_not_depend_on_the_length_of_the_training_part(
     assert all(a[name] == b[name] for name in b if name.startswith("val/"))
 
 
-def test_the_files_are_coco_json_with_a_few_pictures_without_digits(tmp_path):
+def test_the_files_are_coco_json_with_a_few_images_without_digits(tmp_path):
     made = write_digits(tmp_path, **SMALL)
     document = json.loads(made.train_annotations.read_text())
     assert [c["id"] for c in document["categories"]] == list(range(1, 11))
@@ -208,11 +208,11 @@ def test_an_interrupted_run_never_looks_complete_and_can_be_repeated(tmp_path, m
     write_digits(tmp_path / "cut", **SMALL, seed=5)  # an older, complete set is in the way
     save, done = digits._save, []
 
-    def stop_at_the_thirtieth(picture, path):
+    def stop_at_the_thirtieth(image, path):
         if len(done) == 30:
             raise KeyboardInterrupt
         done.append(path)
-        save(picture, path)
+        save(image, path)
 
     monkeypatch.setattr(digits, "_save", stop_at_the_thirtieth)
     with pytest.raises(KeyboardInterrupt):
@@ -228,7 +228,7 @@ def test_an_interrupted_run_never_looks_complete_and_can_be_repeated(tmp_path, m
     [
         ("train.json", json.dumps({"images": [], "info": {}})),
         ("val.json", "not JSON"),
-        ("train/000001.jpg", "a user's own picture"),
+        ("train/000001.jpg", "a user's own image"),
         ("val/notes.txt", "a user's own notes"),
     ],
 )

@@ -1,4 +1,4 @@
-"""The data module from files to batches, and the promise that seed, epoch and picture alone decide what is fed."""
+"""The data module from files to batches, and the promise that seed, epoch and image alone decide what is fed."""
 
 import json
 from dataclasses import replace
@@ -43,7 +43,7 @@ def same(first, second):
 # -- batches
 
 
-def picture(height, width, image_id):
+def sample(height, width, image_id):
     generator = torch.Generator().manual_seed(image_id)
     boxes = torch.tensor([[1.0, 2.0, width - 1.0, height - 2.0]])
     targets = Targets(boxes, torch.tensor([0]), torch.tensor([False]), image_id, (height, width), (2 * height, 2 * width))
@@ -55,7 +55,7 @@ def picture(height, width, image_id):
     [([(32, 64)], (32, 64)), ([(33, 64)], (64, 64)), ([(20, 70), (50, 10)], (64, 96)), ([(1, 1), (64, 64), (60, 3)], (64, 64))],
 )
 def test_collate_pads_right_and_bottom_to_a_multiple(sizes, expected):
-    samples = [picture(*size, image_id) for image_id, size in enumerate(sizes)]
+    samples = [sample(*size, image_id) for image_id, size in enumerate(sizes)]
     batch = collate(samples)
     assert isinstance(batch, Batch)
     assert batch.images.shape == (len(sizes), 3, *expected)
@@ -75,7 +75,7 @@ def test_from_files_to_batches(digits):
     assert data.category_ids == list(range(1, 11))
     assert data.val_ground_truth == data.val_annotations == digits["val_annotations"]
     batches = list(data.train_dataloader())
-    assert len(batches) == 6  # the 3 pictures that fill no batch wait for another epoch
+    assert len(batches) == 6  # the 3 images that fill no batch wait for another epoch
     assert len({t.image_id for batch in batches for t in batch.targets}) == 24
     for batch in batches:
         assert batch.images.shape == (4, 3, 64, 64)
@@ -90,9 +90,9 @@ def test_from_files_to_batches(digits):
             assert torch.equal(targets.labels, truth.images[targets.image_id - 1].labels)
 
 
-def test_pictures_of_many_sizes(coco_folder):
-    annotations, pictures = coco_folder.write()
-    data = CocoDataModule(annotations, pictures, annotations, pictures, image_size=(45, 80), batch_size=3, augmentation=PLAIN)
+def test_images_of_many_sizes(coco_folder):
+    annotations, images = coco_folder.write()
+    data = CocoDataModule(annotations, images, annotations, images, image_size=(45, 80), batch_size=3, augmentation=PLAIN)
     (batch,) = data.train_dataloader()
     assert batch.images.shape == (3, 3, 64, 64)
     assert {t.size for t in batch.targets} == {(45, 60)}
@@ -105,7 +105,7 @@ def test_pictures_of_many_sizes(coco_folder):
 # -- the order and the random choices
 
 
-def test_seed_epoch_and_picture_decide_what_is_fed(digits):
+def test_seed_epoch_and_image_decide_what_is_fed(digits):
     def data(**options):
         return CocoDataModule(**digits, **{"image_size": 64, "batch_size": 4, "augmentation": DIGITS, "seed": 1, **options})
 
@@ -119,7 +119,7 @@ def test_seed_epoch_and_picture_decide_what_is_fed(digits):
     assert not same(first, epoch_of(data(seed=2), 2))
 
 
-def test_one_picture_looks_different_in_each_epoch(digits):
+def test_one_image_looks_different_in_each_epoch(digits):
     data = CocoDataModule(**digits, image_size=64, batch_size=1, augmentation=DIGITS, seed=1)
     looks = []
     for epoch in range(3):
@@ -142,16 +142,14 @@ def test_without_a_seed_that_of_seed_everything_is_taken(digits, monkeypatch):
 
 @pytest.mark.parametrize("processes", [2, 3])
 def test_processes_share_an_epoch_without_overlap(processes):
-    pictures = list(range(20))
-    samplers = [
-        SeededSampler(pictures, num_replicas=processes, rank=rank, shuffle=True, seed=4, drop_last=True) for rank in range(processes)
-    ]
-    whole = SeededSampler(pictures, num_replicas=1, rank=0, shuffle=True, seed=4, drop_last=True)
+    images = list(range(20))
+    samplers = [SeededSampler(images, num_replicas=processes, rank=rank, shuffle=True, seed=4, drop_last=True) for rank in range(processes)]
+    whole = SeededSampler(images, num_replicas=1, rank=0, shuffle=True, seed=4, drop_last=True)
     shares = [list(sampler) for sampler in samplers]
     seeds = {index: seed for index, seed, _ in whole}
     assert {len(share) for share in shares} == {20 // processes}
     assert len({index for share in shares for index, _, _ in share}) == 20 // processes * processes
-    # The random choices about a picture do not depend on the process that gets it.
+    # The random choices about an image do not depend on the process that gets it.
     assert all(seeds[index] == seed for share in shares for index, seed, _ in share)
     assert len(set(seeds.values())) == 20
 
@@ -250,7 +248,7 @@ def test_images_grow_and_mosaics_end_in_the_course_of_a_training(digits, tmp_pat
 @pytest.mark.filterwarnings("ignore::UserWarning", "ignore::FutureWarning", "ignore::DeprecationWarning")
 def test_course_of_a_training_whose_length_is_given_in_steps(digits, tmp_path):
     data = CocoDataModule(**digits, image_size=128, start_scale=0.5, batch_size=9)
-    sides = sides_of(data, tmp_path, max_epochs=-1, max_steps=7)  # three steps an epoch
+    sides = sides_of(data, tmp_path, max_epochs=-1, max_steps=7)  # three steps per epoch
     assert [side for _, side in sides] == [64] * 3 + [96] * 3 + [128]
 
 
@@ -271,8 +269,8 @@ def test_start_scale_out_of_range_is_named(digits, scale):
 
 def test_cache_is_for_small_sets_only(digits, monkeypatch):
     decoded = []
-    original = coco.decode_picture
-    monkeypatch.setattr(coco, "decode_picture", lambda image, **options: decoded.append(image.id) or original(image, **options))
+    original = coco.decode_image
+    monkeypatch.setattr(coco, "decode_image", lambda image, **options: decoded.append(image.id) or original(image, **options))
 
     def decoded_in_two_epochs(**options):
         decoded.clear()
@@ -328,8 +326,8 @@ def test_both_parts_must_have_the_same_categories(digits, tmp_path):
         data.setup("fit")
 
 
-def test_more_pictures_in_a_batch_than_there_are(digits):
-    with pytest.raises(ValueError, match=r"^batch_size: 28 is more than the 27 pictures"):
+def test_more_images_in_a_batch_than_there_are(digits):
+    with pytest.raises(ValueError, match=r"^batch_size: 28 is more than the 27 images"):
         CocoDataModule(**digits, batch_size=28).train_dataloader()
 
 
@@ -341,10 +339,10 @@ def test_options_out_of_range_are_named(digits, option, value):
 
 def test_the_evaluator_does_not_see_dropped_boxes(coco_folder):
     coco_folder.document["annotations"][0]["bbox"] = [0, 0, 0, 0]
-    annotations, pictures = coco_folder.write()
+    annotations, images = coco_folder.write()
     with pytest.raises(ValueError, match="on_bad_box='drop'"):
-        CocoDataModule(annotations, pictures, annotations, pictures).setup()
-    data = CocoDataModule(annotations, pictures, annotations, pictures, on_bad_box="drop")
+        CocoDataModule(annotations, images, annotations, images).setup()
+    data = CocoDataModule(annotations, images, annotations, images, on_bad_box="drop")
     with pytest.warns(UserWarning, match="1 of 3 annotations dropped"):
         truth = data.val_ground_truth
     assert [entry["id"] for entry in truth["annotations"]] == [2, 3]
@@ -352,11 +350,11 @@ def test_the_evaluator_does_not_see_dropped_boxes(coco_folder):
 
 
 @pytest.mark.parametrize("num_workers", [0, 1])
-def test_a_broken_picture_is_named_from_a_worker_too(coco_folder, num_workers):
-    annotations, pictures = coco_folder.write()
-    (coco_folder.pictures / "7.png").write_bytes(b"broken")
-    data = CocoDataModule(annotations, pictures, annotations, pictures, batch_size=3, num_workers=num_workers)
-    with pytest.raises(ValueError, match=r"image id 7: .*7\.png is not a picture that can be decoded"):
+def test_a_broken_image_is_named_from_a_worker_too(coco_folder, num_workers):
+    annotations, images = coco_folder.write()
+    (coco_folder.images / "7.png").write_bytes(b"broken")
+    data = CocoDataModule(annotations, images, annotations, images, batch_size=3, num_workers=num_workers)
+    with pytest.raises(ValueError, match=r"image id 7: .*7\.png is not an image that can be decoded"):
         list(data.train_dataloader())
 
 

@@ -1,4 +1,4 @@
-"""Four pictures as one: each box where its pixels are, clipped to its part, and gone where too little of it is left."""
+"""Four images as one: each box where its pixels are, clipped to its part, and gone where too little of it is left."""
 
 import itertools
 
@@ -13,7 +13,7 @@ COLORS = torch.tensor([[250, 0, 0], [0, 250, 0], [0, 0, 250], [250, 250, 0]], dt
 BACKGROUND = 20
 
 
-def picture(label, height=60, width=80, box=(20, 10, 60, 50), crowd=False):
+def sample(label, height=60, width=80, box=(20, 10, 60, 50), crowd=False):
     """One plain block; its color says the label."""
     image = torch.full((3, height, width), BACKGROUND, dtype=torch.uint8)
     x1, y1, x2, y2 = box
@@ -23,7 +23,7 @@ def picture(label, height=60, width=80, box=(20, 10, 60, 50), crowd=False):
 
 
 def four(**options):
-    return [picture(label, **options) for label in range(4)]
+    return [sample(label, **options) for label in range(4)]
 
 
 def inked(image, label):
@@ -52,7 +52,7 @@ def test_every_box_is_where_its_pixels_are():
 
 
 def test_the_parts_meet_in_the_middle_half_and_keep_their_order():
-    """Pictures of one plain color each: the canvas is divided among them, but for what is smaller than its part."""
+    """Images of one plain color each: the canvas is divided among them, but for what is smaller than its part."""
     for seed in range(20):
         torch.manual_seed(seed)
         image, targets = mosaic_of_four(four(box=(0, 0, 80, 60)), canvas=(60, 80), min_visible=0.0)
@@ -69,11 +69,11 @@ def test_the_parts_meet_in_the_middle_half_and_keep_their_order():
 def test_boxes_of_which_too_little_is_left_are_dropped_and_crowd_regions_are_not():
     kept = {False: 0, True: 0}
     for seed, crowd in itertools.product(range(40), (False, True)):
-        pictures = four(crowd=crowd)
+        images = four(crowd=crowd)
         torch.manual_seed(seed)
-        _, whole = mosaic_of_four(pictures, canvas=(60, 80), min_visible=0.0)
+        _, whole = mosaic_of_four(images, canvas=(60, 80), min_visible=0.0)
         torch.manual_seed(seed)
-        _, found = mosaic_of_four(pictures, canvas=(60, 80), min_visible=0.9)
+        _, found = mosaic_of_four(images, canvas=(60, 80), min_visible=0.9)
         assert found.crowd.tolist() == [crowd] * len(found.boxes)
         if crowd:
             assert torch.equal(found.boxes, whole.boxes)
@@ -85,19 +85,19 @@ def test_boxes_of_which_too_little_is_left_are_dropped_and_crowd_regions_are_not
 
 
 def test_labels_and_flags_stay_with_their_boxes():
-    pictures = [picture(0), picture(1, crowd=True), picture(2), picture(3, crowd=True)]
+    images = [sample(0), sample(1, crowd=True), sample(2), sample(3, crowd=True)]
     for seed in range(20):
         torch.manual_seed(seed)
-        _, targets = mosaic_of_four(pictures, canvas=(60, 80))
+        _, targets = mosaic_of_four(images, canvas=(60, 80))
         assert targets.crowd.tolist() == [label in (1, 3) for label in targets.labels.tolist()]
 
 
-def test_pictures_without_boxes_and_of_any_size_take_part():
-    image, _ = picture(0)
+def test_images_without_boxes_and_of_any_size_take_part():
+    image, _ = sample(0)
     empty = Targets(torch.zeros(0, 4), torch.zeros(0).long(), torch.zeros(0).bool(), 5, (60, 80), (60, 80))
     for seed in range(10):
         torch.manual_seed(seed)
-        tiny, long = picture(1, 1, 1, (0, 0, 1, 1)), picture(2, 2, 300, (0, 0, 300, 2))
+        tiny, long = sample(1, 1, 1, (0, 0, 1, 1)), sample(2, 2, 300, (0, 0, 300, 2))
         made, found = mosaic_of_four([(image, empty), tiny, long, (image, empty)], canvas=(7, 64))
         assert made.shape == (3, 7, 64)
         assert found.image_id == 5
@@ -108,21 +108,21 @@ def test_pictures_without_boxes_and_of_any_size_take_part():
 
 
 def test_the_generator_decides_all_and_the_input_is_not_changed():
-    pictures = four()
+    images = four()
     torch.manual_seed(1)
-    first = mosaic_of_four(pictures, canvas=(60, 80))
+    first = mosaic_of_four(images, canvas=(60, 80))
     torch.rand(3)
     torch.manual_seed(1)
-    again = mosaic_of_four(pictures, canvas=(60, 80))
+    again = mosaic_of_four(images, canvas=(60, 80))
     assert torch.equal(first[0], again[0])
     assert torch.equal(first[1].boxes, again[1].boxes)
-    for (image, targets), (fresh, fresh_targets) in zip(pictures, four(), strict=True):
+    for (image, targets), (fresh, fresh_targets) in zip(images, four(), strict=True):
         assert torch.equal(image, fresh)
         assert torch.equal(targets.boxes, fresh_targets.boxes)
 
 
 @pytest.mark.parametrize(("size", "keep_aspect", "canvas"), [(128, True, (96, 128)), (128, False, (128, 128)), ((30, 60), True, (30, 40))])
-def test_a_mosaic_is_as_large_as_its_first_picture_would_be(size, keep_aspect, canvas):
+def test_a_mosaic_is_as_large_as_its_first_image_would_be(size, keep_aspect, canvas):
     image, targets = Mosaic(size, keep_aspect=keep_aspect)(four())
     assert tuple(image.shape[-2:]) == targets.size == canvas
 

@@ -28,7 +28,7 @@ def test_counts_sizes_and_shapes():
     found = survey(
         data(image([[0, 0, 10, 10], [0, 0, 10.5, 10], [0, 0, 10, 9.9]], [0, 0, 1]), crowded, image([]), image([[0, 0, 9, 9]], [2], [True]))
     )
-    assert (found["pictures"], found["boxes"], found["crowd_regions"], found["without_boxes"]) == (4, 4, 2, 2)
+    assert (found["images"], found["boxes"], found["crowd_regions"], found["without_boxes"]) == (4, 4, 2, 2)
     assert found["classes"] == {"cat": 2, "dog": 2, "cow": 0}
     assert found["doubles"] == {"same_class": 1, "other_class": 2}
     assert found["side"]["0"] == pytest.approx(99**0.5)
@@ -59,7 +59,7 @@ def test_near_doubles_against_the_definition():
 
 
 def test_best_anchor_iou_is_that_of_all_anchors():
-    """Boxes of every size and place, at the rim too, against every anchor of the padded picture."""
+    """Boxes of every size and place, at the rim too, against every anchor of the padded image."""
     generator = torch.Generator().manual_seed(1)
     strides, options = (8, 16, 64), {"anchor_scale": 2.0, "scales": (1.0, 1.5), "ratios": (0.5, 1.0, 3.0)}
     images = []

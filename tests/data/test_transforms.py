@@ -31,7 +31,7 @@ def is_image(out, image):
     return out.shape == image.shape and torch.allclose(out, image / 255, atol=1e-6)
 
 
-def empty_picture():
+def empty_image():
     image, targets = blocks()
     return image, replace(targets, boxes=BOXES[:0], labels=LABELS[:0], crowd=CROWD[:0])
 
@@ -86,7 +86,7 @@ def test_boxes_labels_and_crowd_stay_with_their_pixels(augmentation):
     assert seen == {0, 1, 2, 3}
 
 
-def test_the_default_mirrors_half_of_the_pictures_and_nothing_else():
+def test_the_default_mirrors_half_of_the_images_and_nothing_else():
     transform = train_transforms(size=WIDTH)
     image, targets = blocks()
     mirrored = 0
@@ -154,7 +154,7 @@ def test_aspect_jitter_changes_width_over_height_up_to_its_factor():
     assert 1.35 < max(factors) < 1.55
 
 
-def test_iou_crop_cuts_most_pictures():
+def test_iou_crop_cuts_most_images():
     transform = train_transforms(Augmentation(horizontal_flip=0.0, iou_crop=True), size=WIDTH)
     scales = []
     for seed in range(30):
@@ -185,7 +185,7 @@ def test_boxes_that_an_iou_crop_cuts_away_are_gone_with_their_labels_and_flags()
 
 
 @pytest.mark.parametrize("side", [1, 2, 3, 4])
-def test_iou_crop_passes_pictures_of_a_few_pixels(side):
+def test_iou_crop_passes_images_of_a_few_pixels(side):
     """torchvision takes a share of 0.3 of each side, rounded down: of 3 px nothing is left, and it divides by it."""
     whole = torch.tensor([[0.0, 0.0, side, side]])
     targets = Targets(whole, LABELS[:1], CROWD[:1], 1, (side, side), (side, side))
@@ -197,7 +197,7 @@ def test_iou_crop_passes_pictures_of_a_few_pixels(side):
 
 
 @pytest.mark.parametrize("largest", [1.0, 4.0])
-def test_zoom_out_shows_the_whole_picture_on_a_larger_canvas(largest):
+def test_zoom_out_shows_the_whole_image_on_a_larger_canvas(largest):
     transform = train_transforms(Augmentation(horizontal_flip=0.0, zoom_out=1.0, zoom_out_side=(largest, largest)), size=WIDTH)
     for seed in range(5):
         torch.manual_seed(seed)
@@ -210,7 +210,7 @@ def test_zoom_out_shows_the_whole_picture_on_a_larger_canvas(largest):
         assert abs(float(plain.float().mean()) - (1 - 1 / largest**2)) < 0.05
 
 
-def test_what_is_outside_the_picture_is_filled_plainly():
+def test_what_is_outside_the_image_is_filled_plainly():
     image, boxes = crop_and_place(
         torch.zeros(3, 8, 8, dtype=torch.uint8), torch.tensor([[0.0, 0, 8, 8]]), window=(0, 0, 8, 8), place=(2, 5, 4, 3), canvas=(10, 12)
     )
@@ -232,14 +232,14 @@ def test_photometric_changes_colors_and_no_boxes():
 
 
 @pytest.mark.parametrize("augmentation", AUGMENTATIONS.values(), ids=AUGMENTATIONS)
-def test_pictures_without_boxes_pass(augmentation):
+def test_images_without_boxes_pass(augmentation):
     for seed in range(5):
         torch.manual_seed(seed)
-        image, targets = train_transforms(augmentation, size=64)(*empty_picture())
+        image, targets = train_transforms(augmentation, size=64)(*empty_image())
         assert image.shape[0] == 3
         assert targets.boxes.shape == (0, 4)
         assert targets.labels.shape == targets.crowd.shape == (0,)
-    image, targets = eval_transforms(size=64)(*empty_picture())
+    image, targets = eval_transforms(size=64)(*empty_image())
     assert targets.boxes.shape == (0, 4)
 
 
@@ -270,7 +270,7 @@ def test_the_generator_decides_all():
 # -- sizes
 
 
-def test_eval_leaves_a_picture_of_its_size_alone_and_removes_no_box():
+def test_eval_leaves_a_image_of_its_size_alone_and_removes_no_box():
     image, targets = blocks()
     tiny = replace(targets, boxes=torch.tensor([[1.0, 1.0, 1.2, 1.2], *BOXES[1:].tolist()]))
     out, found = eval_transforms(size=WIDTH)(image, tiny)

@@ -123,7 +123,7 @@ def test_a_checkpoint_brings_the_same_predictions_back() -> None:
     assert torch.equal(second(images).logits, first(images).logits)
 
 
-def test_pictures_without_a_proposal_have_no_predictions() -> None:
+def test_images_without_a_proposal_have_no_predictions() -> None:
     model = detector()
     with torch.no_grad():
         model.proposal_head.box.bias.fill_(torch.nan)
@@ -133,7 +133,7 @@ def test_pictures_without_a_proposal_have_no_predictions() -> None:
 
 
 @pytest.mark.parametrize("images", [torch.zeros(3, 32, 32), torch.zeros(1, 1, 32, 32), torch.zeros(1, 3, 32, 32, dtype=torch.uint8)])
-def test_what_is_no_batch_of_pictures_is_named(images: torch.Tensor) -> None:
+def test_what_is_no_batch_of_images_is_named(images: torch.Tensor) -> None:
     with pytest.raises(ValueError, match=r"images: \(b, 3, h, w\) floats in \[0, 1\] expected, got"):
         detector()(images)
 

@@ -12,25 +12,25 @@ SIZES = [(9, 12), (5, 6), (3, 3)]
 STRIDES = (4, 8, 16)
 
 
-def predictions(seed: int, pictures: int = 2) -> RawPredictions:
+def predictions(seed: int, images: int = 2) -> RawPredictions:
     generator = torch.Generator().manual_seed(seed)
     anchors = pyramid_anchors(SIZES, STRIDES, anchor_scale=3.0, scales=(1.0,))
     level_sizes = tuple(3 * rows * columns for rows, columns in SIZES)
-    logits = torch.randn(pictures, len(anchors), 1, generator=generator)
-    regression = torch.randn(pictures, len(anchors), 4, generator=generator)
+    logits = torch.randn(images, len(anchors), 1, generator=generator)
+    regression = torch.randn(images, len(anchors), 4, generator=generator)
     return RawPredictions(logits.requires_grad_(), regression.requires_grad_(), anchors, level_sizes, DeltaCoder())
 
 
 def random_boxes(generator: torch.Generator, *shape: int) -> torch.Tensor:
-    """Of 1 to 70 px, some of them partly or wholly outside of a picture of 36 x 48."""
+    """Of 1 to 70 px, some of them partly or wholly outside of an image of 36 x 48."""
     corner = torch.rand(*shape, 2, generator=generator) * 90 - 30
     return torch.cat([corner, corner + 1 + torch.rand(*shape, 2, generator=generator).square() * 70], -1)
 
 
-def naive_proposals(raw: RawPredictions, picture: int, size: tuple[int, int], nms: float, top_k: int, most: int) -> list[list[float]]:
-    boxes = raw.coder.decode(raw.regression[picture], raw.anchors).detach()
+def naive_proposals(raw: RawPredictions, image: int, size: tuple[int, int], nms: float, top_k: int, most: int) -> list[list[float]]:
+    boxes = raw.coder.decode(raw.regression[image], raw.anchors).detach()
     boxes = boxes.clamp(min=0).minimum(torch.tensor([size[1], size[0], size[1], size[0]]).float())
-    scores, overlap = raw.logits[picture, :, 0].tolist(), box_iou(boxes, boxes).tolist()
+    scores, overlap = raw.logits[image, :, 0].tolist(), box_iou(boxes, boxes).tolist()
     chosen: list[int] = []
     start = 0
     for count in raw.level_sizes:
@@ -86,21 +86,21 @@ class Traced(torch.nn.Module):
 
 
 @pytest.mark.parametrize(("nms", "top_k", "most"), [(0.7, 1000, 1000), (0.3, 20, 1000), (0.0, 200, 15)])
-def test_a_traced_graph_proposes_the_same_for_any_number_of_pictures(nms: float, top_k: int, most: int) -> None:
+def test_a_traced_graph_proposes_the_same_for_any_number_of_images(nms: float, top_k: int, most: int) -> None:
     network = Traced(nms_threshold=nms, top_k_per_level=top_k, max_proposals=most)
 
-    def inputs(seed: int, pictures: int) -> tuple[torch.Tensor, ...]:
-        raw, features = predictions(seed, pictures), pyramid(seed, pictures=pictures)
+    def inputs(seed: int, images: int) -> tuple[torch.Tensor, ...]:
+        raw, features = predictions(seed, images), pyramid(seed, images=images)
         return raw.logits.detach(), raw.regression.detach(), *(feature.detach() for feature in features)
 
     example = inputs(0, 2)
     number = torch.export.Dim("number", min=1, max=64)
     shapes = {"logits": {0: number}, "regression": {0: number}, "features": tuple({0: number} for _ in SIZES)}
     graph = torch.export.export(network, example, dynamic_shapes=shapes).module()
-    for seed, pictures in enumerate((1, 2, 5)):
-        given = inputs(seed, pictures)
-        if pictures > 1:
-            given[1][0] = torch.nan  # a picture without any
+    for seed, images in enumerate((1, 2, 5)):
+        given = inputs(seed, images)
+        if images > 1:
+            given[1][0] = torch.nan  # an image without any
             given[0][1, 3:9] = -torch.inf
         boxes, crops = network(*given)
         traced_boxes, traced_crops = graph(*given)
@@ -108,7 +108,7 @@ def test_a_traced_graph_proposes_the_same_for_any_number_of_pictures(nms: float,
         assert traced_boxes.shape[1] == min(most, sum(min(top_k, 3 * rows * columns) for rows, columns in SIZES)) >= count
         assert torch.equal(traced_boxes[:, :count], boxes)
         assert (traced_boxes[:, count:] == 0).all()
-        traced_crops = traced_crops.unflatten(0, (pictures, -1))
+        traced_crops = traced_crops.unflatten(0, (images, -1))
         torch.testing.assert_close(traced_crops[:, :count].flatten(0, 1), crops, atol=1e-5, rtol=1e-5)
         assert (traced_crops[:, count:] == 0).all()
 
@@ -123,23 +123,23 @@ def test_true_boxes_join_the_proposals_but_crowds_do_not() -> None:
     proposals = torch.full((2, 1, 4), 9.0)
     assert add_true_boxes(proposals, targets).tolist() == [[[9.0] * 4, nothing, boxes[1].tolist()], [[9.0] * 4, nothing, nothing]]
     assert torch.equal(add_true_boxes(proposals[1:], targets[1:]), proposals[1:])
-    with pytest.raises(ValueError, match="targets: one record for each of the 2 pictures expected, got 1"):
+    with pytest.raises(ValueError, match="targets: one record for each of the 2 images expected, got 1"):
         add_true_boxes(proposals, targets[:1])
 
 
-def pyramid(seed: int, *, pictures: int = 3, channels: int = 5) -> list[torch.Tensor]:
+def pyramid(seed: int, *, images: int = 3, channels: int = 5) -> list[torch.Tensor]:
     generator = torch.Generator().manual_seed(seed)
-    return [torch.randn(pictures, channels, *size, generator=generator).requires_grad_() for size in SIZES]
+    return [torch.randn(images, channels, *size, generator=generator).requires_grad_() for size in SIZES]
 
 
 def crops_by_torchvision(features: list[torch.Tensor], boxes: torch.Tensor, size: int, finest_scale: float) -> torch.Tensor:
     crops = []
-    for picture, own in enumerate(boxes):
+    for image, own in enumerate(boxes):
         for box in own:
             side = ((box[2] - box[0]) * (box[3] - box[1])).sqrt().item()
             level = sum(side >= finest_scale * 2**k for k in range(1, len(features)))
             region = torch.cat([torch.tensor([0.0]), box])[None]
-            crops.append(roi_align(features[level][picture : picture + 1], region, size, 1 / STRIDES[level], 2, aligned=True)[0])
+            crops.append(roi_align(features[level][image : image + 1], region, size, 1 / STRIDES[level], 2, aligned=True)[0])
     return torch.stack(crops).permute(0, 2, 3, 1)
 
 

@@ -37,7 +37,7 @@ def test_a_prediction_belongs_to_the_anchor_of_its_index() -> None:
     assert abs((y1 + y2) / 2 - 92) <= 12
 
 
-def test_pictures_are_normalized_inside() -> None:
+def test_images_are_normalized_inside() -> None:
     detector = RetinaNet(1, **SMALL).eval()
     seen: list[torch.Tensor] = []
     detector.pyramid.register_forward_pre_hook(lambda module, arguments: seen.append(arguments[0]))
@@ -131,7 +131,7 @@ def test_a_tracer_takes_the_whole_forward_and_leaves_the_anchors_of_later_steps_
 
 
 @pytest.mark.parametrize("images", [torch.zeros(3, 32, 32), torch.zeros(1, 1, 32, 32), torch.zeros(1, 3, 32, 32, dtype=torch.uint8)])
-def test_what_is_no_batch_of_pictures_is_named(images: torch.Tensor) -> None:
+def test_what_is_no_batch_of_images_is_named(images: torch.Tensor) -> None:
     with pytest.raises(ValueError, match=r"images: \(b, 3, h, w\) floats in \[0, 1\] expected, got"):
         RetinaNet(1, **SMALL)(images)
 

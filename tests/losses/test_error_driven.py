@@ -131,9 +131,9 @@ def test_what_a_user_gets_to_see():
 
 def test_mistakes_are_named():
     logits, targets = torch.zeros(3), torch.tensor([1, 1, 0])
-    with pytest.raises(ValueError, match=r"error: must return one number a positive, \(2,\), got \(\)"):
+    with pytest.raises(ValueError, match=r"error: must return one number per positive, \(2,\), got \(\)"):
         error_driven_loss(logits, targets, lambda r: r.rank.sum())
-    with pytest.raises(ValueError, match=r"target_error: must return one number a positive"):
+    with pytest.raises(ValueError, match=r"target_error: must return one number per positive"):
         error_driven_loss(logits, targets, lambda r: r.rank, lambda r: r.rank[:1])
     with pytest.raises(ValueError, match="temperature: must be a finite number > 0, got 0"):
         skewed_pmf(0)

@@ -292,10 +292,10 @@ def test_the_order_of_the_elements_does_not_matter(loss):
     def permuted(t, index):
         if len(t) == n:
             return t[order]
-        if loss.problem is ranking_with_values and index == 2:  # one value a positive, in the order of the positives
+        if loss.problem is ranking_with_values and index == 2:  # one value per positive, in the order of the positives
             everywhere = torch.zeros(n, dtype=t.dtype).masked_scatter(tensors[1] == 1, t)[order]
             return everywhere[tensors[1][order] == 1]
-        return t  # one value a class
+        return t  # one value per class
 
     value, gradients = evaluate(loss, tensors)
     again, permuted_gradients = evaluate(loss, tuple(permuted(t, i) for i, t in enumerate(tensors)))
@@ -398,7 +398,7 @@ def with_ignored(loss, tensors, garbage):
     n = len(tensors[0])
 
     def interleaved(t, index):
-        if len(t) != n:  # one value a class or a positive
+        if len(t) != n:  # one value per class or a positive
             return t
         filler = torch.full_like(t, -1 if index == labels_of(loss) else garbage)
         return torch.stack([filler, t], 1).flatten(0, 1)
@@ -433,7 +433,7 @@ def test_all_ignored_is_0_with_a_live_graph(loss):
     if loss.problem is ranking_with_values:
         tensors[2] = tensors[2][:0]
     value, gradients = evaluate(loss, tensors)
-    assert value == pytest.approx(0, abs=0) or loss.name == "dr_loss"  # as of a picture without boxes
+    assert value == pytest.approx(0, abs=0) or loss.name == "dr_loss"  # as of an image without boxes
     assert all((g == 0).all() for g in gradients)
 
 
@@ -540,7 +540,7 @@ def test_equal_boxes_have_loss_0(loss, side):
 
 # -- the twins and the catalog -------------------------------------------------------------------------------------------------------------
 
-GIVEN_IN_THE_CALL = {"weight", "normalizer", "counts", "class_weights", "localization_normalizer", "all_ranks"}
+GIVEN_IN_THE_CALL = {"weight", "normalizer", "counts", "class_weights", "localization_normalizer", "global_batch"}
 OF_THE_TWIN_ONLY = {"class_weights", "counts", "beta", "normalize", "momentum"}
 
 

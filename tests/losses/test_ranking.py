@@ -110,7 +110,7 @@ def test_rank_sort_is_the_papers(problem, dtype, upstream):
 
 
 def every_loss():
-    """name -> f(logits, targets, values) -> scalar; values has one number a positive."""
+    """name -> f(logits, targets, values) -> scalar; values has one number per positive."""
     return {
         "ap": lambda logits, targets, values: ap_loss(logits, targets),
         "ap_interpolated": lambda logits, targets, values: ap_loss(logits, targets, interpolated=True),

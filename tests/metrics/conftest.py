@@ -18,7 +18,7 @@ GOLDEN = json.loads((Path(__file__).parents[1] / "golden" / "metrics" / "problem
 
 
 def make_problem(seed: int) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """Shuffled ids and records, crowds, areas that are not the box's, ties of score and of IoU (coarse grids), empty pictures."""
+    """Shuffled ids and records, crowds, areas that are not the box's, ties of score and of IoU (coarse grids), empty images."""
     rng = np.random.default_rng(seed)
     levels = [None, 5, 10][seed % 3]
     grid = [None, 4, 10, 20][seed % 4]

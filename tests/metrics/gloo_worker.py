@@ -12,7 +12,7 @@ from lossbox.metrics.torchmetric import OptimalLRP
 from lossbox.records import Detections
 
 
-def pictures(content, results):
+def images(content, results):
     """By image id: what was found and what is there, as tensors."""
     labels = {number: label for label, number in enumerate(sorted(category["id"] for category in content["categories"]))}
 
@@ -37,10 +37,10 @@ def main(rank, world_size, folder):
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=world_size)
     content, results = json.loads((folder / "problem.json").read_text())
-    by_image = pictures(content, results)
+    by_image = images(content, results)
     ids = sorted(by_image)
 
-    # As DistributedSampler deals: every world_size-th picture, padded by the first; the padded picture came out a little different here.
+    # As DistributedSampler deals: every world_size-th image, padded by the first; the padded image came out a little different here.
     evaluator = Evaluator(content)
     for image_id in [*ids, ids[0]][rank::world_size]:
         found, _ = by_image[image_id]
@@ -50,7 +50,7 @@ def main(rank, world_size, folder):
     numbers = evaluator.compute()
     saved = evaluator.results()
 
-    # torchmetrics: one process has all pictures but the last two, then one has none at all.
+    # torchmetrics: one process has all images but the last two, then one has none at all.
     uneven, alone = OptimalLRP(), OptimalLRP()
     for metric, dealt in ((uneven, [ids[:-2], ids[-2:]]), (alone, [ids, []])):
         for image_id in dealt[rank]:

@@ -14,11 +14,11 @@ from lossbox.metrics import (
     pearson,
     read_ground_truth,
     read_results,
-    redealt_scores,
+    reorder_true_positive_scores,
     score_bounds,
     score_iou_correlation,
 )
-from lossbox.metrics.matching import Results
+from lossbox.metrics.matching import DetectionColumns
 
 
 def matches_of(category, scores, ious, is_tp, classes):
@@ -73,7 +73,7 @@ def test_redealt_scores_bound_ap(random_problem):
     matches = match_detections(truth, results)
     ap = {None: average_precision(truth, results).numbers}
     for best in (True, False):
-        scores = redealt_scores(matches, results.scores, best=best)
+        scores = reorder_true_positive_scores(matches, results.scores, best=best)
         right = matches.detection[matches.is_tp]
         others = np.setdiff1d(np.arange(len(scores)), right)
         assert np.array_equal(scores[others], results.scores[others])
@@ -83,12 +83,12 @@ def test_redealt_scores_bound_ap(random_problem):
             assert sorted(dealt) == sorted(matches.scores[of_class])
             by_iou = dealt[np.lexsort((dealt if best else -dealt, ious))]
             assert np.all(np.diff(by_iou) * (1 if best else -1) >= 0)
-        ap[best] = average_precision(truth, Results(results.image, results.category, results.boxes, scores)).numbers
+        ap[best] = average_precision(truth, DetectionColumns(results.image, results.category, results.boxes, scores)).numbers
     assert ap[True]["AP"] > ap[None]["AP"] > ap[False]["AP"]
 
 
 def test_score_bounds_are_equal_where_matched_and_apart_above():
-    """One detection an object and false positives elsewhere: at IoU 0.5 only the dealing differs, above it the order counts."""
+    """One detection per object and false positives elsewhere: at IoU 0.5 only the dealing differs, above it the order counts."""
     rng = np.random.default_rng(0)
     count = 40
     objects = np.stack([np.arange(count) * 100.0, np.zeros(count), np.full(count, 50.0), np.full(count, 50.0)], 1)
@@ -98,7 +98,7 @@ def test_score_bounds_are_equal_where_matched_and_apart_above():
     truth = GroundTruth(
         np.array([1]), np.array([1]), ("cup",), zeros[:count], zeros[:count], objects, np.full(count, 2500.0), np.zeros(count, dtype=bool)
     )
-    results = Results(zeros, zeros, boxes, rng.permutation(2 * count) / 80)
+    results = DetectionColumns(zeros, zeros, boxes, rng.permutation(2 * count) / 80)
     matches, ap = match_detections(truth, results), average_precision(truth, results)
     bounds = score_bounds(truth, results, matches=matches, ap=ap)
     assert bounds["measured"] == {name: ap.numbers[name] for name in ("AP", "AP50", "AP75", "AP90")}

@@ -14,7 +14,7 @@ WORKER = Path(__file__).parent / "gloo_worker.py"
 def problem(random_problem):
     content, results = random_problem(8)
     image_ids = sorted(image["id"] for image in content["images"])
-    # An odd number of pictures, so that dealing them to two processes repeats one.
+    # An odd number of images, so that dealing them to two processes repeats one.
     kept = image_ids[:5]
     content = content | {
         "images": [{"id": number} for number in kept],
@@ -24,11 +24,11 @@ def problem(random_problem):
 
 
 @pytest.fixture(scope="module")
-def ranks(problem, tmp_path_factory, run_ranks):
+def ranks(problem, tmp_path_factory, run_processes):
     """What each of two processes wrote."""
     folder = tmp_path_factory.mktemp("gloo")
     (folder / "problem.json").write_text(json.dumps(problem))
-    run_ranks(WORKER, 2, 2, folder)
+    run_processes(WORKER, 2, 2, folder)
     return [json.loads((folder / f"rank{rank}.json").read_text()) for rank in range(2)]
 
 

@@ -23,7 +23,7 @@ from lossbox.records import Detections
 
 
 def of_image(content, detections, image_id):
-    """One picture's detections as a detector gives them."""
+    """One image's detections as a detector gives them."""
     ids = sorted(category["id"] for category in content["categories"])
     records = [record for record in detections if record["image_id"] == image_id]
     boxes = torch.tensor([record["bbox"] for record in records], dtype=torch.float64).reshape(-1, 4)
@@ -50,7 +50,7 @@ def agree(ours, expected):
 
 @pytest.mark.parametrize("seed", [0, 3, 5])  # scores without ties, with, boxes on a grid
 @pytest.mark.parametrize("tau", [0.5, 0.75])
-def test_picture_by_picture_is_the_whole_file(random_problem, tmp_path, seed, tau):
+def test_image_by_image_is_the_whole_file(random_problem, tmp_path, seed, tau):
     content, detections = random_problem(seed)
     truth = read_ground_truth(content)
     evaluator = filled(content, detections, tau=tau)
@@ -97,7 +97,7 @@ def test_strict_json_of_undefined_numbers():
         to_json({"AP": float("inf")})
 
 
-def test_a_pass_over_some_pictures(random_problem, pycocotools):
+def test_a_pass_over_some_images(random_problem, pycocotools):
     content, detections = random_problem(1)
     some = sorted(image["id"] for image in content["images"])[1:4]
     evaluator = filled(content, detections, some)
@@ -108,7 +108,7 @@ def test_a_pass_over_some_pictures(random_problem, pycocotools):
     assert evaluator.compute()["AP"] < evaluator.compute(seen_only=True)["AP"]
 
 
-def test_a_repeated_picture(random_problem):
+def test_a_repeated_image(random_problem):
     content, detections = random_problem(1)
     evaluator = filled(content, detections)
     before = evaluator.compute()
@@ -125,7 +125,7 @@ def test_a_repeated_picture(random_problem):
     assert len(evaluator.results()) == len(found.scores)
 
 
-def test_a_repeated_picture_in_one_call(random_problem):
+def test_a_repeated_image_in_one_call(random_problem):
     content, detections = random_problem(1)
     image_id = content["images"][0]["id"]
     found = of_image(content, detections, image_id)

@@ -80,7 +80,7 @@ TRUE = {"boxes": torch.tensor([[0.0, 0, 5, 5]]), "labels": torch.tensor([1])}
 @pytest.mark.parametrize(
     ("preds", "target", "message"),
     [
-        ([FOUND], [], "one dict a picture expected in both, got 1 and 0"),
+        ([FOUND], [], "one dict per image expected in both, got 1 and 0"),
         ([FOUND, TRUE], [TRUE, TRUE], r"preds\[1\]: 'scores' must be a tensor, got nothing"),
         ([FOUND], [{"boxes": TRUE["boxes"]}], r"target\[0\]: 'labels' must be a tensor, got nothing"),
         ([FOUND | {"labels": [1]}], [TRUE], r"preds\[0\]: 'labels' must be a tensor, got list"),

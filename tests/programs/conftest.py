@@ -36,11 +36,11 @@ TINY_TWO_STAGES = {
 
 @dataclass(frozen=True)
 class TinyRun:
-    """The folder of a run, and validation pictures with annotations by which its detector is neither perfect nor useless."""
+    """The folder of a run, and validation images with annotations by which its detector is neither perfect nor useless."""
 
     out: Path
     annotations: Path
-    pictures: Path
+    images: Path
 
     @property
     def checkpoint(self) -> Path:
@@ -71,11 +71,11 @@ def tiny_run(tmp_path_factory: pytest.TempPathFactory) -> TinyRun:
 
     document = json.loads((root / "data" / "val.json").read_text())
     second = document["images"][1]
-    second["width"], second["height"] = 90, 128  # pictures of one size would not tell one frame from another
-    picture = run.pictures / second["file_name"]
-    Image.open(picture).crop((0, 0, 90, 128)).save(picture)
+    second["width"], second["height"] = 90, 128  # images of one size would not tell one frame from another
+    image = run.images / second["file_name"]
+    Image.open(image).crop((0, 0, 90, 128)).save(image)
     run.annotations.write_text(json.dumps({**document, "annotations": []}))
-    words = ["predict", str(run.pictures), "--ckpt", str(run.checkpoint), "--annotations", str(run.annotations), "--no-pictures"]
+    words = ["predict", str(run.images), "--ckpt", str(run.checkpoint), "--annotations", str(run.annotations), "--no-images"]
     assert main([*words, "--out", str(root / "found"), "--max-detections", "16"]) == 0
     found = json.loads((root / "found" / "detections.json").read_text())
     document["annotations"] = []
@@ -90,6 +90,6 @@ def tiny_run(tmp_path_factory: pytest.TempPathFactory) -> TinyRun:
 
 @pytest.fixture(scope="session")
 def tiny_two_stage_run(tmp_path_factory: pytest.TempPathFactory) -> TinyRun:
-    """Faster R-CNN, on the pictures as they are."""
+    """Faster R-CNN, on the images as they are."""
     root = tmp_path_factory.mktemp("tiny_two_stages")
     return TinyRun(fit(root, "digits_faster_rcnn_alrp", TINY_TWO_STAGES), root / "data" / "val.json", root / "data" / "val")

@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 
 from lossbox.__main__ import main
-from lossbox.metrics import Calibration, Matches, Results
+from lossbox.metrics import Calibration, DetectionColumns, Matches
 from lossbox.programs.calibrate import cross_fitted
 
 
 def calibrate(run, *words):
-    pictures = ["--annotations", str(run.annotations), "--images", str(run.pictures)]
-    assert main(["calibrate", "--config", str(run.config), *pictures, *map(str, words)]) == 0
+    images = ["--annotations", str(run.annotations), "--images", str(run.images)]
+    assert main(["calibrate", "--config", str(run.config), *images, *map(str, words)]) == 0
 
 
 @pytest.mark.parametrize("method", ["isotonic", "platt"])
@@ -24,7 +24,7 @@ def test_calibrate_writes_plain_numbers_and_prints_the_error_before_and_after(ti
         assert word in said.replace("\n", "") if word == str(path) else word in said
     content = json.loads(path.read_text())
     assert len(content["classes"]) == 10
-    assert content["fitted_on"]["pictures"] == 5
+    assert content["fitted_on"]["images"] == 5
     errors = content["errors"]
     assert errors["after"]["LaECE"] < errors["before"]["LaECE"]
     assert errors["after"]["LaECE"] <= errors["cross_fitted"]["LaECE"] + 1e-9
@@ -60,7 +60,7 @@ def test_wrong_arguments_are_named(tiny_run, tmp_path, capsys):
     document = json.loads(tiny_run.annotations.read_text())
     other = tmp_path / "other.json"
     other.write_text(json.dumps({**document, "categories": [{**entry, "name": f"n{entry['id']}"} for entry in document["categories"]]}))
-    assert main([*base, "--annotations", str(other), "--images", str(tiny_run.pictures)]) == 2
+    assert main([*base, "--annotations", str(other), "--images", str(tiny_run.images)]) == 2
     assert "must have the classes that" in capsys.readouterr().err
 
 
@@ -68,7 +68,7 @@ def test_cross_fitting_judges_each_half_by_the_other():
     n = np.arange(8)
     image = np.array([0, 1, 0, 1, 2, 3, 2, 3])
     matches = Matches(n, n * 0, np.linspace(0.9, 0.2, 8), n * 0.1, n, n < 0, n >= 0, num_ground_truth=np.array([8]))
-    results = Results(image, n * 0, np.zeros((8, 4)), matches.scores)
+    results = DetectionColumns(image, n * 0, np.zeros((8, 4)), matches.scores)
     seen = []
 
     def fit(part):

@@ -24,7 +24,7 @@ def draw(path, size=(WIDTH, HEIGHT)):
 
 
 def coco(folder, part, boxes, names=("cat", "dog")):
-    """A picture for each box, and one without."""
+    """An image for each box, and one without."""
     images = [{"id": i, "file_name": f"{i}.png", "width": WIDTH, "height": HEIGHT} for i in range(1, len(boxes) + 2)]
     for entry in images:
         draw(folder / part / entry["file_name"])
@@ -49,14 +49,14 @@ def test_a_good_set(tmp_path, capsys):
     coco(tmp_path, "data", [[0, 0, 20, 20], [5, 5, 30, 10]])
     assert check("data.json", "data", "--json", "o/found.json") == 0
     shown = capsys.readouterr().out
-    assert "3 pictures (1 without boxes), 2 boxes, 0 crowd regions, 2 classes" in shown
+    assert "3 images (1 without boxes), 2 boxes, 0 crowd regions, 2 classes" in shown
     assert "1 classes without a box: dog" in shown
     assert shown.endswith("usable as it is\n")
     found = json.loads((tmp_path / "o" / "found.json").read_text())
     assert found["usable"] is True
     assert found["parts"]["data"]["classes"] == {"cat": 2, "dog": 0}
-    for picture in ("data.png", "data_sizes.png"):
-        assert Image.open(tmp_path / "runs" / "check" / picture).size[0] > 400
+    for image in ("data.png", "data_sizes.png"):
+        assert Image.open(tmp_path / "runs" / "check" / image).size[0] > 400
 
 
 def test_every_bad_record_is_listed(tmp_path, capsys):
@@ -72,12 +72,12 @@ def test_every_bad_record_is_listed(tmp_path, capsys):
         "data.json: image id 1",
         "data.json: image id 5",
     ]
-    assert "is not a picture that can be decoded" in rows[3]["rule"]
+    assert "is not an image that can be decoded" in rows[3]["rule"]
     assert "has 40 x 30 pixels, the JSON states width x height = 41 x 30" in rows[4]["rule"]
     assert all(row["message"] in shown for row in rows[:4])
     assert rows[4]["message"] not in shown
     assert "and 1 more" in shown
-    assert check("data.json", "data", "--skip-pictures") == 1
+    assert check("data.json", "data", "--skip-images") == 1
     assert "bad records: 3" in capsys.readouterr().out
 
 
@@ -85,7 +85,7 @@ EMPTY = {"no boxes": ([1, 2], []), "all broken": ([1, 2], [1, 2]), "all missing"
 
 
 @pytest.mark.parametrize("kind", EMPTY)
-@pytest.mark.parametrize("words", [(), ("--skip-pictures",), ("--config", "recipe.yaml")])
+@pytest.mark.parametrize("words", [(), ("--skip-images",), ("--config", "recipe.yaml")])
 @pytest.mark.parametrize("crowd", [0, 1])
 def test_where_nothing_is_left_the_page_says_so(tmp_path, capsys, kind, words, crowd):
     images, boxed = EMPTY[kind]
@@ -104,7 +104,7 @@ def test_where_nothing_is_left_the_page_says_so(tmp_path, capsys, kind, words, c
     (tmp_path / "data.json").write_text(json.dumps(document))
     code, shown = check("data.json", "data", *words), capsys.readouterr()
     assert shown.err == ""
-    broken = kind == "all missing" or (kind == "all broken" and "--skip-pictures" not in words)
+    broken = kind == "all missing" or (kind == "all broken" and "--skip-images" not in words)
     assert code == broken
     assert shown.out.endswith("usable as it is\n") or "not usable as it is: 2 bad records" in shown.out
 
@@ -177,7 +177,7 @@ def test_a_detector_without_anchors_has_an_image_size_only(tmp_path, capsys):
     ("words", "message"),
     [
         ([], "annotations: a COCO JSON and the folder"),
-        (["data.json"], "images: the folder of the pictures of data.json"),
+        (["data.json"], "images: the folder of the images of data.json"),
         (["none.json", "data"], "none.json does not exist"),
         (["broken.json", "data"], "broken.json: is not JSON"),
         (["data.json", "nowhere"], "image_root: nowhere is not a folder"),
@@ -217,7 +217,7 @@ def test_convert_voc(tmp_path, capsys):
     (main_folder / "train.txt").write_text("a\nb\n")
     (main_folder / "val.txt").write_text("c\n")
     assert main(["convert", "voc", "voc", "--out", "out"]) == 0
-    assert "train.json: 2 pictures (1 without boxes), 2 boxes, 2 classes; pictures in voc/JPEGImages" in capsys.readouterr().out
+    assert "train.json: 2 images (1 without boxes), 2 boxes, 2 classes; images in voc/JPEGImages" in capsys.readouterr().out
     train, val = (read_coco(f"out/{part}.json", "voc/JPEGImages") for part in ("train", "val"))
     assert train.categories == val.categories == [(1, "cat"), (2, "dog")]
     assert train.images[0].boxes.tolist() == [[0, 0, 40, 30], [1, 1, 9, 9]]
@@ -225,8 +225,8 @@ def test_convert_voc(tmp_path, capsys):
     assert check("out/train.json", "voc/JPEGImages") == check("out/val.json", "voc/JPEGImages") == 0
 
 
-@pytest.mark.parametrize("pictures", ["copy", "link", "reference"])
-def test_convert_yolo(tmp_path, pictures, capsys):
+@pytest.mark.parametrize("images", ["copy", "link", "reference"])
+def test_convert_yolo(tmp_path, images, capsys):
     for part, stems in {"train": "ab", "val": "c"}.items():
         for stem in stems:
             draw(tmp_path / "yolo" / "images" / part / f"{stem}.png")
@@ -234,9 +234,9 @@ def test_convert_yolo(tmp_path, pictures, capsys):
             labels.parent.mkdir(parents=True, exist_ok=True)
             labels.write_text("1 0.5 0.5 0.5 0.5\n")
     (tmp_path / "yolo" / "data.yaml").write_text("train: images/train\nval: images/val\nnames: [cat, dog]\n")
-    assert main(["convert", "yolo", "yolo", "--out", "out", "--pictures", pictures]) == 0
-    folder = "yolo/images/train" if pictures == "reference" else "out/train"
-    assert f"pictures in {folder}" in capsys.readouterr().out
+    assert main(["convert", "yolo", "yolo", "--out", "out", "--images", images]) == 0
+    folder = "yolo/images/train" if images == "reference" else "out/train"
+    assert f"images in {folder}" in capsys.readouterr().out
     read = read_coco("out/train.json", folder)
     assert [image.labels.tolist() for image in read.images] == [[1], [1]]
     torch.testing.assert_close(read.images[1].boxes, torch.tensor([[10.0, 7.5, 30.0, 22.5]]))
@@ -255,7 +255,7 @@ def test_convert_stops_at_a_bad_label_or_counts_it(tmp_path, capsys):
     assert not (tmp_path / "out").exists()
     assert main(["convert", "yolo", "yolo", "--out", "out", "--on-bad-box", "drop"]) == 0
     shown = capsys.readouterr()
-    assert "all.json: 1 pictures (0 without boxes), 1 boxes" in shown.out
+    assert "all.json: 1 images (0 without boxes), 1 boxes" in shown.out
     assert shown.err.count("left out: 1, the first is ") == 2
     assert check("out/all.json", "yolo/images") == 0
     assert main(["convert", "voc", "yolo", "--out", "out"]) == 2

@@ -47,7 +47,7 @@ def test_what_is_neither_study_nor_recipe_names_both(capsys):
 
 def test_jobs_train_side_by_side_what_they_train_one_after_another(tiny_run, tmp_path, capsys, monkeypatch):
     words = ["compare", str(tiny_run.config), "--seeds", "0", "1", "--artifacts", "false", "--trainer.enable_checkpointing", "false"]
-    part = tiny_run.pictures.parent / "train"  # that of the validation was changed
+    part = tiny_run.images.parent / "train"  # that of the validation was changed
     words += ["--data.val_annotations", f"{part}.json", "--data.val_images", str(part)]
     monkeypatch.setattr("lossbox.programs.compare.SILENCE", 0.1)
     found, said = {}, {}

@@ -102,7 +102,7 @@ def test_why_nothing_is_defined_is_said(tmp_path, capsys):
     assert f"note: {found} has no detections" in capsys.readouterr().out
 
 
-def test_pictures_without_boxes_and_a_data_set_without_any(tmp_path):
+def test_images_without_boxes_and_a_data_set_without_any(tmp_path):
     before = numbers_of(tmp_path, TRUTH, FOUND)
     assert numbers_of(tmp_path, TRUTH | {"images": [*TRUTH["images"], {"id": 3}]}, FOUND) == before
     numbers = numbers_of(tmp_path, {"images": [], "categories": [], "annotations": []}, [], "--bounds", "--plots", str(tmp_path / "p"))
@@ -110,7 +110,7 @@ def test_pictures_without_boxes_and_a_data_set_without_any(tmp_path):
     assert numbers["per_class"] == []
 
 
-def test_boxes_outside_the_picture_are_evaluated_as_they_are(tmp_path):
+def test_boxes_outside_the_image_are_evaluated_as_they_are(tmp_path):
     far = [-50, -50, 2000, 2000]
     truth = TRUTH | {"annotations": [TRUTH["annotations"][0] | {"bbox": far, "area": 4e6}]}
     assert numbers_of(tmp_path, truth, [FOUND[0] | {"bbox": far}])["AP"] == pytest.approx(1)
@@ -194,12 +194,12 @@ def test_evaluate_names_the_record_of_the_results(tmp_path, capsys, found, messa
 def test_evaluate_names_what_is_no_json_file(files, tmp_path, capsys):
     truth, found = files
     (tmp_path / "a folder").mkdir()
-    picture = tmp_path / "picture.png"
-    picture.write_bytes(b"\x89PNG\r\n\x1a\n\x00\x00\xff")
+    image = tmp_path / "image.png"
+    image.write_bytes(b"\x89PNG\r\n\x1a\n\x00\x00\xff")
     for wrong, message in (
         (tmp_path / "absent.json", "absent.json does not exist; a COCO results file (JSON) expected"),
         (tmp_path / "a folder", "a folder is a folder; a COCO results file (JSON) expected"),
-        (picture, "picture.png: not JSON"),
+        (image, "image.png: not JSON"),
     ):
         assert main(["evaluate", str(truth), str(wrong)]) == 2
         assert_one_line(capsys.readouterr().err, message)

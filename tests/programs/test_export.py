@@ -19,7 +19,7 @@ def detector_says(run, images, checkpoint=None):
 
 
 def opened(file):
-    """The file as a function of pictures."""
+    """The file as a function of images."""
     if file.suffix == ".pt2":
         return torch.no_grad()(torch.export.load(file).module())
     session = pytest.importorskip("onnxruntime").InferenceSession(str(file), providers=["CPUExecutionProvider"])
@@ -87,7 +87,7 @@ def test_two_stages_say_the_same_for_any_batch(tiny_two_stage_run, tmp_path, cap
         assert max(apart.amin(1).max(), apart.amin(2).max()) < 1e-4
 
 
-def test_pictures_without_proposals_have_scores_and_boxes_of_zero(tiny_two_stage_run, tmp_path):
+def test_images_without_proposals_have_scores_and_boxes_of_zero(tiny_two_stage_run, tmp_path):
     file, checkpoint = tmp_path / "model.onnx", outspoken(tiny_two_stage_run, tmp_path, shift=1e3)
     assert main(["export", str(file), "--ckpt", str(checkpoint), "--config", str(tiny_two_stage_run.config)]) == 0
     images = torch.rand(3, 3, 64, 64)

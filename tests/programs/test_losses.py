@@ -79,7 +79,7 @@ def test_losses_plots_on_a_terminal(capsys, monkeypatch):
     assert "l1_loss: gradient" in shown
 
 
-def test_losses_draws_a_picture(tmp_path, capsys):
+def test_losses_draws_a_image(tmp_path, capsys):
     path = tmp_path / "new" / "loss.png"
     assert main(["losses", "giou_loss", "--png", str(path)]) == 0
     assert path.read_bytes().startswith(b"\x89PNG")

@@ -9,7 +9,7 @@ from PIL import Image
 
 from lossbox.__main__ import main
 from lossbox.metrics import Calibration
-from lossbox.programs.predict import find_pictures, relative_names
+from lossbox.programs.predict import find_images, relative_names
 from lossbox.records import Detections
 from lossbox.report.boxes import draw_boxes
 
@@ -29,13 +29,13 @@ def fails(capsys, *words):
 
 
 def test_predict_then_evaluate_is_validate(tiny_run, tmp_path, capsys):
-    predict(tiny_run, tiny_run.pictures, "--annotations", tiny_run.annotations, "--no-pictures", out=tmp_path)
+    predict(tiny_run, tiny_run.images, "--annotations", tiny_run.annotations, "--no-images", out=tmp_path)
     words = ["evaluate", str(tiny_run.annotations), str(tmp_path / "detections.json")]
     assert main([*words, "--json", str(tmp_path / "n.json"), "--thresholds", str(tmp_path / "t.csv")]) == 0
     capsys.readouterr()
     before = (tiny_run.out / "metrics.json").read_text()
     words = ["validate", "--config", str(tiny_run.config), "--out", str(tmp_path / "v"), "--ckpt_path", str(tiny_run.checkpoint)]
-    words += ["--data.val_annotations", str(tiny_run.annotations), "--data.val_images", str(tiny_run.pictures)]
+    words += ["--data.val_annotations", str(tiny_run.annotations), "--data.val_images", str(tiny_run.images)]
     assert main(words) == 0
     assert str(tmp_path / "v" / "thresholds.csv") in capsys.readouterr().out.replace("\n", "")
     ours, theirs = (json.loads(path.read_text()) for path in (tmp_path / "n.json", tmp_path / "v" / "metrics.json"))
@@ -44,7 +44,7 @@ def test_predict_then_evaluate_is_validate(tiny_run, tmp_path, capsys):
         assert ours[name] == pytest.approx(theirs[name], abs=1e-9), name
     assert (tmp_path / "t.csv").read_text() == (tmp_path / "v" / "thresholds.csv").read_text()
     assert (tiny_run.out / "metrics.json").read_text() == before
-    assert not (tmp_path / "pictures").exists()
+    assert not (tmp_path / "images").exists()
 
 
 def test_a_run_leaves_its_thresholds_and_its_checkpoint_the_categories(tiny_run):
@@ -55,14 +55,14 @@ def test_a_run_leaves_its_thresholds_and_its_checkpoint_the_categories(tiny_run)
     assert stored == [[digit + 1, str(digit)] for digit in range(10)]
 
 
-def test_without_annotations_pictures_are_numbered_and_drawn(tiny_run, tmp_path, capsys):
-    found = predict(tiny_run, tiny_run.pictures, "--draw-threshold", "0", "--max-detections", "7", out=tmp_path)
-    files = sorted(path.name for path in tiny_run.pictures.glob("*.jpg"))
-    assert f"{len(found)} detections in 5 pictures, " in capsys.readouterr().out
+def test_without_annotations_images_are_numbered_and_drawn(tiny_run, tmp_path, capsys):
+    found = predict(tiny_run, tiny_run.images, "--draw-threshold", "0", "--max-detections", "7", out=tmp_path)
+    files = sorted(path.name for path in tiny_run.images.glob("*.jpg"))
+    assert f"{len(found)} detections in 5 images, " in capsys.readouterr().out
     assert {(row["image_id"], row["file_name"]) for row in found} == set(enumerate(files, 1))
     assert len(found) == 35
     for name in files:
-        source, drawn = Image.open(tiny_run.pictures / name), Image.open(tmp_path / "pictures" / name)
+        source, drawn = Image.open(tiny_run.images / name), Image.open(tmp_path / "images" / name)
         assert drawn.size == source.size
         assert drawn.tobytes() != source.convert("RGB").tobytes()
         for row in (row for row in found if row["file_name"] == name):
@@ -72,31 +72,31 @@ def test_without_annotations_pictures_are_numbered_and_drawn(tiny_run, tmp_path,
             assert y + height <= source.height + 1e-3
 
 
-def test_thresholds_cut_each_class_and_empty_pictures_are_still_written(tiny_run, tmp_path, capsys):
-    everything = predict(tiny_run, tiny_run.pictures, "--no-pictures", out=tmp_path / "all")
+def test_thresholds_cut_each_class_and_empty_images_are_still_written(tiny_run, tmp_path, capsys):
+    everything = predict(tiny_run, tiny_run.images, "--no-images", out=tmp_path / "all")
     label = everything[0]["category_id"]
     scores = sorted(row["score"] for row in everything if row["category_id"] == label)
     cut = scores[len(scores) // 2]
     table = tmp_path / "t.csv"
     table.write_text("category_id,name,threshold\n" + "".join(f"{i},{i - 1},{cut if i == label else ''}\n" for i in range(1, 11)))
-    found = predict(tiny_run, tiny_run.pictures, "--no-pictures", "--thresholds", table, out=tmp_path / "cut")
+    found = predict(tiny_run, tiny_run.images, "--no-images", "--thresholds", table, out=tmp_path / "cut")
     assert len(found) > 5
     assert {row["category_id"] for row in found} == {label}
     assert min(row["score"] for row in found) == cut
 
-    assert predict(tiny_run, tiny_run.pictures, "--score-threshold", "0.9999", out=tmp_path / "none") == []
+    assert predict(tiny_run, tiny_run.images, "--score-threshold", "0.9999", out=tmp_path / "none") == []
     assert "0 boxes drawn" in capsys.readouterr().out
-    predict(tiny_run, tiny_run.pictures, "--draw-threshold", "1", "--max-detections", "3", out=tmp_path / "bare")
+    predict(tiny_run, tiny_run.images, "--draw-threshold", "1", "--max-detections", "3", out=tmp_path / "bare")
     assert f"note: no score reaches 1, the highest is {max(row['score'] for row in everything):.3f}: " in capsys.readouterr().out
-    assert len(list((tmp_path / "none" / "pictures").iterdir())) == 5
+    assert len(list((tmp_path / "none" / "images").iterdir())) == 5
 
 
 def test_a_calibration_changes_scores_and_nothing_else(tiny_run, tmp_path, capsys):
     path = tmp_path / "calibration.json"
-    words = ["--annotations", str(tiny_run.annotations), "--images", str(tiny_run.pictures), "--method", "platt"]
+    words = ["--annotations", str(tiny_run.annotations), "--images", str(tiny_run.images), "--method", "platt"]
     assert main(["calibrate", "--config", str(tiny_run.config), *words, "--out", str(path)]) == 0
-    before = predict(tiny_run, tiny_run.pictures, "--no-pictures", out=tmp_path / "raw")
-    after = predict(tiny_run, tiny_run.pictures, "--no-pictures", "--calibration", path, out=tmp_path / "calibrated")
+    before = predict(tiny_run, tiny_run.images, "--no-images", out=tmp_path / "raw")
+    after = predict(tiny_run, tiny_run.images, "--no-images", "--calibration", path, out=tmp_path / "calibrated")
     labels = [row["category_id"] - 1 for row in before]
     mapped = Calibration.read(path)([row["score"] for row in before], labels)
 
@@ -111,44 +111,44 @@ def test_a_calibration_changes_scores_and_nothing_else(tiny_run, tmp_path, capsy
         assert scores == sorted(scores, reverse=True)
 
 
-def test_a_bad_picture_is_an_error_or_a_counted_skip(tiny_run, tmp_path, capsys):
+def test_a_bad_image_is_an_error_or_a_counted_skip(tiny_run, tmp_path, capsys):
     folder = tmp_path / "mixed"
-    shutil.copytree(tiny_run.pictures, folder / "deep")
-    (folder / "broken.jpg").write_bytes(b"no picture")
+    shutil.copytree(tiny_run.images, folder / "deep")
+    (folder / "broken.jpg").write_bytes(b"no image")
     whole = next((folder / "deep").glob("*.jpg"))
     (folder / "cut.jpg").write_bytes(whole.read_bytes()[:400])
     base = ["--ckpt", tiny_run.checkpoint, "--out", tmp_path / "out", folder]
     said = fails(capsys, *base)
-    assert "PICTURES" in said
-    assert "broken.jpg is not a picture that can be decoded" in said
+    assert "IMAGES" in said
+    assert "broken.jpg is not an image that can be decoded" in said
     assert "--skip-bad" in said
     assert not (tmp_path / "out" / "detections.json").exists()
     found = predict(tiny_run, folder, "--skip-bad", out=tmp_path / "out")
     said = capsys.readouterr()
-    assert "in 5 pictures, 2 left out" in said.out
+    assert "in 5 images, 2 left out" in said.out
     assert "broken.jpg" in said.err
     assert "cut.jpg" in said.err
     assert all(row["file_name"].startswith("deep/") for row in found)
-    assert len(list((tmp_path / "out" / "pictures" / "deep").iterdir())) == 5
+    assert len(list((tmp_path / "out" / "images" / "deep").iterdir())) == 5
     assert main(["predict", *map(str, base[:4]), str(folder / "broken.jpg"), "--skip-bad"]) == 2
-    assert "PICTURES: none of the 1 can be read" in capsys.readouterr().err
+    assert "IMAGES: none of the 1 can be read" in capsys.readouterr().err
 
 
-def test_results_inside_the_folder_of_pictures_are_not_looked_at_again(tiny_run, tmp_path):
+def test_results_inside_the_folder_of_images_are_not_looked_at_again(tiny_run, tmp_path):
     folder = tmp_path / "photos"
-    shutil.copytree(tiny_run.pictures, folder)
+    shutil.copytree(tiny_run.images, folder)
     first = predict(tiny_run, folder, out=folder / "found")
     assert predict(tiny_run, folder, out=folder / "found") == first
 
 
-def test_find_pictures_takes_files_folders_and_patterns_once(tmp_path):
+def test_find_images_takes_files_folders_and_patterns_once(tmp_path):
     for name in ("a/1.jpg", "a/deep/2.PNG", "a/notes.txt", "b/1.jpg"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).touch()
 
     def names(*words):
         given = [str(tmp_path / word) for word in words]
-        return relative_names(find_pictures(given), given)
+        return relative_names(find_images(given), given)
 
     assert names("a") == ["1.jpg", "deep/2.PNG"]
     assert names("a/deep/2.PNG") == ["2.PNG"]
@@ -156,15 +156,15 @@ def test_find_pictures_takes_files_folders_and_patterns_once(tmp_path):
     assert names("b/1.jpg", "**/*.jpg", "a") == ["b/1.jpg", "a/1.jpg", "a/deep/2.PNG"]
     assert names("a/notes.txt") == ["notes.txt"]
     for word in ("c", "*.jpg"):
-        with pytest.raises(FileNotFoundError, match="PICTURES: no file, folder or pattern"):
+        with pytest.raises(FileNotFoundError, match="IMAGES: no file, folder or pattern"):
             names(word)
     (tmp_path / "c").mkdir()
-    with pytest.raises(FileNotFoundError, match="PICTURES: no picture"):
+    with pytest.raises(FileNotFoundError, match="IMAGES: no image"):
         names("c")
 
 
 def test_wrong_arguments_are_one_clear_line(tiny_run, tmp_path, capsys):
-    base = ["--ckpt", tiny_run.checkpoint, "--out", tmp_path / "out", tiny_run.pictures]
+    base = ["--ckpt", tiny_run.checkpoint, "--out", tmp_path / "out", tiny_run.images]
     assert "device: no 'abacus' here" in fails(capsys, *base, "--device", "abacus")
     assert "score_threshold: a number in [0, 1) expected, got 2.0" in fails(capsys, *base, "--score-threshold", "2")
     assert "max_detections: a number >= 1 expected, got 0" in fails(capsys, *base, "--max-detections", "0")
@@ -191,7 +191,7 @@ def test_wrong_arguments_are_one_clear_line(tiny_run, tmp_path, capsys):
 
     document = json.loads(tiny_run.annotations.read_text())
     (tmp_path / "few.json").write_text(json.dumps({**document, "images": document["images"][:2]}))
-    assert "few.json names no picture" in fails(capsys, *base, "--annotations", tmp_path / "few.json")
+    assert "few.json names no image" in fails(capsys, *base, "--annotations", tmp_path / "few.json")
     renamed = [{**category, "name": "x"} if category["id"] == 4 else category for category in document["categories"]]
     (tmp_path / "names.json").write_text(json.dumps({**document, "categories": renamed}))
     assert "was trained on other categories: 2 (id, name) are on one side only" in fails(
@@ -204,15 +204,15 @@ def test_a_checkpoint_that_was_moved_and_knows_no_classes_takes_them_from_annota
     content = torch.load(tiny_run.checkpoint, weights_only=True)
     del content["lossbox_categories"]
     torch.save(content, tmp_path / "old.ckpt")
-    base = ["--ckpt", tmp_path / "old.ckpt", "--config", tiny_run.config, "--out", tmp_path, tiny_run.pictures, "--no-pictures"]
+    base = ["--ckpt", tmp_path / "old.ckpt", "--config", tiny_run.config, "--out", tmp_path, tiny_run.images, "--no-images"]
     assert "does not hold the names of its classes" in fails(capsys, *base)
     assert main(["predict", *map(str, base), "--annotations", str(tiny_run.annotations)]) == 0
 
 
 def test_a_bar_on_a_terminal(tiny_run, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr("sys.stdout.isatty", lambda: True)
-    predict(tiny_run, tiny_run.pictures, "--no-pictures", out=tmp_path)
-    assert "pictures/s on cpu" in capsys.readouterr().out
+    predict(tiny_run, tiny_run.images, "--no-images", out=tmp_path)
+    assert "images/s on cpu" in capsys.readouterr().out
 
 
 def test_boxes_are_drawn_where_they_are_from_the_threshold_on():

@@ -1,4 +1,4 @@
-"""The pictures of an evaluation: what is in them, with many classes, few, one, and nothing to draw."""
+"""The images of an evaluation: what is in them, with many classes, few, one, and nothing to draw."""
 
 import numpy as np
 import pytest
@@ -18,11 +18,11 @@ from lossbox.metrics import (
 from lossbox.report import evaluation
 
 
-def made(classes, *, pictures=6, names=None, found=True, seed=0):
+def made(classes, *, images=6, names=None, found=True, seed=0):
     """Ground truth, AP and matches of a random problem; every class but the last has annotations if there are more than 3."""
     rng = np.random.default_rng(seed)
     annotations, detections = [], []
-    for image in range(1, pictures + 1):
+    for image in range(1, images + 1):
         for category in range(1, classes + 1):
             box = [float(number) for number in (*rng.uniform(0, 100, 2), *rng.uniform(20, 60, 2))]
             key = {"image_id": image, "category_id": category}
@@ -32,7 +32,7 @@ def made(classes, *, pictures=6, names=None, found=True, seed=0):
             detections.append({"bbox": [x, y, width * rng.uniform(0.4, 1), height], "score": rng.random(), **key})
             detections.append({"bbox": [x + 300, y, width, height], "score": rng.random() ** 2, **key})
     categories = [{"id": index + 1, "name": names[index] if names else f"class {index}"} for index in range(classes)]
-    truth = read_ground_truth({"images": [{"id": n + 1} for n in range(pictures)], "categories": categories, "annotations": annotations})
+    truth = read_ground_truth({"images": [{"id": n + 1} for n in range(images)], "categories": categories, "annotations": annotations})
     results = read_results(detections if found else [], truth)
     return truth, average_precision(truth, results), match_detections(truth, results)
 
@@ -53,7 +53,7 @@ def texts(panel):
 
 
 @pytest.mark.parametrize("classes", [1, 4, 13])
-def test_four_pictures_are_written(tmp_path, classes):
+def test_four_images_are_written(tmp_path, classes):
     truth, ap, matches = made(classes)
     paths = report.draw_evaluation(tmp_path / "new", ap, matches, truth.category_names)
     assert [path.name for path in paths] == ["precision_recall.png", "lrp.png", "score_iou.png", "reliability.png"]
@@ -92,7 +92,7 @@ def test_of_one_class_there_is_one_panel(tmp_path, panels):
     assert f"minimum {optimum.olrp:.3f} at the score {optimum.threshold:.3f}" in texts(panels[1][0])
 
 
-def test_lrp_picture_has_the_minimum_of_each_class_on_its_curve(tmp_path, panels):
+def test_lrp_image_has_the_minimum_of_each_class_on_its_curve(tmp_path, panels):
     truth, _, matches = made(4)
     report.draw_lrp(matches, truth.category_names, tmp_path / "a.png")
     _, each = panels[0]
@@ -115,7 +115,7 @@ def test_lrp_at_any_threshold_is_that_of_the_definition():
         np.testing.assert_allclose(getattr(curve, name), [getattr(point, name) for point in expected])
 
 
-def test_score_iou_picture_draws_true_positives_with_rho(tmp_path, panels, monkeypatch):
+def test_score_iou_image_draws_true_positives_with_rho(tmp_path, panels, monkeypatch):
     truth, _, matches = made(4)
     report.draw_score_iou(matches, truth.category_names, tmp_path / "a.png")
     (panel,) = panels[0]
@@ -144,7 +144,7 @@ def test_reliability_is_precision_by_score_bin(tmp_path, panels):
     assert "precision (IoU from 0.5 on)" in texts(top)
 
 
-def test_nothing_found_is_said_in_the_pictures(tmp_path, panels):
+def test_nothing_found_is_said_in_the_images(tmp_path, panels):
     truth, ap, matches = made(4, found=False)
     report.draw_evaluation(tmp_path, ap, matches, truth.category_names)
     precision_recall, lrp_panels, (points,), reliability = panels

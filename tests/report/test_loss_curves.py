@@ -68,7 +68,7 @@ def test_an_unknown_loss_and_too_few_points_are_errors():
 
 
 @pytest.mark.parametrize("suffix", ["png", "svg"])
-def test_the_picture_is_written(tmp_path, suffix):
+def test_the_image_is_written(tmp_path, suffix):
     path = report.draw_loss(report.curves_of("smooth_l1_loss", points=21), tmp_path / "new" / f"loss.{suffix}")
     assert path.stat().st_size > 5000
     if suffix == "png":

@@ -1,4 +1,4 @@
-"""The confusion matrix against its definition, and the pictures of a run."""
+"""The confusion matrix against its definition, and the images of a run."""
 
 import json
 import math
@@ -9,24 +9,24 @@ import torch
 
 from lossbox import report
 from lossbox.boxes import DeltaCoder
-from lossbox.metrics import GroundTruth, Results, evaluate
+from lossbox.metrics import DetectionColumns, GroundTruth, evaluate
 from lossbox.records import IGNORE, Assignment, RawPredictions, Targets
 from lossbox.report import _canvas
 
 NAMES = ("cat", "dog", "cow")
 
 
-def random_data(seed, *, pictures=6, crowds=True):
+def random_data(seed, *, images=6, crowds=True):
     """Boxes on a coarse grid, so that many overlap, and detections that are moved and of any class."""
     rng = np.random.default_rng(seed)
     count = 24
     corners, sides = rng.integers(0, 5, (count, 2)) * 8.0, rng.integers(2, 4, (count, 2)) * 8.0
     boxes = np.concatenate([corners, sides], axis=1)
     truth = GroundTruth(
-        image_ids=np.arange(10, 10 + pictures),
+        image_ids=np.arange(10, 10 + images),
         category_ids=np.array([3, 5, 9]),
         category_names=NAMES,
-        image=rng.integers(0, pictures, count),
+        image=rng.integers(0, images, count),
         category=rng.integers(0, 3, count),
         boxes=boxes,
         areas=boxes[:, 2] * boxes[:, 3],
@@ -34,7 +34,7 @@ def random_data(seed, *, pictures=6, crowds=True):
     )
     chosen = rng.integers(0, count, 60)
     moved = boxes[chosen] + rng.uniform(-3, 3, (60, 4))
-    found = Results(truth.image[chosen], rng.integers(0, 3, 60), moved, rng.random(60))
+    found = DetectionColumns(truth.image[chosen], rng.integers(0, 3, 60), moved, rng.random(60))
     return truth, found
 
 
@@ -79,7 +79,7 @@ def test_confusion_matrix_is_its_definition(seed, iou_threshold):
 
 def test_confusion_matrix_of_nothing():
     truth, found = random_data(0, crowds=False)
-    nothing = Results(found.image[:0], found.category[:0], found.boxes[:0], found.scores[:0])
+    nothing = DetectionColumns(found.image[:0], found.category[:0], found.boxes[:0], found.scores[:0])
     all_missed = report.confusion_matrix(truth, nothing, [0.0] * 3)
     assert all_missed[:3, 3].tolist() == np.bincount(truth.category, minlength=3).tolist()
     assert all_missed.sum() == len(truth.category)
@@ -122,13 +122,13 @@ def test_drawn_dots_are_the_centers_of_the_anchors_of_each_box(tmp_path, figures
     one, two = figures[0].axes
     dots = [collection.get_offsets().tolist() for collection in one.collections]
     assert dots == [[[3.5, 3.5], [11.5, 3.5]], []]  # pixel (0, 0) is drawn around 0, not 0.5
-    assert one.get_title() == "picture 41: 2 positives, 1 ignored"
+    assert one.get_title() == "image 41: 2 positives, 1 ignored"
     assert [patch.get_linestyle() for patch in one.patches] == ["-", "-", ":", ":"]
     assert [text.get_text() for text in one.texts] == ["cat", "cow"]
-    assert two.get_title() == "picture 42: 0 positives"
+    assert two.get_title() == "image 42: 0 positives"
 
 
-def test_a_validation_is_drawn_in_the_frame_of_the_shown_pictures(tmp_path, monkeypatch):
+def test_a_validation_is_drawn_in_the_frame_of_the_shown_images(tmp_path, monkeypatch):
     truth, found = random_data(3)
     metrics = evaluate(truth, found)
     none = torch.zeros(0, 4), torch.zeros(0).long(), torch.zeros(0).bool()

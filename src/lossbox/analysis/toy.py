@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from ..losses import alrp_loss, ap_loss, iou_loss, sigmoid_cross_entropy_loss
-from ..metrics import GroundTruth, Results, interpolated_precision, match_detections, optimal_lrp, pearson
+from ..metrics import DetectionColumns, GroundTruth, interpolated_precision, match_detections, optimal_lrp, pearson
 
 TOY_DETECTORS = {
     "C & R1": (0.95, 0.80, 0.65, 0.50),
@@ -105,7 +105,7 @@ def _losses(ious: tuple[float, ...], is_positive: list[bool]) -> dict[str, float
     }
 
 
-def _boxes(ious: tuple[float, ...]) -> tuple[GroundTruth, Results]:
+def _boxes(ious: tuple[float, ...]) -> tuple[GroundTruth, DetectionColumns]:
     """Five square objects side by side; each positive lies on one of them and is narrower, each negative lies below them all."""
     left = np.arange(_OBJECTS) * 2 * _SIDE
     objects = np.stack([left, np.zeros(_OBJECTS), np.full(_OBJECTS, _SIDE), np.full(_OBJECTS, _SIDE)], 1)
@@ -125,4 +125,4 @@ def _boxes(ious: tuple[float, ...]) -> tuple[GroundTruth, Results]:
         crowd=np.zeros(_OBJECTS, dtype=bool),
     )
     only_one = np.zeros(len(_SCORES), dtype=np.int64)
-    return truth, Results(image=only_one, category=only_one, boxes=found, scores=np.array(_SCORES))
+    return truth, DetectionColumns(image=only_one, category=only_one, boxes=found, scores=np.array(_SCORES))

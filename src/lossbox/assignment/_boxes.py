@@ -1,4 +1,4 @@
-"""All boxes of a batch at once, as the assigners see them: padded to one number a picture, so that no rule loops over boxes or pictures."""
+"""All boxes of a batch at once, as the assigners see them: padded to one number per image, so that no rule loops over boxes or images."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ CROWD_SHARE = 0.5
 
 
 class PaddedBoxes:
-    """The boxes of a batch; m is the largest number of boxes of a picture, at least 1.
+    """The boxes of a batch; m is the largest number of boxes of an image, at least 1.
 
     Attributes:
-        boxes: (b, m, 4); zeros fill up the pictures that have fewer.
+        boxes: (b, m, 4); zeros fill up the images that have fewer.
         matchable: (b, m), False for crowds and for what fills up.
         crowd: (b, m).
     """
@@ -31,10 +31,10 @@ class PaddedBoxes:
 
     def __init__(self, anchors: Tensor, targets: Sequence[Targets]) -> None:
         if anchors.ndim not in (2, 3) or anchors.shape[-1] != 4:
-            raise ValueError(f"anchors: (a, 4), or (b, a, 4) of b pictures, expected, got {tuple(anchors.shape)}")
+            raise ValueError(f"anchors: (a, 4), or (b, a, 4) of b images, expected, got {tuple(anchors.shape)}")
         if anchors.ndim == 3 and len(anchors) != len(targets):
-            raise ValueError(f"anchors: those of {len(targets)} pictures (as many as targets) expected, got those of {len(anchors)}")
-        # A first picture with one box, which is cut off again: m is 1 where no picture has a box, and there may be no picture.
+            raise ValueError(f"anchors: those of {len(targets)} images (as many as targets) expected, got those of {len(anchors)}")
+        # A first image with one box, which is cut off again: m is 1 where no image has a box, and there may be no image.
         no, one = anchors.new_zeros(1, dtype=torch.bool), anchors.new_zeros(1, 4)
         self.boxes = pad_sequence([one, *(t.boxes for t in targets)], batch_first=True)[1:]
         self.crowd = pad_sequence([no, *(t.crowd for t in targets)], batch_first=True)[1:]
@@ -50,7 +50,7 @@ class PaddedBoxes:
         return torch.minimum(y2, own[3]).sub_(torch.maximum(y1, own[1])).clamp_(min=0).mul_(width)
 
     def in_crowd(self, anchors: Float[Tensor, "*own a 4"], shared_area: Float[Tensor, "b m a"] | None = None) -> Bool[Tensor, "b a"]:
-        """Anchors with ``CROWD_SHARE`` of their area or more in one crowd of the picture."""
+        """Anchors with ``CROWD_SHARE`` of their area or more in one crowd of the image."""
         if self.crowd.device.type == "cpu" and not self.crowd.any():
             # crowds are rare, and on the CPU it costs nothing to look
             return self.crowd.new_zeros(len(self.crowd), anchors.shape[-2])

@@ -16,40 +16,46 @@ from ._boxes import PaddedBoxes, ignoring
 
 @torch.no_grad()
 def assign_by_overlap(
-    anchors: Float[Tensor, "*own a 4"], targets: Sequence[Targets], *, positive: float = 0.5, negative: float = 0.4, rescue: bool = True
+    anchors: Float[Tensor, "*own a 4"],
+    targets: Sequence[Targets],
+    *,
+    positive: float = 0.5,
+    negative: float = 0.4,
+    allow_low_quality_matches: bool = True,
 ) -> Assignment:
     """Matches anchors to boxes by their IoU.
 
-    With ``IoU*`` the largest IoU of an anchor with a box of its picture:
+    With ``IoU*`` the largest IoU of an anchor with a box of its image:
     ``IoU* >= positive -> that box, IoU* < negative -> background, between -> ignored``.
-    With ``rescue`` each box also gets the anchor of its own largest IoU, however small, even if that anchor would prefer another box.
+    With ``allow_low_quality_matches`` each box also gets the anchor of its own largest IoU, however small, even if that anchor would prefer
+    another box.
 
-    Ties: of boxes with equal IoU the first one gets the anchor. All anchors with the largest IoU of a box are rescued; one rescued
-    by several boxes goes to the one of highest IoU, then to the first. An IoU of 0 rescues nothing.
+    Ties: of boxes with equal IoU the first one gets the anchor. All anchors with the largest IoU of a box are given to it; one claimed
+    by several boxes goes to the one of highest IoU, then to the first. An IoU of 0 gives nothing.
 
     Args:
-        anchors: (a, 4) ``x1 y1 x2 y2`` in the frame of the boxes, or (b, a, 4), each picture's own; those outside the picture take part
+        anchors: (a, 4) ``x1 y1 x2 y2`` in the frame of the boxes, or (b, a, 4), each image's own; those outside the image take part
             as any other, those without area are ignored.
-        targets: one record a picture.
+        targets: one record per image.
         positive: IoU from which an anchor is positive, in (0, 1].
         negative: IoU below which it is background, in [0, positive].
-        rescue: every box that touches an anchor has a positive.
+        allow_low_quality_matches: every box that touches an anchor has a positive.
 
     Returns:
-        For each picture and anchor the index of a box, ``BACKGROUND`` or ``IGNORE``.
+        For each image and anchor the index of a box, ``BACKGROUND`` or ``IGNORE``.
 
     Raises:
         ValueError: thresholds out of order.
 
     Source:
-        Lin et al., Focal Loss for Dense Object Detection, ICCV 2017, Sec. 4; the rescue: Ren et al., Faster R-CNN, NeurIPS 2015,
+        Lin et al., Focal Loss for Dense Object Detection, ICCV 2017, Sec. 4; low-quality matches: Ren et al., Faster R-CNN, NeurIPS 2015,
         Sec. 3.1.2.
 
     Example:
         >>> anchors = torch.tensor([[0., 0., 10., 10.], [20., 0., 30., 10.], [22., 0., 32., 10.]])
         >>> boxes = torch.tensor([[0., 0., 10., 9.], [24., 0., 44., 10.]])
-        >>> picture = Targets(boxes, torch.tensor([3, 1]), torch.tensor([False, False]), 7, (40, 50), (40, 50))
-        >>> assign_by_overlap(anchors, [picture]).matched
+        >>> image = Targets(boxes, torch.tensor([3, 1]), torch.tensor([False, False]), 7, (40, 50), (40, 50))
+        >>> assign_by_overlap(anchors, [image]).matched
         tensor([[ 0, -1,  1]])
     """
     _check_thresholds(positive, negative)
@@ -62,7 +68,7 @@ def assign_by_overlap(
     # of equal values max() names the first
     best, index = iou.max(1)
     matched = torch.where(best >= positive, index, torch.where(best < negative, BACKGROUND, IGNORE))
-    if rescue and iou.shape[2]:
+    if allow_low_quality_matches and iou.shape[2]:
         best_of_box = iou.amax(2, keepdim=True)
         best, index = torch.where(iou == best_of_box, iou, -1.0).max(1)
         matched = torch.where(best > 0, index, matched)
@@ -75,7 +81,7 @@ def assign_atss(anchors: Float[Tensor, "a 4"], level_sizes: Sequence[int], targe
 
     The candidates of a box are, on each level, the ``top_k`` anchors whose centers are nearest to its center. A candidate is positive where
     ``IoU >= mean + std`` over the candidates of all levels and its center lies inside the box (not on its border). All other anchors are
-    background. A box without such a candidate has no positive; there is no rescue.
+    background. A box without such a candidate has no positive; there is no allow_low_quality_matches.
 
     Ties: of anchors at equal distance the first ones are candidates; an anchor that several boxes claim goes to the one of highest IoU,
     then to the first. ``std`` is the square root of the unbiased variance, as in the published code, and 0 of one candidate.
@@ -83,11 +89,11 @@ def assign_atss(anchors: Float[Tensor, "a 4"], level_sizes: Sequence[int], targe
     Args:
         anchors: (a, 4) ``x1 y1 x2 y2`` in the frame of the boxes, of positive area, level by level.
         level_sizes: anchors on each level; they sum to a.
-        targets: one record a picture.
-        top_k: candidates a level, >= 1; a level with fewer anchors gives all.
+        targets: one record per image.
+        top_k: candidates per level, >= 1; a level with fewer anchors gives all.
 
     Returns:
-        For each picture and anchor the index of a box, ``BACKGROUND`` or, for anchors in crowds, ``IGNORE``.
+        For each image and anchor the index of a box, ``BACKGROUND`` or, for anchors in crowds, ``IGNORE``.
 
     Raises:
         ValueError: top_k < 1, or level sizes that do not sum to the number of anchors.
@@ -98,8 +104,8 @@ def assign_atss(anchors: Float[Tensor, "a 4"], level_sizes: Sequence[int], targe
 
     Example:
         >>> anchors = torch.tensor([[0., 0., 8., 8.], [8., 0., 16., 8.], [16., 0., 24., 8.]])
-        >>> picture = Targets(torch.tensor([[9., 0., 16., 8.]]), torch.tensor([3]), torch.tensor([False]), 7, (40, 50), (40, 50))
-        >>> assign_atss(anchors, [3], [picture]).matched
+        >>> image = Targets(torch.tensor([[9., 0., 16., 8.]]), torch.tensor([3]), torch.tensor([False]), 7, (40, 50), (40, 50))
+        >>> assign_atss(anchors, [3], [image]).matched
         tensor([[-1,  0, -1]])
     """
     _check_top_k(top_k)
@@ -119,7 +125,7 @@ def assign_atss(anchors: Float[Tensor, "a 4"], level_sizes: Sequence[int], targe
         distance = (level_x - center_x).square_().add_((level_y - center_y).square_())
         candidates.append(_smallest(distance, top_k) + start)
         start += len(level_x)
-    # from here on k candidates a box, and no more (b, m, a)
+    # from here on k candidates per box, and no more (b, m, a)
     candidate = torch.cat(candidates, 2)
     pairs = anchors[candidate]
     overlap = paired_iou(padded.boxes[:, :, None].expand_as(pairs).reshape(-1, 4), pairs.reshape(-1, 4)).reshape(candidate.shape)
@@ -139,18 +145,24 @@ class OverlapAssigner:
     Attributes:
         positive: IoU from which an anchor is positive.
         negative: IoU below which it is background.
-        rescue: every box that touches an anchor has a positive.
+        allow_low_quality_matches: every box that touches an anchor has a positive.
     """
 
     positive: float = 0.5
     negative: float = 0.4
-    rescue: bool = True
+    allow_low_quality_matches: bool = True
 
     def __post_init__(self) -> None:
         _check_thresholds(self.positive, self.negative)
 
     def __call__(self, predictions: RawPredictions, targets: list[Targets]) -> Assignment:
-        return assign_by_overlap(predictions.anchors, targets, positive=self.positive, negative=self.negative, rescue=self.rescue)
+        return assign_by_overlap(
+            predictions.anchors,
+            targets,
+            positive=self.positive,
+            negative=self.negative,
+            allow_low_quality_matches=self.allow_low_quality_matches,
+        )
 
 
 @dataclass(frozen=True)
@@ -158,7 +170,7 @@ class ATSSAssigner:
     """``assign_atss`` with its options, for a recipe.
 
     Attributes:
-        top_k: candidates a box and level.
+        top_k: candidates per box and level.
     """
 
     top_k: int = 9
@@ -172,16 +184,16 @@ class ATSSAssigner:
 
 @dataclass(frozen=True)
 class SampledAssigner:
-    """Another assigner, of whose anchors a random few of each picture are kept; the others are ignored.
+    """Another assigner, of whose anchors a random few of each image are kept; the others are ignored.
 
-    A picture keeps ``positive_share * count`` of its positives (all if it has fewer) and fills up to ``count`` with negatives. What the
+    An image keeps ``positive_share * count`` of its positives (all if it has fewer) and fills up to ``count`` with negatives. What the
     ranking losses do without; cross-entropy needs it where nothing else holds back the many negatives.
 
     One number of torch's generator for the CPU is drawn a call, whatever the device: the state of that generator is all there is to keep.
 
     Attributes:
         assigner: decides what is positive, negative and ignored.
-        count: anchors kept of a picture, >= 1.
+        count: anchors kept of an image, >= 1.
         positive_share: at most this share of them is positive, in [0, 1].
 
     Raises:

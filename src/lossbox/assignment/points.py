@@ -46,12 +46,12 @@ def assign_fovea(
     Args:
         anchors: (a, 4) ``x1 y1 x2 y2`` in the frame of the boxes, centered on the cells, level by level.
         level_sizes: anchors on each level; they sum to a.
-        targets: one record a picture.
+        targets: one record per image.
         sigma: share of the sides of a box that is positive, in (0, 1].
         scale_ranges: (low, high) of each level, pixels.
 
     Returns:
-        For each picture and anchor the index of a box, ``BACKGROUND`` or, for anchors in crowds, ``IGNORE``.
+        For each image and anchor the index of a box, ``BACKGROUND`` or, for anchors in crowds, ``IGNORE``.
 
     Raises:
         ValueError: an option out of its range, another number of ranges than levels, or level sizes that do not sum to a.
@@ -62,8 +62,8 @@ def assign_fovea(
 
     Example:
         >>> anchors = torch.tensor([[0., 0., 8., 8.], [8., 0., 16., 8.], [16., 0., 24., 8.]])
-        >>> picture = Targets(torch.tensor([[0., 0., 24., 8.]]), torch.tensor([3]), torch.tensor([False]), 7, (40, 50), (40, 50))
-        >>> assign_fovea(anchors, [3], [picture], scale_ranges=[(1, 64)]).matched
+        >>> image = Targets(torch.tensor([[0., 0., 24., 8.]]), torch.tensor([3]), torch.tensor([False]), 7, (40, 50), (40, 50))
+        >>> assign_fovea(anchors, [3], [image], scale_ranges=[(1, 64)]).matched
         tensor([[-1,  0, -1]])
     """
     _check_sigma(sigma)
@@ -99,12 +99,12 @@ def assign_by_center(
         anchors: (a, 4) squares ``x1 y1 x2 y2`` in the frame of the boxes, level by level: the points are their centers, the strides their
             sides.
         level_sizes: anchors on each level; they sum to a.
-        targets: one record a picture.
+        targets: one record per image.
         radius: of the central square, in strides, > 0; infinity for the whole box.
         regress_ranges: (low, high) of each level, pixels.
 
     Returns:
-        For each picture and anchor the index of a box, ``BACKGROUND`` or, for anchors in crowds, ``IGNORE``.
+        For each image and anchor the index of a box, ``BACKGROUND`` or, for anchors in crowds, ``IGNORE``.
 
     Raises:
         ValueError: an option out of its range, another number of ranges than levels, or level sizes that do not sum to a.
@@ -115,8 +115,8 @@ def assign_by_center(
 
     Example:
         >>> anchors = torch.tensor([[0., 0., 8., 8.], [8., 0., 16., 8.], [16., 0., 24., 8.], [24., 0., 32., 8.]])
-        >>> picture = Targets(torch.tensor([[0., 0., 26., 8.]]), torch.tensor([3]), torch.tensor([False]), 7, (40, 50), (40, 50))
-        >>> assign_by_center(anchors, [4], [picture], radius=1.0, regress_ranges=[(0, 64)]).matched
+        >>> image = Targets(torch.tensor([[0., 0., 26., 8.]]), torch.tensor([3]), torch.tensor([False]), 7, (40, 50), (40, 50))
+        >>> assign_by_center(anchors, [4], [image], radius=1.0, regress_ranges=[(0, 64)]).matched
         tensor([[-1,  0,  0, -1]])
     """
     _check_radius(radius)

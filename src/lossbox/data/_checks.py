@@ -37,9 +37,9 @@ class BadRecord(ValueError):
         rule: what it breaks, in words; equal for all records where it has no number in it.
     """
 
-    def __init__(self, where: Where, rule: str, *, picture: str = "", got: Any = ...) -> None:
+    def __init__(self, where: Where, rule: str, *, image: str = "", got: Any = ...) -> None:
         self.where, self.rule = where, rule
-        super().__init__(f"{where}{picture}: {rule}" + ("" if got is ... else f", got {brief(got)}"))
+        super().__init__(f"{where}{image}: {rule}" + ("" if got is ... else f", got {brief(got)}"))
 
 
 OnBadRecord = Callable[[BadRecord], None]
@@ -98,7 +98,7 @@ def _wrong(entry: dict[str, Any], key: str, where: Where, expected: str) -> BadR
 
 
 class InsideFolder:
-    """Paths of pictures that must lie inside a folder; it remembers where each folder really is."""
+    """Paths of images that must lie inside a folder; it remembers where each folder really is."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
@@ -106,7 +106,7 @@ class InsideFolder:
         self.real_folders: dict[str, str] = {}
 
     def path(self, file_name: str, where: Where) -> Path | None:
-        """The path of a picture, or None where no such file exists.
+        """The path of an image, or None where no such file exists.
 
         Raises:
             BadRecord: the name leaves the folder.
@@ -114,7 +114,7 @@ class InsideFolder:
         parts = re.split(r"[/\\]", file_name)
         # The same names are refused on every system: a drive letter or a backslash means nothing here, but it does on Windows.
         if ".." in parts or parts[0] == "" or re.match(r"[A-Za-z]:", file_name) or "\0" in file_name:
-            raise BadRecord(where, f"file_name must be a path inside the picture folder {self.root}", got=file_name)
+            raise BadRecord(where, f"file_name must be a path inside the image folder {self.root}", got=file_name)
         full = os.path.join(self.root, file_name)
         try:
             mode = os.lstat(full).st_mode
@@ -128,5 +128,5 @@ class InsideFolder:
                 self.real_folders[folder] = os.path.realpath(folder)
             real = self.real_folders[folder]
         if real != self.real_root and not real.startswith(os.path.join(self.real_root, "")):
-            raise BadRecord(where, f"file_name {brief(file_name)} leads out of the picture folder {self.root}, to {real}")
+            raise BadRecord(where, f"file_name {brief(file_name)} leads out of the image folder {self.root}, to {real}")
         return Path(full) if os.path.isfile(full) else None

@@ -12,15 +12,15 @@ import numpy as np
 from ._checks import BadRecord, InsideFolder, OnBadRecord, Where, brief, records, text, whole
 
 CLIPPED = 1.0
-"""A box may leave its picture by less than this many pixels, as COCO's do by rounding; it is clipped."""
+"""A box may leave its image by less than this many pixels, as COCO's do by rounding; it is clipped."""
 
 BOX_SHAPE = "bbox must be a list of four numbers: x, y, width, height"
 BOX_FINITE = "bbox must be finite"
 BOX_SIZE = "bbox must have a positive width and height"
-BOX_INSIDE = f"bbox must lie inside its picture (less than {CLIPPED:g} px outside is clipped)"
+BOX_INSIDE = f"bbox must lie inside its image (less than {CLIPPED:g} px outside is clipped)"
 
 Place = tuple[int, Path, int, int]
-"""Id, path, width and height of a picture."""
+"""Id, path, width and height of an image."""
 
 
 @dataclass(frozen=True)
@@ -30,8 +30,8 @@ class Sections:
     Attributes:
         categories: (id, name) in the order of the ids.
         images: by id, in the order of the file.
-        rows: for each picture (x1, y1, x2, y2, label, crowd) of its boxes.
-        missing: one for each picture whose file is not there.
+        rows: for each image (x1, y1, x2, y2, label, crowd) of its boxes.
+        missing: one for each image whose file is not there.
     """
 
     categories: list[tuple[int, str]]
@@ -64,7 +64,7 @@ def read_sections(path: Path, document: dict[str, Any], root: Path, *, on_bad: O
         if isinstance(box, tuple):
             rows[image_id].append((*box, float(labels[category_id]), float(crowd)))
         else:
-            on_bad_box(BadRecord(where, box, picture=f", image id {image_id} of {width} x {height} px", got=entry.get("bbox")))
+            on_bad_box(BadRecord(where, box, image=f", image id {image_id} of {width} x {height} px", got=entry.get("bbox")))
     return Sections(categories, images, rows, missing)
 
 
@@ -98,16 +98,16 @@ def _read_images(
             if not (0 < width < 2**31 and 0 < height < 2**31):
                 raise BadRecord(where, f"width and height must be positive numbers of pixels, got {width} and {height}")
             file_name = text(entry, "file_name", where)
-            picture = inside.path(file_name, where)
+            image = inside.path(file_name, where)
         except BadRecord as error:
             on_bad(error)
             continue
-        if picture is None:
-            missing.append(BadRecord(where, f"the picture {brief(str(root / file_name))} does not exist"))
+        if image is None:
+            missing.append(BadRecord(where, f"the image {brief(str(root / file_name))} does not exist"))
         else:
-            images[image_id] = (image_id, picture, width, height)
+            images[image_id] = (image_id, image, width, height)
     if not document["images"]:
-        raise ValueError(f"{path}: images is empty; at least one picture expected")
+        raise ValueError(f"{path}: images is empty; at least one image expected")
     return images, known, missing
 
 
@@ -120,7 +120,7 @@ def _new_id(where: Where, entry: dict[str, Any], known: set[int]) -> int:
 
 
 def _references(where: Where, entry: dict[str, Any], seen: set[int], images: set[int], categories: set[int]) -> tuple[int, int, int]:
-    """The id of the picture, that of the category, and whether the annotation is a crowd."""
+    """The id of the image, that of the category, and whether the annotation is a crowd."""
     _new_id(where, entry, seen)
     image_id, category_id = whole(entry, "image_id", where), whole(entry, "category_id", where)
     if image_id not in images:
@@ -134,7 +134,7 @@ def _references(where: Where, entry: dict[str, Any], seen: set[int], images: set
 
 
 def corners_or_rule(box: Any, width: int, height: int) -> tuple[float, float, float, float] | str:
-    """``x1 y1 x2 y2`` of a COCO box, clipped to its picture where less than ``CLIPPED`` is outside; else the rule that it breaks."""
+    """``x1 y1 x2 y2`` of a COCO box, clipped to its image where less than ``CLIPPED`` is outside; else the rule that it breaks."""
     if not isinstance(box, list) or len(box) != 4 or not {type(v) for v in box} <= {int, float}:
         return BOX_SHAPE
     try:

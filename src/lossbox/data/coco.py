@@ -1,6 +1,6 @@
-"""COCO detection JSON, any user's: read into records with every rule checked, and its pictures as a data set.
+"""COCO detection JSON, any user's: read into records with every rule checked, and its images as a data set.
 
-An error names the file, the record and the rule that it breaks. Pictures without boxes are training data like any other.
+An error names the file, the record and the rule that it breaks. Images without boxes are training data like any other.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ __all__ = [
     "CocoAnnotations",
     "CocoDataset",
     "CocoImage",
-    "decode_picture",
+    "decode_image",
     "inspect_coco",
     "read_coco",
 ]
@@ -47,14 +47,14 @@ Mosaic = Callable[[Sequence[tuple[Tensor, Targets]]], tuple[Tensor, Targets]]
 
 @dataclass(frozen=True)
 class CocoImage:
-    """One picture and its annotations.
+    """One image and its annotations.
 
     Attributes:
         id: the COCO id.
-        path: of the picture file.
-        width: of the stored picture, in pixels.
-        height: of the stored picture, in pixels.
-        boxes: (n, 4) ``x1 y1 x2 y2`` in pixels of the stored picture, inside it.
+        path: of the image file.
+        width: of the stored image, in pixels.
+        height: of the stored image, in pixels.
+        boxes: (n, 4) ``x1 y1 x2 y2`` in pixels of the stored image, inside it.
         labels: (n,) indices into ``CocoAnnotations.categories``.
         crowd: (n,) True where ``iscrowd`` is 1.
     """
@@ -102,20 +102,20 @@ def read_coco(
 
     The file is an object with the lists ``images`` (``id``, ``file_name``, ``width``, ``height``), ``categories`` (``id``, ``name``) and
     ``annotations`` (``id``, ``image_id``, ``category_id``, ``bbox`` = x, y, width, height in pixels, optional ``iscrowd``); whatever
-    else it holds is not looked at. Ids are whole numbers and occur once in their list. Whether a picture can be decoded, and has the
+    else it holds is not looked at. Ids are whole numbers and occur once in their list. Whether an image can be decoded, and has the
     size that the JSON states, is checked when it is loaded.
 
     Args:
         annotation_file: the JSON file.
-        image_root: the folder that each ``file_name`` is relative to; no picture may lie outside it, not by a symbolic link either.
+        image_root: the folder that each ``file_name`` is relative to; no image may lie outside it, not by a symbolic link either.
         on_bad_box: ``"error"``, or ``"drop"``: leave such annotations out, with one warning a rule that says how many they are.
-            The rules are: four numbers; finite; positive width and height; inside the picture, where less than 1 px outside is clipped.
+            The rules are: four numbers; finite; positive width and height; inside the image, where less than 1 px outside is clipped.
 
     Returns:
-        The categories, and the pictures with their boxes.
+        The categories, and the images with their boxes.
 
     Raises:
-        FileNotFoundError: the JSON file, the folder or a picture is not there.
+        FileNotFoundError: the JSON file, the folder or an image is not there.
         ValueError: the file breaks a rule; the message names file, record and rule.
 
     Example:
@@ -136,7 +136,7 @@ def read_coco(
     path, document, sections = _read(annotation_file, image_root, on_bad=stop, on_bad_box=on_bad_box_do)
     if missing := sections.missing:
         total = len(missing) + len(sections.images)
-        raise FileNotFoundError(f"{missing[0]} ({len(missing)} of {total} pictures are missing from {image_root})")
+        raise FileNotFoundError(f"{missing[0]} ({len(missing)} of {total} images are missing from {image_root})")
     for rule in dict.fromkeys(error.rule for error in bad_boxes):
         broken = [error for error in bad_boxes if error.rule == rule]
         counted = f"{len(broken)} of {len(document['annotations'])} annotations dropped"
@@ -152,7 +152,7 @@ def inspect_coco(annotation_file: str | os.PathLike[str], image_root: str | os.P
         image_root: the folder that each ``file_name`` is relative to.
 
     Returns:
-        What can be used, and every record that cannot, each with the first rule that it breaks. What refers to a bad picture or category
+        What can be used, and every record that cannot, each with the first rule that it breaks. What refers to a bad image or category
         is left out with it and is not listed.
 
     Raises:
@@ -177,14 +177,14 @@ def inspect_coco(annotation_file: str | os.PathLike[str], image_root: str | os.P
     return _annotations(path, sections, dropped), [*bad, *sections.missing]
 
 
-def decode_picture(image: CocoImage, *, source: Path) -> UInt8[Tensor, "3 h w"]:
-    """Reads a picture file as RGB.
+def decode_image(record: CocoImage, *, source: Path) -> UInt8[Tensor, "3 h w"]:
+    """Reads an image file as RGB.
 
-    Gray, palette and CMYK pictures are converted, an alpha channel is taken away, of several frames the first is read. An EXIF orientation
+    Gray, palette and CMYK images are converted, an alpha channel is taken away, of several frames the first is read. An EXIF orientation
     is *not* applied: COCO boxes refer to the pixels as they are stored, and so do ``width`` and ``height``.
 
     Args:
-        image: the record of the picture.
+        record: of the image.
         source: the JSON file that it comes from, for the message of an error.
 
     Returns:
@@ -192,33 +192,35 @@ def decode_picture(image: CocoImage, *, source: Path) -> UInt8[Tensor, "3 h w"]:
 
     Raises:
         FileNotFoundError: the file is gone.
-        ValueError: it cannot be decoded, has more than 8 bits a channel, or another size than the JSON states.
+        ValueError: it cannot be decoded, has more than 8 bits per channel, or another size than the JSON states.
     """
     try:
         from PIL import Image
     except ImportError as error:
-        raise ImportError("decoding pictures needs Pillow: pip install 'lossbox[train]'") from error
-    where = f"{source}: image id {image.id}: {image.path}"
+        raise ImportError("decoding images needs Pillow: pip install 'lossbox[train]'") from error
+    where = f"{source}: image id {record.id}: {record.path}"
     try:
-        with Image.open(image.path) as picture:
-            size, mode = picture.size, picture.mode
-            if size == (image.width, image.height) and not mode.startswith(("I", "F")):
+        with Image.open(record.path) as opened:
+            size, mode = opened.size, opened.mode
+            if size == (record.width, record.height) and not mode.startswith(("I", "F")):
                 # Straight from a palette with transparency to RGB, Pillow warns.
-                rgb = (picture.convert("RGBA") if mode == "P" else picture).convert("RGB")
+                rgb = (opened.convert("RGBA") if mode == "P" else opened).convert("RGB")
                 return torch.from_numpy(np.array(rgb)).permute(2, 0, 1).contiguous()
-            turned = picture.getexif().get(EXIF_ORIENTATION, 1) in (5, 6, 7, 8)
+            turned = opened.getexif().get(EXIF_ORIENTATION, 1) in (5, 6, 7, 8)
     except FileNotFoundError:
         raise FileNotFoundError(f"{where} does not exist") from None
     except Exception as error:  # decoders of broken files raise OSError, SyntaxError, struct.error, zlib.error and more
-        raise ValueError(f"{where} is not a picture that can be decoded: {error}") from error
-    if size != (image.width, image.height):
+        raise ValueError(f"{where} is not an image that can be decoded: {error}") from error
+    if size != (record.width, record.height):
         hint = ""
-        if turned and size == (image.height, image.width):
+        if turned and size == (record.height, record.width):
             hint = (
-                "; it has an EXIF orientation, which is not applied: store the picture upright, or give size and boxes of the stored pixels"
+                "; it has an EXIF orientation, which is not applied: store the image upright, or give size and boxes of the stored pixels"
             )
-        raise ValueError(f"{where} has {size[0]} x {size[1]} pixels, the JSON states width x height = {image.width} x {image.height}{hint}")
-    raise ValueError(f"{where} has pixels of mode {mode}; pictures of 8 bits a channel expected")
+        raise ValueError(
+            f"{where} has {size[0]} x {size[1]} pixels, the JSON states width x height = {record.width} x {record.height}{hint}"
+        )
+    raise ValueError(f"{where} has pixels of mode {mode}; images of 8 bits per channel expected")
 
 
 @dataclass(frozen=True)
@@ -237,7 +239,7 @@ class Phase:
 
 
 class CocoDataset(Dataset[tuple[Tensor, Targets]]):
-    """The pictures of a COCO JSON file with their targets.
+    """The images of a COCO JSON file with their targets.
 
     An item is ``(image, targets)``: without transforms a ``tv_tensors.Image`` (3, h, w), uint8; with ``lossbox.data.transforms`` float32 in
     [0, 1]. The index is a number, or what ``lossbox.data.module.SeededSampler`` gives, (number, seed, phase): the random choices of the
@@ -246,7 +248,7 @@ class CocoDataset(Dataset[tuple[Tensor, Targets]]):
     Args:
         annotations: what ``read_coco`` gave.
         phases: what images go through, one or more after another in the course of a training; without one they stay as they are.
-        cache: keep decoded pictures in memory, width x height x 3 bytes each; every worker process keeps its own.
+        cache: keep decoded images in memory, width x height x 3 bytes each; every worker process keeps its own.
     """
 
     def __init__(
@@ -266,7 +268,7 @@ class CocoDataset(Dataset[tuple[Tensor, Targets]]):
         if not isinstance(index, tuple):
             return self._transformed(index, self.phases[0])
         number, seed, phase = index
-        # Not torch.random.fork_rng: it costs 0.15 ms a picture more.
+        # Not torch.random.fork_rng: it costs 0.15 ms per image more.
         state = torch.get_rng_state()
         torch.default_generator.manual_seed(seed)
         try:
@@ -286,13 +288,13 @@ class CocoDataset(Dataset[tuple[Tensor, Targets]]):
         record = self.annotations.images[index]
         size = (record.height, record.width)
         targets = Targets(record.boxes, record.labels, record.crowd, record.id, size=size, original_size=size)
-        return tv_tensors.Image(self._picture(index)), targets
+        return tv_tensors.Image(self._image(index)), targets
 
-    def _picture(self, index: int) -> Tensor:
+    def _image(self, index: int) -> Tensor:
         if self._decoded is None:
-            return decode_picture(self.annotations.images[index], source=self.annotations.path)
+            return decode_image(self.annotations.images[index], source=self.annotations.path)
         if index not in self._decoded:
-            self._decoded[index] = decode_picture(self.annotations.images[index], source=self.annotations.path)
+            self._decoded[index] = decode_image(self.annotations.images[index], source=self.annotations.path)
         return self._decoded[index]
 
 
@@ -306,7 +308,7 @@ def _read(
     path, root = Path(annotation_file), Path(image_root)
     document = load_json(path)
     if not root.is_dir():
-        raise FileNotFoundError(f"image_root: {root} is not a folder; it must hold the pictures that {path} names")
+        raise FileNotFoundError(f"image_root: {root} is not a folder; it must hold the images that {path} names")
     return path, document, read_sections(path, document, root, on_bad=on_bad, on_bad_box=on_bad_box)
 
 

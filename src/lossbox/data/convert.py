@@ -1,7 +1,7 @@
 """Pascal VOC and YOLO folders as COCO detection JSON.
 
 Label files are read here, one record at a time, and not by the ``supervision`` library: its readers lose VOC's ``difficult``, swap reversed
-corners, pass boxes that leave their picture, keep a mask of the whole picture for each polygon, and stop at a bad label without saying
+corners, pass boxes that leave their image, keep a mask of the whole image for each polygon, and stop at a bad label without saying
 which. Where the labels are good, the tests compare the boxes with those of supervision.
 """
 
@@ -38,14 +38,14 @@ OnBad = Callable[[BadLabel], None]
 
 @dataclass(frozen=True)
 class Labelled:
-    """A picture and where its labels are.
+    """An image and where its labels are.
 
     Attributes:
-        picture: the file.
+        image: the file.
         labels: its file of labels, which need not exist.
     """
 
-    picture: Path
+    image: Path
     labels: Path
 
 
@@ -55,7 +55,7 @@ class Box:
 
     Attributes:
         name: of the class.
-        corners: ``x1 y1 x2 y2`` in pixels, inside the picture.
+        corners: ``x1 y1 x2 y2`` in pixels, inside the image.
         crowd: neither an example nor a mistake to find.
     """
 
@@ -66,15 +66,15 @@ class Box:
 
 @dataclass(frozen=True)
 class Read:
-    """What the labels of one picture say.
+    """What the labels of one image say.
 
     Attributes:
-        picture: the file.
-        size: (width, height) of the stored picture.
+        image: the file.
+        size: (width, height) of the stored image.
         boxes: the good ones.
     """
 
-    picture: Path
+    image: Path
     size: tuple[int, int]
     boxes: list[Box]
 
@@ -83,27 +83,27 @@ class Read:
 
 
 def voc_parts(source: Path) -> dict[str, list[Labelled]]:
-    """The pictures of a VOC folder by part: those of ``ImageSets/Main``, or all of them as ``all`` where there are none.
+    """The images of a VOC folder by part: those of ``ImageSets/Main``, or all of them as ``all`` where there are none.
 
-    Pictures lie in ``JPEGImages``, ``images`` or the folder itself, labels in ``Annotations``, ``annotations`` or the folder itself.
+    Images lie in ``JPEGImages``, ``images`` or the folder itself, labels in ``Annotations``, ``annotations`` or the folder itself.
 
     Raises:
         FileNotFoundError: no such folder, or no XML in it.
-        ValueError: a part names a picture that is not there; names the file and the line.
+        ValueError: a part names an image that is not there; names the file and the line.
     """
     labels = _first_folder(source, "Annotations", "annotations")
-    pictures = _pictures(_first_folder(source, "JPEGImages", "images"))
+    images = _images(_first_folder(source, "JPEGImages", "images"))
     if not any(labels.glob("*.xml")):
         raise FileNotFoundError(f"source: no *.xml in {labels}; a Pascal VOC folder has Annotations/*.xml and JPEGImages/")
-    by_stem = {picture.stem: picture for picture in pictures}
+    by_stem = {image.stem: image for image in images}
     lists = [source / "ImageSets" / "Main" / f"{part}.txt" for part in PARTS]
     parts = {file.stem: _voc_part(file, by_stem, labels) for file in lists if file.is_file()}
     if parts:
         return parts
     alone = sorted({file.stem for file in labels.glob("*.xml")} - by_stem.keys())
     if alone:
-        raise ValueError(f"{labels / alone[0]}.xml: has no picture of its name in {_first_folder(source, 'JPEGImages', 'images')}")
-    return {"all": [Labelled(picture, labels / f"{picture.stem}.xml") for picture in pictures]}
+        raise ValueError(f"{labels / alone[0]}.xml: has no image of its name in {_first_folder(source, 'JPEGImages', 'images')}")
+    return {"all": [Labelled(image, labels / f"{image.stem}.xml") for image in images]}
 
 
 def _voc_part(file: Path, by_stem: dict[str, Path], labels: Path) -> list[Labelled]:
@@ -113,7 +113,7 @@ def _voc_part(file: Path, by_stem: dict[str, Path], labels: Path) -> list[Labell
         if stem is None:
             continue
         if stem not in by_stem:
-            raise ValueError(f"{file}: line {number}: names a picture that is not there, got {brief(stem)}")
+            raise ValueError(f"{file}: line {number}: names an image that is not there, got {brief(stem)}")
         found.append(Labelled(by_stem[stem], labels / f"{stem}.xml"))
     return found
 
@@ -121,30 +121,30 @@ def _voc_part(file: Path, by_stem: dict[str, Path], labels: Path) -> list[Labell
 def read_voc(
     item: Labelled, on_bad: OnBad, *, names: Sequence[str] | None = None, difficult: Difficult = "crowd", first_pixel: int = 1
 ) -> Read:
-    """The boxes of one picture of a VOC folder; a picture without XML has none.
+    """The boxes of one image of a VOC folder; an image without XML has none.
 
     VOC counts pixels from 1 and names the last pixel inside: ``x1 y1 x2 y2 = xmin - 1, ymin - 1, xmax, ymax``.
 
     Args:
-        item: the picture.
+        item: the image.
         on_bad: takes each object that breaks a rule; raise, or return to pass it over.
         names: the classes that there are; any by default.
         difficult: objects with ``difficult`` 1 become crowd regions (ignored in training and evaluation), or are kept, or dropped.
         first_pixel: 0 for files that count from 0 and name the pixel after the last.
 
     Raises:
-        BadLabel: the XML is broken, the picture is, or they do not belong together.
+        BadLabel: the XML is broken, the image is, or they do not belong together.
     """
-    size = _size(item.picture, upright=False)
+    size = _size(item.image, upright=False)
     if not item.labels.is_file():
-        return Read(item.picture, size, [])
+        return Read(item.image, size, [])
     try:
         root = ElementTree.parse(item.labels).getroot()
     except (ElementTree.ParseError, ValueError, LookupError) as error:  # also an unknown encoding
         raise BadLabel(str(item.labels), f"is not XML: {error}") from error
     stated = tuple(_text(root, f"size/{side}") for side in ("width", "height"))
     if all(stated) and stated not in (("0", "0"), tuple(map(str, size))):
-        raise BadLabel(str(item.labels), f"states {stated[0]} x {stated[1]} px, {item.picture} has {size[0]} x {size[1]}")
+        raise BadLabel(str(item.labels), f"states {stated[0]} x {stated[1]} px, {item.image} has {size[0]} x {size[1]}")
     boxes = []
     for index, entry in enumerate(root.findall("object")):
         try:
@@ -155,7 +155,7 @@ def read_voc(
         hard = _text(entry, "difficult") == "1"
         if not (hard and difficult == "drop"):
             boxes.append(Box(box.name, box.corners, crowd=hard and difficult == "crowd"))
-    return Read(item.picture, size, boxes)
+    return Read(item.image, size, boxes)
 
 
 def _voc_object(where: str, entry: ElementTree.Element, size: tuple[int, int], names: Sequence[str] | None, first_pixel: int) -> Box:
@@ -181,9 +181,9 @@ def _voc_object(where: str, entry: ElementTree.Element, size: tuple[int, int], n
 
 
 def yolo_parts(source: Path) -> tuple[dict[str, list[Labelled]], list[str], int]:
-    """The pictures of a YOLO folder by part, the names of its classes, and how many numbers of keypoints follow each box.
+    """The images of a YOLO folder by part, the names of its classes, and how many numbers of keypoints follow each box.
 
-    ``data.yaml`` names the classes (``names``) and the parts (``train``, ``val``, ``test``): each a folder of pictures, a text file of
+    ``data.yaml`` names the classes (``names``) and the parts (``train``, ``val``, ``test``): each a folder of images, a text file of
     paths, or a list of these; without a part it is ``images``, as ``all``. The labels of ``.../images/a.jpg`` are in ``.../labels/a.txt``.
 
     Args:
@@ -214,13 +214,11 @@ def yolo_parts(source: Path) -> tuple[dict[str, list[Labelled]], list[str], int]
     parts = {}
     for part in ("train", "val", "test"):
         places = document.get(part) or []
-        pictures = [
-            picture for place in (places if isinstance(places, list) else [places]) for picture in _yolo_pictures(file, root, place)
-        ]
-        if pictures:
-            parts[part] = [Labelled(picture, _yolo_labels(picture)) for picture in pictures]
+        images = [image for place in (places if isinstance(places, list) else [places]) for image in _yolo_images(file, root, place)]
+        if images:
+            parts[part] = [Labelled(image, _yolo_labels(image)) for image in images]
     if not parts:
-        parts["all"] = [Labelled(picture, _yolo_labels(picture)) for picture in _pictures(_folder(root / "images"))]
+        parts["all"] = [Labelled(image, _yolo_labels(image)) for image in _images(_folder(root / "images"))]
     shape = document.get("kpt_shape")
     return parts, names, math.prod(shape) if isinstance(shape, list) and all(type(side) is int for side in shape) else 0
 
@@ -233,7 +231,7 @@ def _yolo_names(file: Path, names: Any) -> list[str]:
     return [str(name) for name in names]
 
 
-def _yolo_pictures(file: Path, root: Path, place: Any) -> list[Path]:
+def _yolo_images(file: Path, root: Path, place: Any) -> list[Path]:
     if not isinstance(place, str):
         raise ValueError(f"{file}: a part must be a path or a list of paths, got {brief(place)}")
     # exports of Roboflow say ../train/images where ./train/images is meant
@@ -241,34 +239,34 @@ def _yolo_pictures(file: Path, root: Path, place: Any) -> list[Path]:
     if path.is_file():
         lines = [line.strip() for line in path.read_text("utf-8-sig").splitlines() if line.strip()]
         return [path.parent / line if line.startswith("./") else root / line for line in lines]
-    return _pictures(_folder(path))
+    return _images(_folder(path))
 
 
-def _yolo_labels(picture: Path) -> Path:
-    parts = list(picture.parts)
+def _yolo_labels(image: Path) -> Path:
+    parts = list(image.parts)
     if "images" in parts[:-1]:
         parts[len(parts) - 1 - parts[::-1].index("images")] = "labels"
     return Path(*parts).with_suffix(".txt")
 
 
 def read_yolo(item: Labelled, on_bad: OnBad, *, names: Sequence[str], keypoints: int = 0) -> Read:
-    """The boxes of one picture of a YOLO folder; a picture without a label file has none.
+    """The boxes of one image of a YOLO folder; an image without a label file has none.
 
-    A line is ``class x y w h``: center and size in shares of the picture; a number after it (a confidence) and keypoints are not read. A
+    A line is ``class x y w h``: center and size in shares of the image; a number after it (a confidence) and keypoints are not read. A
     polygon ``class x y x y x y ...`` becomes the box around it.
 
     Args:
-        item: the picture.
+        item: the image.
         on_bad: takes each line that breaks a rule; raise, or return to pass it over.
         names: of the classes.
         keypoints: numbers of keypoints after each box.
 
     Raises:
-        BadLabel: the picture or the label file is broken.
+        BadLabel: the image or the label file is broken.
     """
-    width, height = _size(item.picture, upright=True)
+    width, height = _size(item.image, upright=True)
     if not item.labels.is_file():
-        return Read(item.picture, (width, height), [])
+        return Read(item.image, (width, height), [])
     try:
         lines = item.labels.read_text("utf-8-sig").splitlines()
     except ValueError as error:
@@ -280,7 +278,7 @@ def read_yolo(item: Labelled, on_bad: OnBad, *, names: Sequence[str], keypoints:
                 boxes.append(_yolo_line(f"{item.labels}: line {number}", line, names, (width, height), keypoints))
             except BadLabel as error:
                 on_bad(error)
-    return Read(item.picture, (width, height), boxes)
+    return Read(item.image, (width, height), boxes)
 
 
 def _yolo_line(where: str, line: str, names: Sequence[str], size: tuple[int, int], keypoints: int) -> Box:
@@ -307,11 +305,11 @@ def _yolo_line(where: str, line: str, names: Sequence[str], size: tuple[int, int
 # -- COCO
 
 
-def coco_document(pictures: Iterable[Read], names: Sequence[str], root: Path) -> dict[str, Any]:
+def coco_document(parts: Iterable[Read], names: Sequence[str], root: Path) -> dict[str, Any]:
     """COCO detection JSON of what was read.
 
     Args:
-        pictures: of one part.
+        parts: what was read, of one part of the data.
         names: of the classes; the category ids are 1, 2, ... in this order.
         root: the folder that each ``file_name`` is to be relative to.
 
@@ -319,15 +317,15 @@ def coco_document(pictures: Iterable[Read], names: Sequence[str], root: Path) ->
         An object with ``images``, ``categories`` and ``annotations``, ids from 1.
 
     Example:
-        >>> read = Read(Path("pictures/a.jpg"), (40, 30), [Box("cup", (1.0, 2.0, 11.0, 22.0))])
-        >>> coco_document([read], ["cup"], Path("pictures"))["annotations"]
+        >>> read = Read(Path("images/a.jpg"), (40, 30), [Box("cup", (1.0, 2.0, 11.0, 22.0))])
+        >>> coco_document([read], ["cup"], Path("images"))["annotations"]
         [{'id': 1, 'image_id': 1, 'category_id': 1, 'bbox': [1.0, 2.0, 10.0, 20.0], 'area': 200.0, 'iscrowd': 0}]
     """
     categories = {name: number for number, name in enumerate(names, 1)}
     images: list[dict[str, Any]] = []
     annotations: list[dict[str, Any]] = []
-    for image_id, read in enumerate(pictures, 1):
-        file_name = Path(os.path.relpath(read.picture, root)).as_posix()
+    for image_id, read in enumerate(parts, 1):
+        file_name = Path(os.path.relpath(read.image, root)).as_posix()
         images.append({"id": image_id, "file_name": file_name, "width": read.size[0], "height": read.size[1]})
         for box in read.boxes:
             x1, y1, x2, y2 = box.corners
@@ -354,23 +352,23 @@ def _folder(path: Path) -> Path:
     return path
 
 
-def _pictures(folder: Path) -> list[Path]:
+def _images(folder: Path) -> list[Path]:
     return sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file())
 
 
-def _size(picture: Path, *, upright: bool) -> tuple[int, int]:
-    """Width and height from the header of a picture; ``upright``: labels in shares of the turned picture do not fit the stored one."""
+def _size(image: Path, *, upright: bool) -> tuple[int, int]:
+    """Width and height from the header of an image; ``upright``: labels in shares of the turned image do not fit the stored one."""
     try:
         from PIL import Image
     except ImportError as error:
-        raise ImportError("the sizes of pictures need Pillow: pip install 'lossbox[train]'") from error
+        raise ImportError("the sizes of images need Pillow: pip install 'lossbox[train]'") from error
     try:
-        with Image.open(picture) as opened:
+        with Image.open(image) as opened:
             size, turned = opened.size, opened.getexif().get(EXIF_ORIENTATION, 1) != 1
     except Exception as error:  # decoders of broken files raise OSError, SyntaxError, struct.error and more
-        raise BadLabel(str(picture), f"is not a picture that can be opened: {error}") from error
+        raise BadLabel(str(image), f"is not an image that can be opened: {error}") from error
     if turned and upright:
-        raise BadLabel(str(picture), "has an EXIF orientation, which is not applied in training: store the picture upright")
+        raise BadLabel(str(image), "has an EXIF orientation, which is not applied in training: store the image upright")
     return size
 
 

@@ -1,4 +1,4 @@
-"""The embedded data set: handwritten digits on photographs, written to disk as pictures and COCO JSON.
+"""The embedded data set: handwritten digits on photographs, written to disk as images and COCO JSON.
 
 The digits are the 1,797 scans, and the backgrounds crops of the two photographs, that ship inside scikit-learn: nothing is downloaded.
 The demo so takes the very path that a user's own data takes.
@@ -16,13 +16,13 @@ from typing import Any
 import numpy as np
 from jaxtyping import UInt8
 
-from .digit_pictures import draw_picture, load_ingredients
+from .digit_images import draw_image, load_ingredients
 
 FORMAT_VERSION = 1
-"""Raised when the same options give other pictures than before, so that an older set on disk is made anew."""
+"""Raised when the same options give other images than before, so that an older set on disk is made anew."""
 
 EMPTY_EVERY = 25
-"""Every 25th picture has no digit: a detector must learn to stay silent."""
+"""Every 25th image has no digit: a detector must learn to stay silent."""
 
 PARTS = ("train", "val")
 
@@ -30,7 +30,7 @@ SILENCE = 10.0
 """Seconds after which, where the progress bar is not drawn (no terminal), a line says how far the drawing is."""
 
 MARKER = ".lossbox_digits"
-"""A file in each folder of pictures: what lies there is ours and may be replaced."""
+"""A file in each folder of images: what lies there is ours and may be replaced."""
 
 CREDITS = [
     {"id": 1, "name": "scikit-learn load_digits: Optical Recognition of Handwritten Digits, E. Alpaydin and C. Kaynak, UCI, CC BY 4.0"},
@@ -45,9 +45,9 @@ class DigitsSet:
 
     Attributes:
         train_annotations: COCO JSON of the training part.
-        train_images: folder of its pictures.
+        train_images: folder of its images.
         val_annotations: COCO JSON of the validation part.
-        val_images: folder of its pictures.
+        val_images: folder of its images.
         reused: True where a complete set made with the same options was found and nothing was written.
     """
 
@@ -71,17 +71,17 @@ def write_digits(
 ) -> DigitsSet:
     """Writes ``train/*.jpg``, ``train.json``, ``val/*.jpg`` and ``val.json`` under ``root``, or finds them already there.
 
-    Each picture is a random crop of a photograph with 1 to ``max_digits`` digits (every 25th has none) of random size, color and place.
+    Each image is a random crop of a photograph with 1 to ``max_digits`` digits (every 25th has none) of random size, color and place.
     The two parts share neither scans nor areas of the photographs. The same options give the same bytes. A set on disk that was
     made with other options is replaced; files that are not such a set are never touched. The JSON files are written last, so that
     an interrupted run never looks complete.
 
     Args:
         root: folder, made if it does not exist.
-        train_images: pictures of the training part.
-        val_images: pictures of the validation part.
-        size: width and height of each picture, in pixels.
-        max_digits: most digits in one picture.
+        train_images: images of the training part.
+        val_images: images of the validation part.
+        size: width and height of each image, in pixels.
+        max_digits: most digits in one image.
         digit_side: smallest and largest height of a digit, as shares of ``size``; drawn log-uniformly.
         seed: of the random choices.
         progress: show a progress bar, and say so where a set on disk is used again.
@@ -90,7 +90,7 @@ def write_digits(
         The paths of the four parts.
 
     Raises:
-        ValueError: an option is out of range, or ``root`` holds a JSON file or a folder of pictures that this function did not write.
+        ValueError: an option is out of range, or ``root`` holds a JSON file or a folder of images that this function did not write.
         ImportError: scikit-learn, Pillow or rich is missing.
 
     Example:
@@ -128,7 +128,7 @@ def write_digits(
     ingredients = load_ingredients(seed)
     for part in PARTS:
         _clear(*paths[part])
-    columns = (TextColumn("Digits: drawing pictures"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    columns = (TextColumn("Digits: drawing images"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     documents, spoke, drawn = {}, time.monotonic(), 0
     with Progress(*columns, console=console) as bar:
         task = bar.add_task("", total=sum(counts.values()))
@@ -136,11 +136,11 @@ def write_digits(
             folder = paths[part][1]
             documents[part] = _empty_document(part, options)
             for index in range(counts[part]):
-                # Each picture has its own stream: the validation part is the same whatever the length of the training part.
+                # Each image has its own stream: the validation part is the same whatever the length of the training part.
                 rng = np.random.default_rng([seed, part_index, index])
                 most = 0 if index % EMPTY_EVERY == EMPTY_EVERY - 1 else max_digits
-                picture, boxes, digits = draw_picture(rng, ingredients[part], size=size, max_digits=most, digit_side=digit_side)
-                _save(picture, folder / f"{index + 1:06d}.jpg")
+                image, boxes, digits = draw_image(rng, ingredients[part], size=size, max_digits=most, digit_side=digit_side)
+                _save(image, folder / f"{index + 1:06d}.jpg")
                 _record(documents[part], boxes, digits, size)
                 bar.advance(task)
                 drawn += 1
@@ -155,19 +155,19 @@ def write_digits(
 def _check_options(counts: dict[str, int], size: int, max_digits: int, digit_side: tuple[float, float], seed: int) -> None:
     for part, count in counts.items():
         if count < 1:
-            raise ValueError(f"{part}_images: at least 1 picture expected, got {count}")
+            raise ValueError(f"{part}_images: at least 1 image expected, got {count}")
     if not 32 <= size <= 2048:
         raise ValueError(f"size: a side of 32 to 2048 pixels expected, got {size}")
     if max_digits < 1:
         raise ValueError(f"max_digits: at least 1 expected, got {max_digits}")
     if not 0 < digit_side[0] <= digit_side[1] <= 0.6:
-        raise ValueError(f"digit_side: 0 < smallest <= largest <= 0.6 of the picture's side expected, got {tuple(digit_side)}")
+        raise ValueError(f"digit_side: 0 < smallest <= largest <= 0.6 of the image's side expected, got {tuple(digit_side)}")
     if seed < 0:
         raise ValueError(f"seed: 0 or more expected, got {seed}")
 
 
 def _options_on_disk(json_file: Path, folder: Path) -> dict[str, Any] | None:
-    """The options that a complete part was made with; None if it is not there or a picture is missing.
+    """The options that a complete part was made with; None if it is not there or an image is missing.
 
     Raises:
         ValueError: the JSON file or the folder was not made by ``write_digits``: it is somebody's own and must not be overwritten.
@@ -190,7 +190,7 @@ def _clear(json_file: Path, folder: Path) -> None:
     """Takes an older or unfinished set away, its JSON first: from now on the folder does not look complete."""
     json_file.unlink(missing_ok=True)
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / MARKER).write_text("The pictures in this folder were made by lossbox.data.digits, which may replace them.\n")
+    (folder / MARKER).write_text("The images in this folder were made by lossbox.data.digits, which may replace them.\n")
     for path in folder.glob("*.jpg"):
         path.unlink()
 
@@ -210,7 +210,7 @@ def _empty_document(part: str, options: dict[str, Any]) -> dict[str, Any]:
 
 
 def _record(document: dict[str, Any], boxes: list[tuple[int, int, int, int]], digits: list[int], size: int) -> None:
-    """Appends the picture of the next number and its annotations."""
+    """Appends the image of the next number and its annotations."""
     image_id = len(document["images"]) + 1
     document["images"].append({"id": image_id, "file_name": f"{image_id:06d}.jpg", "width": size, "height": size})
     for box, digit in zip(boxes, digits, strict=True):
@@ -226,10 +226,10 @@ def _record(document: dict[str, Any], boxes: list[tuple[int, int, int, int]], di
         )
 
 
-def _save(picture: UInt8[np.ndarray, "s s 3"], path: Path) -> None:
+def _save(image: UInt8[np.ndarray, "s s 3"], path: Path) -> None:
     from PIL import Image
 
-    Image.fromarray(picture).save(path, quality=95, subsampling=0)
+    Image.fromarray(image).save(path, quality=95, subsampling=0)
 
 
 def _write_json(document: dict[str, Any], path: Path) -> None:

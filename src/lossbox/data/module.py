@@ -1,6 +1,6 @@
 """The Lightning data module for COCO-format data: the digits and a user's own take the same path.
 
-Every random choice about the data, the order and the augmentation, is a function of (seed, epoch, picture). Neither the number of workers
+Every random choice about the data, the order and the augmentation, is a function of (seed, epoch, image). Neither the number of workers
 nor what else draws random numbers changes it, and a run that goes on from the checkpoint of an epoch sees what it would have seen.
 """
 
@@ -34,18 +34,18 @@ GROWTH = 2 / 3
 """Share of the epochs after which images have their full size, where they start smaller."""
 
 CACHE_LIMIT = 2 * 2**30
-"""Bytes of decoded pictures up to which ``cache=True`` keeps a part in memory: 40,000 pictures of 128 px, 2,300 of 640 x 480."""
+"""Bytes of decoded images up to which ``cache=True`` keeps a part in memory: 40,000 images of 128 px, 2,300 of 640 x 480."""
 
 
 def collate(samples: Sequence[tuple[Tensor, Targets]], *, multiple: int = PAD_MULTIPLE) -> Batch:
-    """Pads pictures at the right and the bottom with zeros to one size and stacks them.
+    """Pads images at the right and the bottom with zeros to one size and stacks them.
 
     Args:
-        samples: (3, h, w) float32 pictures, each with its targets.
+        samples: (3, h, w) float32 images, each with its targets.
         multiple: height and width of the batch are multiples of it.
 
     Returns:
-        A batch whose boxes are where they were; ``Targets.size`` says how much of each picture is not padding.
+        A batch whose boxes are where they were; ``Targets.size`` says how much of each image is not padding.
 
     Example:
         >>> import torch
@@ -65,7 +65,7 @@ def read_part(part: Literal["train", "val"], annotations: Path, images: Path, *,
     if not annotations.is_file():
         raise FileNotFoundError(
             f"{part}_annotations: {annotations} does not exist. `lossbox demo` writes the digits; for your own data give "
-            f"a COCO JSON file as --data.{part}_annotations and the folder of its pictures as --data.{part}_images"
+            f"a COCO JSON file as --data.{part}_annotations and the folder of its images as --data.{part}_images"
         )
     return read_coco(annotations, images, on_bad_box=on_bad_box)
 
@@ -87,7 +87,7 @@ class SeededSampler(DistributedSampler[Any]):
 
 
 class CocoDataModule(LightningDataModule):
-    """Training and validation pictures from COCO detection JSON.
+    """Training and validation images from COCO detection JSON.
 
     Args:
         train_annotations: COCO JSON of the training part.
@@ -99,11 +99,11 @@ class CocoDataModule(LightningDataModule):
         start_scale: the first epochs see images of this share of ``image_size``, in (0, 1]; it grows to 1 over the first two thirds of
             the epochs, in steps of 32 pixels. Small images take less time.
         eval_size: the same for validation; that of the training by default.
-        batch_size: pictures a step in each process.
-        num_workers: processes that prepare pictures beside the training; 0 prepares them in between.
-        augmentation: what training pictures go through.
+        batch_size: images per step in each process.
+        num_workers: processes that prepare images beside the training; 0 prepares them in between.
+        augmentation: what training images go through.
         on_bad_box: stop at a box that breaks a rule ("error"), or leave it out and warn with the number of such boxes ("drop").
-        cache: keep the decoded pictures of a part in memory if they take at most 2 GiB; every worker keeps its own.
+        cache: keep the decoded images of a part in memory if they take at most 2 GiB; every worker keeps its own.
         seed: of the order and the augmentation; none takes that of seed_everything, or 0 without one.
     """
 
@@ -192,7 +192,7 @@ class CocoDataModule(LightningDataModule):
         """Full batches in the order of this epoch.
 
         Raises:
-            ValueError: there are fewer pictures than a batch holds.
+            ValueError: there are fewer images than a batch holds.
         """
         self.setup("fit")
         assert self._train is not None
@@ -205,13 +205,13 @@ class CocoDataModule(LightningDataModule):
         sampler.phases = [different.index(one) for one in course]
         if len(sampler) < self.batch_size:
             raise ValueError(
-                f"batch_size: {self.batch_size} is more than the {len(sampler)} pictures that each of {processes[0]} processes "
+                f"batch_size: {self.batch_size} is more than the {len(sampler)} images that each of {processes[0]} processes "
                 f"gets from {self.train_annotations}; incomplete batches are not trained on"
             )
         return self._loader(dataset, sampler=sampler, drop_last=True)
 
     def val_dataloader(self) -> DataLoader[tuple[Tensor, Targets]]:
-        """All pictures in the order of the file."""
+        """All images in the order of the file."""
         self.setup("validate")
         assert self._val is not None
         return self._loader(self._dataset(self._val, Phase(self.eval_transforms)))

@@ -1,4 +1,4 @@
-"""Four pictures as one: parts of them around a point, with the boxes of which enough is left."""
+"""Four images as one: parts of them around a point, with the boxes of which enough is left."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ CENTER = (0.25, 0.75)
 """Where the four parts meet, along each side of the mosaic."""
 
 SCALE = (0.5, 1.0)
-"""Size of the content of a part, where 1 is the size that its picture has without a mosaic."""
+"""Size of the content of a part, where 1 is the size that its image has without a mosaic."""
 
 
 def mosaic_of_four(
     samples: Sequence[tuple[Tensor, Targets]], *, canvas: tuple[int, int], min_visible: float = 0.4
 ) -> tuple[Tensor, Targets]:
-    """Puts parts of four pictures around a random point of a plain canvas.
+    """Puts parts of four images around a random point of a plain canvas.
 
-    The point lies in the middle half of both sides. Each picture, its aspect kept, has a random share of the size at which it would just
+    The point lies in the middle half of both sides. Each image, its aspect kept, has a random share of the size at which it would just
     fit into the canvas, log-uniform in [0.5, 1]; of what is larger than its corner a random part is shown, what is smaller touches the
     point. Random choices come from torch's default generator.
 
     Args:
-        samples: four pictures (3, h, w), uint8, each with its targets; in the order top left, top right, bottom left, bottom right.
+        samples: four images (3, h, w), uint8, each with its targets; in the order top left, top right, bottom left, bottom right.
         canvas: (height, width) of the mosaic in pixels, 4 or more each.
         min_visible: boxes of which a smaller share of the area remains are left out, as are those below 1 px; of a crowd region whatever
             remains is kept, since what lies in it is no background.
@@ -38,7 +38,7 @@ def mosaic_of_four(
         ``original_size`` are those of the first.
 
     Raises:
-        ValueError: not four pictures, or an option out of its range.
+        ValueError: not four images, or an option out of its range.
 
     Source:
         Bochkovskiy et al., YOLOv4, arXiv:2004.10934, Sec. 3.3.
@@ -52,7 +52,7 @@ def mosaic_of_four(
         ((3, 64, 64), tensor([5, 5, 5, 5]), (64, 64))
     """
     if len(samples) != 4:
-        raise ValueError(f"samples: four pictures expected, got {len(samples)}")
+        raise ValueError(f"samples: four images expected, got {len(samples)}")
     if min(canvas) < 4:
         raise ValueError(f"canvas: height and width of 4 pixels or more expected, got {canvas}")
     if not 0 <= min_visible <= 1:
@@ -61,29 +61,29 @@ def mosaic_of_four(
     draws = torch.rand(14).tolist()
     center_x = round(width * (CENTER[0] + (CENTER[1] - CENTER[0]) * draws[0]))
     center_y = round(height * (CENTER[0] + (CENTER[1] - CENTER[0]) * draws[1]))
-    image = torch.tensor(FILL, dtype=torch.uint8)[:, None, None].repeat(1, height, width)
+    canvas_image = torch.tensor(FILL, dtype=torch.uint8)[:, None, None].repeat(1, height, width)
     boxes, labels, crowd = [], [], []
-    for corner, (picture, targets) in enumerate(samples):
+    for corner, (image, targets) in enumerate(samples):
         scale, at_x, at_y = draws[2 + 3 * corner : 5 + 3 * corner]
         gain = SCALE[0] * (SCALE[1] / SCALE[0]) ** scale
-        full = fitted_size(picture.shape[-2], picture.shape[-1], shorter=min(canvas), longer=max(canvas))
-        left, to_left, cut_width, to_width = _part(picture.shape[-1], gain * full[1], center_x, width, at_x, low=corner % 2 == 0)
-        top, to_top, cut_height, to_height = _part(picture.shape[-2], gain * full[0], center_y, height, at_y, low=corner < 2)
+        full = fitted_size(image.shape[-2], image.shape[-1], shorter=min(canvas), longer=max(canvas))
+        left, to_left, cut_width, to_width = _part(image.shape[-1], gain * full[1], center_x, width, at_x, low=corner % 2 == 0)
+        top, to_top, cut_height, to_height = _part(image.shape[-2], gain * full[0], center_y, height, at_y, low=corner < 2)
         part, moved = crop_and_place(
-            picture,
+            image,
             targets.boxes,
             window=(left, top, cut_width, cut_height),
             place=(0, 0, to_width, to_height),
             canvas=(to_height, to_width),
         )
-        image[:, to_top : to_top + to_height, to_left : to_left + to_width] = part
+        canvas_image[:, to_top : to_top + to_height, to_left : to_left + to_width] = part
         clipped = torch.minimum(moved.clamp(min=0), moved.new_tensor([to_width, to_height]).repeat(2))
         kept = _visible(clipped, moved, targets.crowd, min_visible)
         boxes.append(clipped[kept] + moved.new_tensor([to_left, to_top]).repeat(2))
         labels.append(targets.labels[kept])
         crowd.append(targets.crowd[kept])
     first = samples[0][1]
-    return image, Targets(torch.cat(boxes), torch.cat(labels), torch.cat(crowd), first.image_id, canvas, first.original_size)
+    return canvas_image, Targets(torch.cat(boxes), torch.cat(labels), torch.cat(crowd), first.image_id, canvas, first.original_size)
 
 
 @dataclass(frozen=True)

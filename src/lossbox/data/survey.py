@@ -16,16 +16,16 @@ from .transforms import fitted_size
 PERCENTILES = (0, 5, 25, 50, 75, 95, 100)
 
 DOUBLE = 0.9
-"""IoU of two boxes of one picture from which they are counted as doubles."""
+"""IoU of two boxes of one image from which they are counted as doubles."""
 
 
 def survey(annotations: CocoAnnotations) -> dict[str, Any]:
     """Counts and percentiles of a data set; crowd regions are counted and take no part in the rest.
 
     Returns:
-        ``pictures``, ``without_boxes``, ``boxes``, ``crowd_regions``; ``classes``: boxes of each by name; ``side``: percentiles of
-        ``sqrt(w h)`` in pixels of the stored pictures; ``share``: the same as a share of ``sqrt(W H)`` of the picture; ``aspect``: of
-        ``h / w``; ``doubles``: pairs of boxes of one picture with IoU >= 0.9, of one class and of two. Percentiles are null without boxes.
+        ``images``, ``without_boxes``, ``boxes``, ``crowd_regions``; ``classes``: boxes of each by name; ``side``: percentiles of
+        ``sqrt(w h)`` in pixels of the stored images; ``share``: the same as a share of ``sqrt(W H)`` of the image; ``aspect``: of
+        ``h / w``; ``doubles``: pairs of boxes of one image with IoU >= 0.9, of one class and of two. Percentiles are null without boxes.
 
     Example:
         >>> from pathlib import Path
@@ -41,23 +41,23 @@ def survey(annotations: CocoAnnotations) -> dict[str, Any]:
     labels = [image.labels[~image.crowd] for image in images]
     all_boxes, all_labels = torch.cat([torch.zeros(0, 4), *boxes]), torch.cat([torch.zeros(0, dtype=torch.long), *labels])
     counts = torch.bincount(all_labels, minlength=len(annotations.categories)).tolist()
-    picture_area = torch.tensor([float(image.width * image.height) for image in images]).repeat_interleave(
+    image_area = torch.tensor([float(image.width * image.height) for image in images]).repeat_interleave(
         torch.tensor([len(b) for b in boxes], dtype=torch.long)
     )
     side, size = box_area(all_boxes).sqrt(), all_boxes[:, 2:] - all_boxes[:, :2]
     same, other = 0, 0
-    for in_picture, of_class in zip(boxes, labels, strict=True):
-        pairs = near_doubles(in_picture)
+    for in_image, of_class in zip(boxes, labels, strict=True):
+        pairs = near_doubles(in_image)
         equal = int((of_class[pairs[:, 0]] == of_class[pairs[:, 1]]).sum())
         same, other = same + equal, other + len(pairs) - equal
     return {
-        "pictures": len(images),
+        "images": len(images),
         "without_boxes": sum(len(found) == 0 for found in boxes),
         "boxes": len(all_boxes),
         "crowd_regions": sum(int(image.crowd.sum()) for image in images),
         "classes": dict(zip(annotations.class_names, counts, strict=True)),
         "side": percentiles(side),
-        "share": percentiles(side / picture_area.sqrt()),
+        "share": percentiles(side / image_area.sqrt()),
         "aspect": percentiles(size[:, 1] / size[:, 0]),
         "doubles": {"same_class": same, "other_class": other},
     }

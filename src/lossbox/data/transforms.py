@@ -1,4 +1,4 @@
-"""From stored pictures to what a detector is fed: torchvision.transforms.v2 between records, and one random crop of our own.
+"""From stored images to what a detector is fed: torchvision.transforms.v2 between records, and one random crop of our own.
 
 A transform here takes and returns ``(image, targets)``; boxes, labels and crowd flags stay aligned. Random choices come from torch's
 default generator.
@@ -21,7 +21,7 @@ from torchvision.transforms.v2 import functional as F
 from ..records import Targets
 
 FILL = (124, 116, 104)
-"""What is outside the picture where a transform shows it: the mean color of ImageNet."""
+"""What is outside the image where a transform shows it: the mean color of ImageNet."""
 
 MIN_SIZE = 1.0
 """Boxes narrower or lower than this, in pixels after all transforms, are not trained on."""
@@ -32,20 +32,20 @@ Step = Callable[[Tensor, Sample], tuple[Tensor, Sample]]
 
 @dataclass(frozen=True)
 class Augmentation:
-    """What a training picture goes through; the default is the mirror alone.
+    """What a training image goes through; the default is the mirror alone.
 
     Attributes:
-        horizontal_flip: probability of a mirrored picture; 0 where left and right mean something, as in digits and text.
+        horizontal_flip: probability of a mirrored image; 0 where left and right mean something, as in digits and text.
         photometric: probability of each distortion of SSD: brightness, contrast, saturation, hue, order of the channels.
-        zoom_out: probability that the picture is put on a larger plain canvas, as in SSD.
-        zoom_out_side: smallest and largest side of that canvas, in sides of the picture.
-        iou_crop: the random crop of SSD: a part of the picture that covers some box by 0, 0.1, ..., 0.9, or all of it.
-        scale_jitter: smallest and largest factor by which the content is scaled, drawn log-uniformly; what is larger than the picture is
+        zoom_out: probability that the image is put on a larger plain canvas, as in SSD.
+        zoom_out_side: smallest and largest side of that canvas, in sides of the image.
+        iou_crop: the random crop of SSD: a part of the image that covers some box by 0, 0.1, ..., 0.9, or all of it.
+        scale_jitter: smallest and largest factor by which the content is scaled, drawn log-uniformly; what is larger than the image is
             cut at a random place, what is smaller is put at a random place on a plain canvas. None: no jitter.
         aspect_jitter: largest factor by which width over height is changed by the jitter; 1 keeps it.
-        min_visible: boxes of which the jitter or the mosaic leaves less than this share in the picture are not trained on.
-        keep_aspect: False squeezes or stretches pictures to the full square, as SSD and its followers do.
-        mosaic: probability that parts of the picture and of three others make one picture, before all else; the validation sees none.
+        min_visible: boxes of which the jitter or the mosaic leaves less than this share in the image are not trained on.
+        keep_aspect: False squeezes or stretches images to the full square, as SSD and its followers do.
+        mosaic: probability that parts of the image and of three others make one image, before all else; the validation sees none.
         mosaic_until: share of the training after which there are no more mosaics: the last epochs then see images as they are.
     """
 
@@ -106,14 +106,14 @@ class RecordTransform:
 
 
 def eval_transforms(*, size: int | tuple[int, int]) -> RecordTransform:
-    """Scales a picture, its aspect kept, and gives float32 in [0, 1].
+    """Scales an image, its aspect kept, and gives float32 in [0, 1].
 
     Args:
         size: (shorter, longer): the shorter side becomes ``shorter`` pixels long, unless the longer one would exceed ``longer``; a
-            single number stands for both, so that the picture just fits into that square.
+            single number stands for both, so that the image just fits into that square.
 
     Returns:
-        A transform of ``(image, targets)``; a picture that has its size already is not touched, boxes are never removed.
+        A transform of ``(image, targets)``; an image that has its size already is not touched, boxes are never removed.
 
     Example:
         >>> boxes = torch.tensor([[100.0, 50.0, 300.0, 150.0]])
@@ -126,14 +126,14 @@ def eval_transforms(*, size: int | tuple[int, int]) -> RecordTransform:
 
 
 def train_transforms(augmentation: Augmentation = MIRROR, *, size: int | tuple[int, int]) -> RecordTransform:
-    """Augments a picture and its boxes, scales it and gives float32 in [0, 1].
+    """Augments an image and its boxes, scales it and gives float32 in [0, 1].
 
     Args:
-        augmentation: what is done; all but the mosaic, which takes four pictures and is up to the data set.
-        size: as for ``eval_transforms``. Scale jitter leaves a picture as large as it would be without.
+        augmentation: what is done; all but the mosaic, which takes four images and is up to the data set.
+        size: as for ``eval_transforms``. Scale jitter leaves an image as large as it would be without.
 
     Returns:
-        A transform of ``(image, targets)``. Boxes that are pushed out of the picture, or below 1 px, go together with their
+        A transform of ``(image, targets)``. Boxes that are pushed out of the image, or below 1 px, go together with their
         labels and crowd flags.
 
     Raises:
@@ -186,7 +186,7 @@ def shorter_and_longer(size: int | tuple[int, int]) -> tuple[int, int]:
 
 
 def fitted_size(height: int, width: int, *, shorter: int, longer: int) -> tuple[int, int]:
-    """The size of a picture whose shorter side becomes ``shorter``, unless the longer one would exceed ``longer``.
+    """The size of an image whose shorter side becomes ``shorter``, unless the longer one would exceed ``longer``.
 
     Returns:
         (height, width) in pixels, at least 1.
@@ -207,12 +207,12 @@ def crop_and_place(
     place: tuple[int, int, int, int],
     canvas: tuple[int, int],
 ) -> tuple[Tensor, Float[Tensor, "n 4"]]:
-    """Cuts a window out of a picture and scales it to a place on a plain canvas.
+    """Cuts a window out of an image and scales it to a place on a plain canvas.
 
     Args:
         image: (3, h, w) uint8.
-        boxes: (n, 4) ``x1 y1 x2 y2`` in pixels of the picture.
-        window: left, top, width, height in the picture.
+        boxes: (n, 4) ``x1 y1 x2 y2`` in pixels of the image.
+        window: left, top, width, height in the image.
         place: left, top, width, height on the canvas.
         canvas: (height, width).
 
@@ -249,7 +249,7 @@ def _fit(image: Tensor, sample: Sample, *, size: tuple[int, int], keep_aspect: b
 
 
 def _iou_crop(image: Tensor, sample: Sample, *, crop: v2.RandomIoUCrop) -> tuple[Tensor, Sample]:
-    # Without boxes torchvision would try 280 crops in the mean, and then leave the picture as it is; of a side below 4 px it takes 0 px.
+    # Without boxes torchvision would try 280 crops in the mean, and then leave the image as it is; of a side below 4 px it takes 0 px.
     if len(sample["boxes"]) == 0 or min(image.shape[-2:]) < 4:
         return image, sample
     cropped: tuple[Tensor, Sample] = crop(image, sample)

@@ -1,4 +1,4 @@
-"""Detectors: pictures in, raw predictions out; no targets, no losses, no training mode."""
+"""Detectors: images in, raw predictions out; no targets, no losses, no training mode."""
 
 from .anchors import cell_centers, pyramid_anchors
 from .backbone import Pyramid, build_pyramid

@@ -1,4 +1,4 @@
-"""Where the cells of a pyramid lie in the picture, and the anchors that stand on them.
+"""Where the cells of a pyramid lie in the image, and the anchors that stand on them.
 
 A cell of a level with stride s covers s x s pixels; its center is at ((column + 1/2) s, (row + 1/2) s). Cells are numbered row by row,
 and levels follow each other, finest first. ``torchvision``'s ``AnchorGenerator`` is not used: it centers anchors on the corners of the
@@ -27,7 +27,7 @@ def cell_centers(size: tuple[int, int], stride: int, *, device: torch.device | s
         device: where the result lies.
 
     Returns:
-        (rows * columns, 2), x and y in pixels of the picture.
+        (rows * columns, 2), x and y in pixels of the image.
 
     Example:
         >>> cell_centers((1, 2), 8)
@@ -56,7 +56,7 @@ def pyramid_anchors(
 
     Args:
         sizes: rows and columns of each level, finest first.
-        strides: pixels from one cell to the next, one a level.
+        strides: pixels from one cell to the next, one per level.
         anchor_scale: side of the square anchor of scale 1, in strides.
         scales: sizes on one place, as factors.
         ratios: height over width.
@@ -119,7 +119,7 @@ def cached_pyramid_anchors(
     ratios: tuple[float, ...],
     device: torch.device,
 ) -> Float[Tensor, "a 4"]:
-    """``pyramid_anchors``, made once for each of the last 32 shapes of a picture. Not to be written into."""
+    """``pyramid_anchors``, made once for each of the last 32 shapes of an image. Not to be written into."""
     if torch.compiler.is_compiling():
         # a tracer's stand-ins must not enter the cache, and it makes a constant of the result anyway
         return pyramid_anchors(sizes, strides, anchor_scale=anchor_scale, scales=scales, ratios=ratios, device=device)

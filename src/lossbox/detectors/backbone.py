@@ -1,4 +1,4 @@
-"""From pictures to a feature pyramid: a trunk of torchvision or timm, an FPN, and coarser levels by stride-2 convolutions."""
+"""From images to a feature pyramid: a trunk of torchvision or timm, an FPN, and coarser levels by stride-2 convolutions."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from .trunks import TIMM, ResNetTrunk, TimmTrunk, Trunk, check_strides, resnet_t
 
 
 class Pyramid(nn.Module):
-    """Features of a picture at several strides, all with the same number of channels.
+    """Features of an image at several strides, all with the same number of channels.
 
     Maps of the trunk whose stride is asked for go through torchvision's FPN; strides beyond its last are made from the coarsest FPN level,
     each by a 3 x 3 convolution of stride 2 (a ReLU in front of all but the first).
@@ -52,7 +52,7 @@ class Pyramid(nn.Module):
             nn.init.zeros_(cast(Tensor, conv.bias))
 
     def forward(self, images: Float[Tensor, "b 3 h w"]) -> list[Float[Tensor, "b c _h _w"]]:
-        """Normalized pictures to levels, finest first: on a ResNet a level of stride s has ceil(h / s) rows and ceil(w / s) columns."""
+        """Normalized images to levels, finest first: on a ResNet a level of stride s has ceil(h / s) rows and ceil(w / s) columns."""
         maps = self.trunk(images)
         levels = list(self.fpn(OrderedDict((str(i), maps[i]) for i in self._kept)).values())
         for i, conv in enumerate(self.extra):

@@ -57,7 +57,7 @@ class Tower(nn.Module):
 class DenseHead(nn.Module):
     """Class scores and box regression of every anchor, by one tower each.
 
-    A tower is ``convs`` times (3 x 3 convolution, norm, ReLU), then a 3 x 3 convolution puts out ``num_anchors`` predictions a place.
+    A tower is ``convs`` times (3 x 3 convolution, norm, ReLU), then a 3 x 3 convolution puts out ``num_anchors`` predictions per place.
     Weights are drawn from N(0, 0.01^2), biases are 0, but those of the class scores are ``-log((1 - prior) / prior)``: every class starts
     at probability ``prior``, so that the many negatives do not drown the first steps.
 
@@ -112,7 +112,7 @@ class DenseHead(nn.Module):
 
 
 class CenternessHead(nn.Module):
-    """Class scores, box regression and centerness of every point, as in FCOS: one point a place, one learned factor a level.
+    """Class scores, box regression and centerness of every point, as in FCOS: one point per place, one learned factor a level.
 
     The towers, weights and biases are those of ``DenseHead``. The centerness comes from the tower of the box; what the box regresses is
     multiplied by the factor of its level, which starts at 1.

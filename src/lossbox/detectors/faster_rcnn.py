@@ -25,7 +25,7 @@ class FasterRCNN(nn.Module):
     """Two-stage detector. It sees no targets and knows no training mode.
 
     ``propose`` and ``refine`` are its two stages, between which the training task assigns the proposals; called as a whole, it does one
-    after the other. The second stage has one sigmoid a class, as the aLRP paper has it, and no background class. Its box regression
+    after the other. The second stage has one sigmoid per class, as the aLRP paper has it, and no background class. Its box regression
     is shared by the classes (four numbers a proposal), which that paper does not specify.
 
     Args:
@@ -43,7 +43,7 @@ class FasterRCNN(nn.Module):
         anchor_delta_std: what the four box offsets of the first stage are divided by.
         nms_threshold: IoU with a better proposal of its level above which one falls.
         top_k_per_level: candidates for proposals, a level.
-        max_proposals: of one picture.
+        max_proposals: of one image.
         region_levels: the second stage looks at so many of the finest levels.
         region_size: rows and columns of what it sees of a proposal.
         finest_scale: pixels; proposals of up to twice this side are cut from the finest level.
@@ -126,13 +126,13 @@ class FasterRCNN(nn.Module):
         """Both stages.
 
         Args:
-            images: (b, 3, h, w), RGB in [0, 1]; normalized here. Any height and width; one picture of any size is a batch of its own.
+            images: (b, 3, h, w), RGB in [0, 1]; normalized here. Any height and width; one image of any size is a batch of its own.
 
         Returns:
             What ``refine`` says about the proposals of ``propose``.
 
         Raises:
-            ValueError: not a batch of RGB pictures of floats.
+            ValueError: not a batch of RGB images of floats.
         """
         found = self.propose(images)
         return self.refine(found.features, found.boxes)
@@ -148,7 +148,7 @@ class FasterRCNN(nn.Module):
             scale), and the proposals that follow from it.
 
         Raises:
-            ValueError: not a batch of RGB pictures of floats.
+            ValueError: not a batch of RGB images of floats.
         """
         levels = self.pyramid(self.normalize(images))
         logits, regression = self.proposal_head(levels)

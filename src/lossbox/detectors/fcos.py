@@ -1,4 +1,4 @@
-"""FCOS: a feature pyramid and a head that says class, box and centerness of one point a cell. Pictures in, raw predictions out."""
+"""FCOS: a feature pyramid and a head that says class, box and centerness of one point per cell. Images in, raw predictions out."""
 
 from __future__ import annotations
 
@@ -92,13 +92,13 @@ class FCOS(nn.Module):
         """What the detector says about a batch.
 
         Args:
-            images: (b, 3, h, w), RGB in [0, 1]; normalized here. Any height and width; one picture of any size is a batch of its own.
+            images: (b, 3, h, w), RGB in [0, 1]; normalized here. Any height and width; one image of any size is a batch of its own.
 
         Returns:
             Predictions on the points of all levels, finest level first; on a level row by row.
 
         Raises:
-            ValueError: not a batch of RGB pictures of floats.
+            ValueError: not a batch of RGB images of floats.
         """
         levels = self.pyramid(self.normalize(images))
         logits, regression, centerness = self.head(levels)

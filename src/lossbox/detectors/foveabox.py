@@ -1,4 +1,4 @@
-"""FoveaBox: a feature pyramid and a dense head, one point a cell, no anchors. Pictures in, raw predictions out."""
+"""FoveaBox: a feature pyramid and a dense head, one point per cell, no anchors. Images in, raw predictions out."""
 
 from __future__ import annotations
 
@@ -95,13 +95,13 @@ class FoveaBox(nn.Module):
         """What the detector says about a batch.
 
         Args:
-            images: (b, 3, h, w), RGB in [0, 1]; normalized here. Any height and width; one picture of any size is a batch of its own.
+            images: (b, 3, h, w), RGB in [0, 1]; normalized here. Any height and width; one image of any size is a batch of its own.
 
         Returns:
             Predictions on the points of all levels, finest level first; on a level row by row.
 
         Raises:
-            ValueError: not a batch of RGB pictures of floats.
+            ValueError: not a batch of RGB images of floats.
         """
         levels = self.pyramid(self.normalize(images))
         logits, regression = self.head(levels)

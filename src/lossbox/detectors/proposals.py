@@ -1,6 +1,6 @@
 """Between the two stages of a detector: which boxes the first stage hands on, and what the second sees of them.
 
-A batch of proposals is one tensor (b, p, 4); a picture with fewer than p is filled up with boxes of zeros, which have no area.
+A batch of proposals is one tensor (b, p, 4); an image with fewer than p is filled up with boxes of zeros, which have no area.
 """
 
 from __future__ import annotations
@@ -30,18 +30,18 @@ def choose_proposals(
     """The best boxes of a first stage, the same way in training and in evaluation.
 
     Of each level the ``top_k_per_level`` best scores are kept, whatever they are; their boxes are decoded and cut at the border of the
-    batch; those with nothing left are dropped; on each level a box falls that has ``IoU > nms_threshold`` with a better one; the best
+    batch; those with nothing left are dropped; on each level per box falls that has ``IoU > nms_threshold`` with a better one; the best
     ``max_proposals`` of all levels remain.
 
     Args:
-        predictions: of b pictures, about one class.
+        predictions: of b images, about one class.
         size: (height, width) of the batch.
         nms_threshold: IoU, in [0, 1].
-        top_k_per_level: candidates a level, >= 1.
-        max_proposals: of one picture, >= 1.
+        top_k_per_level: candidates per level, >= 1.
+        max_proposals: of one image, >= 1.
 
     Returns:
-        (b, p, 4) ``x1 y1 x2 y2``, best first, without a gradient; p is that of the picture that has most, the others end with zeros.
+        (b, p, 4) ``x1 y1 x2 y2``, best first, without a gradient; p is that of the image that has most, the others end with zeros.
         For a tracer (``torch.export``, ``torch.compile``) p does not depend on the numbers: it is the most there can be at this size.
 
     Source:
@@ -90,7 +90,7 @@ def _traceable_nms(boxes: Float[Tensor, "b n 4"], threshold: float) -> Bool[Tens
 
     ``kept[i] = no j < i with kept[j] and IoU[i, j] > threshold`` is applied to all boxes at once until nothing changes. That state is the
     only one there is, and it comes: the first i boxes are final after i rounds, and a few rounds do for all. It takes b n^2 numbers, so it
-    is only for tracers: how many boxes ``nms`` returns they know neither of a picture nor, in a loop over pictures, of any.
+    is only for tracers: how many boxes ``nms`` returns they know neither of an image nor, in a loop over images, of any.
     """
     falls = (torch.vmap(box_iou)(boxes, boxes) > threshold).tril(-1).to(boxes.dtype)
 
@@ -106,19 +106,19 @@ def _traceable_nms(boxes: Float[Tensor, "b n 4"], threshold: float) -> Bool[Tens
 
 
 def add_true_boxes(proposals: Float[Tensor, "b p 4"], targets: Sequence[Targets]) -> Float[Tensor, "b q 4"]:
-    """The proposals with the true boxes of their pictures behind them: a second stage has positives from the first step on.
+    """The proposals with the true boxes of their images behind them: a second stage has positives from the first step on.
 
     Crowd regions are not added.
 
     Args:
         proposals: (b, p, 4) ``x1 y1 x2 y2``.
-        targets: one record a picture, in the frame of the proposals.
+        targets: one record per image, in the frame of the proposals.
 
     Returns:
-        (b, p + n, 4) with n the boxes of the picture that has most; zeros fill up the others.
+        (b, p + n, 4) with n the boxes of the image that has most; zeros fill up the others.
 
     Raises:
-        ValueError: another number of targets than pictures.
+        ValueError: another number of targets than images.
 
     Example:
         >>> box = Targets(torch.tensor([[2., 2., 9., 9.]]), torch.tensor([3]), torch.tensor([False]), 7, (40, 40), (40, 40))
@@ -127,7 +127,7 @@ def add_true_boxes(proposals: Float[Tensor, "b p 4"], targets: Sequence[Targets]
                  [ 2.,  2.,  9.,  9.]]])
     """
     if len(targets) != len(proposals):
-        raise ValueError(f"targets: one record for each of the {len(proposals)} pictures expected, got {len(targets)}")
+        raise ValueError(f"targets: one record for each of the {len(proposals)} images expected, got {len(targets)}")
     true = [torch.where(t.crowd[:, None], 0.0, t.boxes).to(proposals) for t in targets]
     return torch.cat([proposals, pad_sequence(true, batch_first=True)], 1)
 
@@ -148,7 +148,7 @@ def crop_regions(
 
     It is ``torchvision.ops.roi_align`` with ``aligned=True`` on the level of each box, to rounding, but all levels and boxes are one
     weighted sum of rows of one table (``embedding_bag``): on a CPU about three times as fast forward and backward, and nothing waits for
-    the device. ``MultiScaleRoIAlign`` would shift boxes by half a cell and guess the strides from the sizes, wrongly for small pictures.
+    the device. ``MultiScaleRoIAlign`` would shift boxes by half a cell and guess the strides from the sizes, wrongly for small images.
 
     Args:
         features: levels, finest first.
@@ -182,8 +182,8 @@ def crop_regions(
         first += feature.numel() // channels
     rows, columns = (_by_level(level, [feature.shape[axis] for feature in features]) for axis in (2, 3))
     stride = _by_level(level, strides)
-    picture = torch.arange(shape[0], device=boxes.device).repeat_interleave(shape[1])
-    start = _by_level(level, firsts) + picture * rows * columns
+    image = torch.arange(shape[0], device=boxes.device).repeat_interleave(shape[1])
+    start = _by_level(level, firsts) + image * rows * columns
 
     x1, y1, x2, y2 = flat.unbind(-1)
     y, weight_y = _taps(y1 / stride, y2 / stride, rows, size)

@@ -1,4 +1,4 @@
-"""Trunks: the part of a torchvision or timm backbone that a pyramid is built on, from normalized pictures to one map a stage."""
+"""Trunks: the part of a torchvision or timm backbone that a pyramid is built on, from normalized images to one map a stage."""
 
 from __future__ import annotations
 
@@ -37,12 +37,12 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 
 @runtime_checkable
 class Trunk(Protocol):
-    """The part of a backbone that a pyramid is built on: an ``nn.Module`` from normalized pictures to one map a stage, finest first.
+    """The part of a backbone that a pyramid is built on: an ``nn.Module`` from normalized images to one map a stage, finest first.
 
     Attributes:
         strides: of the maps.
         channels: of the maps.
-        mean: of the pictures it was trained on, red, green and blue in [0, 1].
+        mean: of the images it was trained on, red, green and blue in [0, 1].
         std: likewise.
     """
 
@@ -59,7 +59,7 @@ class Trunk(Protocol):
 
 
 class Normalization(nn.Module):
-    """Takes mean and standard deviation of the training pictures out: ``(x - mean) / std``. Its constants are in no checkpoint.
+    """Takes mean and standard deviation of the training images out: ``(x - mean) / std``. Its constants are in no checkpoint.
 
     Args:
         mean: of red, green and blue, in [0, 1].
@@ -79,7 +79,7 @@ class Normalization(nn.Module):
         self.register_buffer("std", torch.tensor(std).view(3, 1, 1), persistent=False)
 
     def forward(self, images: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b 3 h w"]:
-        """Pictures in [0, 1] to what the backbone expects; the one place where a detector looks at what it was given."""
+        """Images in [0, 1] to what the backbone expects; the one place where a detector looks at what it was given."""
         if images.ndim != 4 or images.shape[1] != 3 or not images.is_floating_point():
             raise ValueError(f"images: (b, 3, h, w) floats in [0, 1] expected, got {tuple(images.shape)} of {images.dtype}")
         return (images - self.mean) / self.std
@@ -119,7 +119,7 @@ class ResNetTrunk(nn.Module):
                 block.conv2 = DeformableConv(cast(nn.Conv2d, block.conv2))
 
     def forward(self, images: Float[Tensor, "b 3 h w"]) -> list[Float[Tensor, "b _c _h _w"]]:
-        """Normalized pictures to one map a stage."""
+        """Normalized images to one map a stage."""
         x = self.stem(images)
         maps = []
         for stage in self.stages:
@@ -154,7 +154,7 @@ class TimmTrunk(nn.Module):
         channels: of its outputs.
         reached: for each output the names of the parameters that it depends on.
         frozen_norm: batch norms use their stored mean and variance at all times.
-        mean: of the pictures it was trained on, red, green and blue in [0, 1].
+        mean: of the images it was trained on, red, green and blue in [0, 1].
         std: likewise.
     """
 
@@ -177,7 +177,7 @@ class TimmTrunk(nn.Module):
         self._frozen_norm = frozen_norm
 
     def forward(self, images: Float[Tensor, "b 3 h w"]) -> list[Float[Tensor, "b _c _h _w"]]:
-        """Normalized pictures to one map a stage."""
+        """Normalized images to one map a stage."""
         return list(self.net(images))
 
     def freeze(self, stages: int) -> None:
@@ -274,7 +274,7 @@ def timm_trunk(
         given = f" with {chosen}" if chosen else ""
         close = ", ".join(TIMM + other for other in difflib.get_close_matches(own, timm.list_models(), 5))
         raise ValueError(
-            f"backbone: a model of timm that gives feature maps of pictures of any size expected, got {name!r}{given} ({error}); "
+            f"backbone: a model of timm that gives feature maps of images of any size expected, got {name!r}{given} ({error}); "
             f"similar names: {close or 'none'}"
         ) from error
     infos = list(zip(plan.feature_info.reduction(), plan.feature_info.channels(), strict=True))

@@ -60,7 +60,7 @@ def check_ranking_input(logits: Tensor, targets: Tensor, delta: float = 0.0) -> 
 
 
 def check_per_positive(values: Tensor, name: str, num_positives: int) -> None:
-    """The rules of a tensor with one value a positive."""
+    """The rules of a tensor with one value per positive."""
     if values.shape != (num_positives,):
         raise ValueError(
             f"{name}: must have shape ({num_positives},), one value for each entry of logits[targets == 1], got {tuple(values.shape)}"

@@ -48,8 +48,8 @@ class QualityTwin(Twin):
         return loss
 
 
-class PictureTwin(Twin):
-    """Of a loss of the logits and targets of one picture that has one value."""
+class ImageTwin(Twin):
+    """Of a loss of the logits and targets of one image that has one value."""
 
     def forward(self, logits: Tensor, targets: Tensor) -> Tensor:
         loss: Tensor = self.function(logits, targets, **self.options())
@@ -59,6 +59,6 @@ class PictureTwin(Twin):
 class RankingTwin(Twin):
     """Of a loss that ranks all logits against each other and has one value."""
 
-    def forward(self, logits: Tensor, targets: Tensor, *, all_ranks: bool = False) -> Tensor:
-        loss: Tensor = self.function(logits, targets, all_ranks=all_ranks, **self.options())
+    def forward(self, logits: Tensor, targets: Tensor, *, global_batch: bool = False) -> Tensor:
+        loss: Tensor = self.function(logits, targets, global_batch=global_batch, **self.options())
         return loss

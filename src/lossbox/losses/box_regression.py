@@ -154,7 +154,7 @@ def faster_rcnn_smooth_l1_loss(
         dim: what is summed over: ``(1,)`` in the second stage, ``(1, 2, 3)`` in the RPN.
 
     Returns:
-        A scalar in [0, inf). The mean is over *all* rois or pictures, those without foreground too.
+        A scalar in [0, inf). The mean is over *all* rois or images, those without foreground too.
 
     Raises:
         ValueError: shapes that differ, a sigma that is not positive.
@@ -196,7 +196,7 @@ def rpn_loss(
     ``L = 1/N_cls sum_i L_cls(p_i, p*_i) + lambda 1/N_reg sum_i p*_i SmoothL1(t_i - t*_i)`` with N_cls the number of sampled anchors.
 
     Args:
-        logits: one score an anchor, before the sigmoid.
+        logits: one score per anchor, before the sigmoid.
         targets: the same shape: 1 positive, 0 negative, -1 not sampled. -1 is ignored: no loss, no gradient, not counted in the mean.
         regression: (..., 4) predicted offsets ``t``.
         regression_targets: (..., 4) ``t*``; looked at for positives only.

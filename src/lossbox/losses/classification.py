@@ -213,14 +213,14 @@ def dr_loss(
     tau: float = 4.0,
     margin: float = 0.5,
 ) -> Float[Tensor, ""]:
-    """DR loss: ranks the distribution of the positives of a picture above that of its negatives.
+    """DR loss: ranks the distribution of the positives of an image above that of its negatives.
 
     ``L = tau / L log(1 + exp(L (P- - P+ + margin)))`` with ``P+ = sum_i q_i p_i`` over the positives, ``q = softmax(-p / pos_lambda)``, and
     ``P-`` over the negatives with ``q = softmax(p / neg_lambda)``: hard examples count most. Without positives ``P+`` is 1, without
     negatives ``P-`` is 0. L is called ``smoothness`` here.
 
     Args:
-        logits: any shape, before the sigmoid: all anchors and classes of *one* picture.
+        logits: any shape, before the sigmoid: all anchors and classes of *one* image.
         targets: the same shape: 1 positive, 0 negative. -1 is ignored: no loss, no gradient.
         pos_lambda: how evenly the positives count, > 0.
         neg_lambda: how evenly the negatives count, > 0.

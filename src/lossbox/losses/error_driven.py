@@ -24,7 +24,7 @@ from torch.autograd.function import once_differentiable
 
 from . import _knots
 from ._checks import check_ranking_input
-from ._ranks import Ranks, add_up, add_up_intervals, highest, join, meet
+from ._distributed import Processes, add_up, add_up_intervals, highest, join, meet
 from ._reduce import upcast
 
 
@@ -47,7 +47,7 @@ class Ranking:
     _own_knots: _knots.Knots
     _positives: _knots.Located
     _negatives: _knots.Located
-    _ranks: Ranks
+    _processes: Processes
 
     @property
     def rank(self) -> Float[Tensor, " p"]:
@@ -63,12 +63,12 @@ class Ranking:
         return _sum_above(self._own_knots, _knots.weigh(self._positives, values), values)
 
     def join(self, values: Float[Tensor, " own"]) -> Float[Tensor, " p"]:
-        """(P,) one value a positive of all ranks, from this rank's, in the order of its ``logits[targets == 1]``.
+        """(P,) one value per positive of all ranks, from this rank's, in the order of its ``logits[targets == 1]``.
 
         What an error of your own needs to know of each positive goes through this. Every rank must call it, in the same order. The gradient
         that comes back is that at this rank's values, times the number of ranks. In a ranking of one process it returns what it is given.
         """
-        return join(self._ranks, values)
+        return join(self._processes, values)
 
 
 ErrorFunction = Callable[[Ranking], Tensor]
@@ -85,7 +85,7 @@ def error_driven_loss(
     normalizer: float | None = None,
     pmf: WeightFunction | None = None,
     value: ErrorFunction | None = None,
-    all_ranks: bool = False,
+    global_batch: bool = False,
 ) -> Float[Tensor, ""]:
     """Any ranking loss, from its error and its target error at each positive.
 
@@ -103,7 +103,7 @@ def error_driven_loss(
             ``skewed_pmf`` promotes harder negatives. A positive whose negatives all have phi = 0 receives no gradient. Over all ranks phi
             may depend on the score and on the highest of all scores, which is among those that it is given on every rank.
         value: what the loss reports instead of l, where the two differ; the gradient never sees it.
-        all_ranks: rank the batches of all W ranks of torch.distributed's default group as one: |P|, N_FP and Z are theirs, and the value is
+        global_batch: rank the batches of all W processes of the default group as one: |P|, N_FP and Z are theirs, and the value is
             the same on each. The gradient is W times this rank's share, so that the mean over the ranks, which
             DistributedDataParallel takes, is the gradient of the one loss. Every rank must call it, with or without positives, and weigh
             its value alike. Without a group of several ranks it changes nothing.
@@ -129,7 +129,7 @@ def error_driven_loss(
     """
     check_ranking_input(logits, targets, delta)
     positives = positive_index(targets)
-    ranks = meet(len(positives), logits.device, all_ranks)
+    ranks = meet(len(positives), logits.device, global_batch)
     if not sum(ranks.counts):
         return zero_loss(logits, targets, ranks)
     ranking = rank(logits, targets, positives, delta, ranks)
@@ -163,7 +163,7 @@ def positive_index(targets: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def rank(logits: Tensor, targets: Tensor, positives: Tensor, delta: float, ranks: Ranks) -> Ranking:
+def rank(logits: Tensor, targets: Tensor, positives: Tensor, delta: float, ranks: Processes) -> Ranking:
     """Where each of P > 0 positives of the ranks stands among all their positives and negatives."""
     flat = _flat(logits)
     scores = join(ranks, flat.index_select(0, positives).to(_knots.sum_dtype(flat.device)))
@@ -199,7 +199,7 @@ def loss_of_ranking(
     return attach_gradient(logits, (reported.sum() * scale)[None], ranking, positives, -update[None], share[None], phi).squeeze(0)
 
 
-def zero_loss(logits: Tensor, targets: Tensor, ranks: Ranks | None = None) -> Tensor:
+def zero_loss(logits: Tensor, targets: Tensor, ranks: Processes | None = None) -> Tensor:
     """The loss without positives: 0 with a live graph whose gradient is 0, and NaN where a logit that counts is NaN."""
     flat = _flat(logits)
     poison = torch.where((flat.isnan() & (targets.reshape(-1) == 0)).any(), torch.nan, 0.0)
@@ -237,7 +237,7 @@ class _DefinedGradient(torch.autograd.Function):
         phi: Tensor | None,
     ) -> Tensor:
         knots, negatives = ranking._own_knots, ranking._negatives
-        ctx.shape, ctx.dtype, ctx.delta, ctx.ranks = logits.shape, logits.dtype, knots.delta, ranking._ranks
+        ctx.shape, ctx.dtype, ctx.delta, ctx.ranks = logits.shape, logits.dtype, knots.delta, ranking._processes
         ctx.save_for_backward(
             knots.position, knots.low, knots.high, negatives.interval, negatives.offset, positives, positive_gradient, negative_share, phi
         )
@@ -269,7 +269,7 @@ def _sum_above(knots: _knots.Knots, positives: _knots.Located, values: Tensor) -
 
 def _weigh(ranking: Ranking, logits: Tensor, targets: Tensor, pmf: WeightFunction) -> tuple[Tensor, Tensor]:
     """phi at every entry, (M,), 0 where it is no negative, and its sum above each positive, (P,)."""
-    flat, negative, ranks = _flat(logits), targets.reshape(-1) == 0, ranking._ranks
+    flat, negative, ranks = _flat(logits), targets.reshape(-1) == 0, ranking._processes
     if ranks.size > 1:  # one place more, which is no negative
         flat, negative = (torch.cat([each, each.new_zeros(1)]) for each in (flat, negative))
     # A pmf may look at the maximum of its scores: in the place of those that are no negatives it sees the highest negative of all ranks.
@@ -284,5 +284,5 @@ def _at_each(ranking: Ranking, function: ErrorFunction | float, name: str) -> Te
         return torch.full_like(ranking.scores, function)
     result = function(ranking)
     if result.shape != ranking.scores.shape:
-        raise ValueError(f"{name}: must return one number a positive, ({len(ranking)},), got {tuple(result.shape)}")
+        raise ValueError(f"{name}: must return one number per positive, ({len(ranking)},), got {tuple(result.shape)}")
     return result.to(ranking.scores.dtype)

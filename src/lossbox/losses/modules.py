@@ -1,7 +1,7 @@
 """The nn.Module twin of each loss function, so that a recipe can name it: options in the constructor, tensors in the call.
 
 A twin is the list of its options, which are the function's own with the same defaults. ``weight`` and ``normalizer`` belong to a batch and
-are given in the call; so does ``all_ranks``, which a training step may ask for and a validation that one rank runs alone may not.
+are given in the call; so does ``global_batch``, which a training step may ask for and a validation that one rank runs alone may not.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from torch import Tensor
 
 from . import box_regression, class_balanced, classification, gradient_density, iou, pairwise, quality, ranking
 from ._reduce import Reduction
-from ._twin import ElementwiseTwin, PictureTwin, QualityTwin, RankingTwin, Twin
+from ._twin import ElementwiseTwin, ImageTwin, QualityTwin, RankingTwin, Twin
 
 # -- classification ------------------------------------------------------------------------------------------------------------------
 
@@ -41,8 +41,8 @@ class FocalLoss(ElementwiseTwin):
 
 
 @dataclass(kw_only=True, eq=False)
-class DRLoss(PictureTwin):
-    """Twin of ``dr_loss``: called with the logits and targets of one picture; -1 is ignored."""
+class DRLoss(ImageTwin):
+    """Twin of ``dr_loss``: called with the logits and targets of one image; -1 is ignored."""
 
     function = staticmethod(classification.dr_loss)
     pos_lambda: float = 1.0
@@ -249,8 +249,8 @@ class ALRPLoss(Twin):
     delta: float = 1.0
     smooth_localization: bool = False
 
-    def forward(self, logits: Tensor, targets: Tensor, localization_error: Tensor, *, all_ranks: bool = False) -> tuple[Tensor, Tensor]:
-        loss: tuple[Tensor, Tensor] = self.function(logits, targets, localization_error, all_ranks=all_ranks, **self.options())
+    def forward(self, logits: Tensor, targets: Tensor, localization_error: Tensor, *, global_batch: bool = False) -> tuple[Tensor, Tensor]:
+        loss: tuple[Tensor, Tensor] = self.function(logits, targets, localization_error, global_batch=global_batch, **self.options())
         return loss
 
 
@@ -261,8 +261,8 @@ class RankSortLoss(Twin):
     function = staticmethod(ranking.rank_sort_loss)
     delta: float = 0.5
 
-    def forward(self, logits: Tensor, targets: Tensor, quality: Tensor, *, all_ranks: bool = False) -> tuple[Tensor, Tensor]:
-        loss: tuple[Tensor, Tensor] = self.function(logits, targets, quality, all_ranks=all_ranks, **self.options())
+    def forward(self, logits: Tensor, targets: Tensor, quality: Tensor, *, global_batch: bool = False) -> tuple[Tensor, Tensor]:
+        loss: tuple[Tensor, Tensor] = self.function(logits, targets, quality, global_batch=global_batch, **self.options())
         return loss
 
 

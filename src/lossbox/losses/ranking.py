@@ -9,7 +9,7 @@ per class, so that the scores of all boxes and classes of the batch are ranked a
 the gradient with respect to the logits is *defined* by the error-driven update (see ``error_driven``), it is not the derivative of the
 value.
 
-With ``all_ranks=True`` in a job of W processes (torch.distributed's default group), P and N are the positives and negatives of all W
+With ``global_batch=True`` in a job of W processes (torch.distributed's default group), P and N are the positives and negatives of all W
 batches: |P|, rank+, N_FP and every sum of the formulas are global and exact, and every process returns the same value, that of one loss of
 the concatenated batch. Each process's gradient is W times its share of that loss's gradient, so that the *mean* over the processes,
 which DistributedDataParallel takes, is the gradient of the one loss. Every process must call the loss, without positives too, and weigh it
@@ -26,8 +26,8 @@ from torch import Tensor
 
 from . import _knots
 from ._checks import check_per_positive, check_ranking_input
+from ._distributed import meet
 from ._dominance import dominance_sums
-from ._ranks import meet
 from ._reduce import upcast
 from .error_driven import Ranking, attach_gradient, error_driven_loss, loss_of_ranking, positive_index, rank, zero_loss
 
@@ -47,7 +47,7 @@ class RankSortTerms(NamedTuple):
 
 
 def ap_loss(
-    logits: Float[Tensor, ...], targets: Tensor, *, delta: float = 1.0, interpolated: bool = False, all_ranks: bool = False
+    logits: Float[Tensor, ...], targets: Tensor, *, delta: float = 1.0, interpolated: bool = False, global_batch: bool = False
 ) -> Float[Tensor, ""]:
     """AP loss: 1 - average precision over the positives.
 
@@ -59,7 +59,7 @@ def ap_loss(
         delta: half the width of the smoothed step, in units of the logits, >= 0; 0 is the hard step.
         interpolated: the published code's form: the precision of a positive is the largest among the positives that do not outscore it,
             as in interpolated AP.
-        all_ranks: rank the batches of all processes as one (see the module's docstring): |P| and the ranks are those of all.
+        global_batch: rank the batches of all processes as one (see the module's docstring): |P| and the ranks are those of all.
 
     Returns:
         A scalar in [0, 1]; 0 with a live graph where there are no positives.
@@ -84,7 +84,7 @@ def ap_loss(
         precision = ranking.true_positives / ranking.rank
         return 1 - torch.empty_like(precision).scatter_(0, order, precision[order].cummax(0).values)
 
-    return error_driven_loss(logits, targets, error, delta=delta, all_ranks=all_ranks)
+    return error_driven_loss(logits, targets, error, delta=delta, global_batch=global_batch)
 
 
 def alrp_loss(
@@ -94,7 +94,7 @@ def alrp_loss(
     *,
     delta: float = 1.0,
     smooth_localization: bool = False,
-    all_ranks: bool = False,
+    global_batch: bool = False,
 ) -> ALRPTerms:
     """Average localization-recall-precision loss: one ranking for classification and localization.
 
@@ -113,7 +113,7 @@ def alrp_loss(
             tau)``, tau = 0.5 the IoU from which a box counts as positive. Its graph receives the localization gradient.
         delta: half the width of the smoothed step, in units of the logits, >= 0; 0 is the hard step.
         smooth_localization: H instead of the unit step in the localization value.
-        all_ranks: rank the batches of all processes as one (see the module's docstring): |P|, the ranks and both sums are those of all, and
+        global_batch: rank the batches of all processes as one (see the module's docstring): |P|, the ranks and both sums are of all, and
             the gradients of logits and of E are W times this process's shares.
 
     Returns:
@@ -140,7 +140,7 @@ def alrp_loss(
     check_ranking_input(logits, targets, delta)
     positives = positive_index(targets)
     check_per_positive(localization_error, "localization_error", len(positives))
-    ranks = meet(len(positives), logits.device, all_ranks)
+    ranks = meet(len(positives), logits.device, global_batch)
     if not sum(ranks.counts):
         return ALRPTerms(zero_loss(logits, targets, ranks), localization_error.sum())
     ranking = rank(logits, targets, positives, delta, ranks)
@@ -158,7 +158,7 @@ def alrp_loss(
     return ALRPTerms(classification, _localization(ranking, errors, smooth_localization).to(classification.dtype))
 
 
-def ndcg_loss(logits: Float[Tensor, ...], targets: Tensor, *, delta: float = 1.0, all_ranks: bool = False) -> Float[Tensor, ""]:
+def ndcg_loss(logits: Float[Tensor, ...], targets: Tensor, *, delta: float = 1.0, global_batch: bool = False) -> Float[Tensor, ""]:
     """NDCG loss: 1 - normalized discounted cumulative gain of the positives.
 
     ``L = sum_i l(i)``, ``l(i) = 1/|P| - 1 / log2(1 + rank(i)) / G_max``, ``l*`` the same with rank+, ``G_max = sum_{i=1..|P|} 1 / log2(1 +
@@ -168,7 +168,7 @@ def ndcg_loss(logits: Float[Tensor, ...], targets: Tensor, *, delta: float = 1.0
         logits: scores, any shape; float16 and bfloat16 are computed in float32.
         targets: 1 positive, 0 negative, of the shape of ``logits``. -1 is ignored: no loss, no gradient.
         delta: half the width of the smoothed step, in units of the logits, >= 0; 0 is the hard step.
-        all_ranks: rank the batches of all processes as one (see the module's docstring): |P|, G_max and the ranks are those of all.
+        global_batch: rank the batches of all processes as one (see the module's docstring): |P|, G_max and the ranks are those of all.
 
     Returns:
         A scalar in [0, 1) where delta = 0 and no positives tie; the smoothed ranks can take it slightly below 0.
@@ -199,12 +199,12 @@ def ndcg_loss(logits: Float[Tensor, ...], targets: Tensor, *, delta: float = 1.0
         lambda ranking: shortfall(ranking, ranking.true_positives),
         delta=delta,
         normalizer=1.0,
-        all_ranks=all_ranks,
+        global_batch=global_batch,
     )
 
 
 def rank_sort_loss(
-    logits: Float[Tensor, ...], targets: Tensor, quality: Float[Tensor, " p"], *, delta: float = 0.5, all_ranks: bool = False
+    logits: Float[Tensor, ...], targets: Tensor, quality: Float[Tensor, " p"], *, delta: float = 0.5, global_batch: bool = False
 ) -> RankSortTerms:
     """Rank & Sort loss: positives above negatives, and among positives the better box above the worse.
 
@@ -223,7 +223,7 @@ def rank_sort_loss(
         quality: (P,) in [0, 1], as a rule the IoU of the predicted box, in the order of ``logits[targets == 1]``; 0 stays a positive.
             No gradient flows to it.
         delta: half the width of the smoothed step, in units of the logits, >= 0; 0 is the hard step.
-        all_ranks: rank and sort the batches of all processes as one (see the module's docstring): |P| and all sums are those of all.
+        global_batch: rank and sort the batches of all processes as one (see the module's docstring): |P| and all sums are those of all.
 
     Returns:
         ``RankSortTerms(ranking, sorting)``: 1/|P| times the sums of l_R and of l_S - l_S*. Each carries its own gradient with respect to
@@ -249,7 +249,7 @@ def rank_sort_loss(
     check_ranking_input(logits, targets, delta)
     positives = positive_index(targets)
     check_per_positive(quality, "quality", len(positives))
-    ranks = meet(len(positives), logits.device, all_ranks)
+    ranks = meet(len(positives), logits.device, global_batch)
     if not sum(ranks.counts):
         nothing = zero_loss(logits, targets, ranks)
         return RankSortTerms(nothing, nothing)

@@ -1,4 +1,4 @@
-"""COCO average precision, optimal LRP, and how well scores order boxes by quality: from files, from columns, or picture by picture.
+"""COCO average precision, optimal LRP, and how well scores order boxes by quality: from files, from columns, or image by image.
 
 Importing this needs torch and numpy only; average precision needs hotcoco when it is computed. The torchmetrics class is
 ``lossbox.metrics.torchmetric.OptimalLRP``.
@@ -7,10 +7,10 @@ Importing this needs torch and numpy only; average precision needs hotcoco when 
 from .average_precision import AveragePrecision, average_precision, interpolated_precision
 from .calibration import ANY_OVERLAP, Calibration, CalibrationError, fit_calibration, localization_aware_calibration_error
 from .coco_files import read_ground_truth, read_results
-from .correlation import pearson, redealt_scores, score_bounds, score_iou_correlation
+from .correlation import pearson, reorder_true_positive_scores, score_bounds, score_iou_correlation
 from .evaluator import Evaluator, evaluate, numbers_of, to_json
 from .lrp import LRP, LRPCurve, LRPOptimum, lrp, lrp_curve, optimal_lrp, optimal_lrp_per_class
-from .matching import GroundTruth, Matches, Results, match_detections
+from .matching import DetectionColumns, GroundTruth, Matches, match_detections
 
 __all__ = [
     "ANY_OVERLAP",
@@ -18,12 +18,12 @@ __all__ = [
     "AveragePrecision",
     "Calibration",
     "CalibrationError",
+    "DetectionColumns",
     "Evaluator",
     "GroundTruth",
     "LRPCurve",
     "LRPOptimum",
     "Matches",
-    "Results",
     "average_precision",
     "evaluate",
     "fit_calibration",
@@ -38,7 +38,7 @@ __all__ = [
     "pearson",
     "read_ground_truth",
     "read_results",
-    "redealt_scores",
+    "reorder_true_positive_scores",
     "score_bounds",
     "score_iou_correlation",
     "to_json",

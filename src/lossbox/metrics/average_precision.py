@@ -12,7 +12,7 @@ from jaxtyping import Float
 from numpy.typing import NDArray
 
 from ._arrays import Values, as_array, mean_of_defined
-from .matching import GroundTruth, Results
+from .matching import DetectionColumns, GroundTruth
 
 IOU_THRESHOLDS = np.linspace(0.5, 0.95, 10)
 """COCO's: 0.50, 0.55, ..., 0.95."""
@@ -50,7 +50,7 @@ class AveragePrecision(NamedTuple):
     precision: Float[np.ndarray, "10 101 c"]
 
 
-def average_precision(ground_truth: GroundTruth, results: Results) -> AveragePrecision:
+def average_precision(ground_truth: GroundTruth, results: DetectionColumns) -> AveragePrecision:
     """COCO's average precision and average recall of a data set, over all classes and for each.
 
     ``AP = mean over IoU 0.50:0.05:0.95, 101 recalls and classes of max precision at that recall or above``
@@ -72,7 +72,7 @@ def average_precision(ground_truth: GroundTruth, results: Results) -> AveragePre
     Example:
         >>> truth = GroundTruth(np.array([1]), np.array([1]), ("cup",), np.array([0]), np.array([0]),
         ...                     np.array([[0., 0., 10., 10.]]), np.array([100.]), np.array([False]))
-        >>> found = Results(np.array([0]), np.array([0]), np.array([[0., 0., 10., 8.]]), np.array([0.9]))
+        >>> found = DetectionColumns(np.array([0]), np.array([0]), np.array([[0., 0., 10., 8.]]), np.array([0.9]))
         >>> numbers = average_precision(truth, found).numbers
         >>> round(numbers["AP"], 6), round(numbers["AP75"], 6), numbers["AP90"], numbers["APl"]
         (0.7, 1.0, 0.0, nan)
@@ -82,7 +82,7 @@ def average_precision(ground_truth: GroundTruth, results: Results) -> AveragePre
     except ImportError as error:
         raise ImportError("COCO's average precision needs hotcoco: pip install 'lossbox[train]'") from error
 
-    # Places in our sorted lists, from 1, stand for the ids of pictures, categories and annotations: order decides ties, ids do not.
+    # Places in our sorted lists, from 1, stand for the ids of images, categories and annotations: order decides ties, ids do not.
     truth = COCO.from_arrays(
         [{"id": number} for number in range(1, len(ground_truth.image_ids) + 1)],
         [{"id": number, "name": str(number)} for number in range(1, len(ground_truth.category_ids) + 1)],

@@ -155,7 +155,7 @@ class Calibration:
 
     Attributes:
         method: ``"isotonic"`` or ``"platt"``.
-        curves: one a class, in the order of the labels.
+        curves: one per class, in the order of the labels.
         category_ids: the COCO id of each class.
 
     Example:

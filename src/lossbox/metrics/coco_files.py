@@ -1,7 +1,7 @@
 """Ground truth and detections from COCO's JSON, checked: every complaint names the file, the record and the rule.
 
-What is not an error: a picture without annotations or without detections, a category without either, an empty results list, boxes outside
-the picture (COCO evaluates them as they are), boxes of no area (they match nothing), the same detection twice (the second is a false
+What is not an error: an image without annotations or without detections, a category without either, an empty results list, boxes outside
+the image (COCO evaluates them as they are), boxes of no area (they match nothing), the same detection twice (the second is a false
 positive), a missing ``area`` (the box's) or ``iscrowd`` (0). An ``ignore`` field has no effect, as in pycocotools.
 """
 
@@ -18,7 +18,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 from numpy.typing import NDArray
 
-from .matching import GroundTruth, Results
+from .matching import DetectionColumns, GroundTruth
 
 
 def read_ground_truth(source: str | Path | Mapping[str, Any]) -> GroundTruth:
@@ -29,10 +29,10 @@ def read_ground_truth(source: str | Path | Mapping[str, Any]) -> GroundTruth:
             (``id``, ``image_id``, ``category_id``, ``bbox`` as ``x y width height`` in pixels, optional ``area``, ``iscrowd``).
 
     Returns:
-        The annotations as columns, in the order of the file; pictures and categories by ascending id.
+        The annotations as columns, in the order of the file; images and categories by ascending id.
 
     Raises:
-        ValueError: a part is missing or of the wrong type; an id twice; an annotation of an unknown picture or category; a box with
+        ValueError: a part is missing or of the wrong type; an id twice; an annotation of an unknown image or category; a box with
             NaN, infinity or negative size.
         FileNotFoundError: there is no such file.
 
@@ -80,19 +80,19 @@ def read_ground_truth(source: str | Path | Mapping[str, Any]) -> GroundTruth:
     )
 
 
-def read_results(source: str | Path | Sequence[Mapping[str, Any]], ground_truth: GroundTruth) -> Results:
+def read_results(source: str | Path | Sequence[Mapping[str, Any]], ground_truth: GroundTruth) -> DetectionColumns:
     """The detections of a COCO results file, or of its content.
 
     Args:
         source: a path, or the list that is in such a file: ``image_id``, ``category_id``, ``bbox`` (``x y width height``, pixels of the
-            original picture), ``score`` in [0, 1]. The list may be empty.
+            original image), ``score`` in [0, 1]. The list may be empty.
         ground_truth: what was looked for.
 
     Returns:
         The detections as columns, in the order of the file.
 
     Raises:
-        ValueError: not a list; a field is missing or of the wrong type; an unknown picture or category; a box with NaN, infinity or
+        ValueError: not a list; a field is missing or of the wrong type; an unknown image or category; a box with NaN, infinity or
             negative size; a score that is NaN or out of [0, 1].
         FileNotFoundError: there is no such file.
 
@@ -110,7 +110,7 @@ def read_results(source: str | Path | Sequence[Mapping[str, Any]], ground_truth:
         raise ValueError(f"{where}: a results file is a list of detections, got {_kind(records)}")
     scores = _floats(_column(records, "score", where), "score", where)
     _forbid(~((scores >= 0) & (scores <= 1)), records, "score", where, "must be in [0, 1]")
-    return Results(
+    return DetectionColumns(
         image=_places(records, "image_id", ground_truth.image_ids, where, "is not the id of an image of the ground truth"),
         category=_places(records, "category_id", ground_truth.category_ids, where, "is not the id of a category of the ground truth"),
         boxes=_boxes(records, where),

@@ -9,7 +9,7 @@ from jaxtyping import Float
 
 from ._arrays import Values, as_array, mean_of_defined
 from .average_precision import AveragePrecision, average_precision
-from .matching import GroundTruth, Matches, Results
+from .matching import DetectionColumns, GroundTruth, Matches
 
 BOUNDED = ("AP", "AP50", "AP75", "AP90")
 """The numbers of Table 5."""
@@ -78,7 +78,7 @@ def score_iou_correlation(matches: Matches) -> float:
     return mean_of_defined(rho)
 
 
-def redealt_scores(matches: Matches, scores: Float[np.ndarray, " m"], *, best: bool) -> Float[np.ndarray, " m"]:
+def reorder_true_positive_scores(matches: Matches, scores: Float[np.ndarray, " m"], *, best: bool) -> Float[np.ndarray, " m"]:
     """The scores with those of each class's true positives dealt anew among them: what perfect or worst ordering by IoU would give.
 
     The i-th highest score goes to the true positive of i-th highest IoU (``best``) or of i-th lowest; all other scores stay. AP of the
@@ -98,7 +98,7 @@ def redealt_scores(matches: Matches, scores: Float[np.ndarray, " m"], *, best: b
     Example:
         >>> two, right = np.array([0, 1]), np.array([True, True])
         >>> matches = Matches(two, two * 0, np.array([0.9, 0.8]), np.array([0.6, 0.7]), two, ~right, right, num_ground_truth=np.array([2]))
-        >>> redealt_scores(matches, np.array([0.9, 0.8]), best=True)
+        >>> reorder_true_positive_scores(matches, np.array([0.9, 0.8]), best=True)
         array([0.8, 0.9])
     """
     dealt = scores.copy()
@@ -108,11 +108,13 @@ def redealt_scores(matches: Matches, scores: Float[np.ndarray, " m"], *, best: b
     return dealt
 
 
-def score_bounds(ground_truth: GroundTruth, results: Results, *, matches: Matches, ap: AveragePrecision) -> dict[str, dict[str, float]]:
+def score_bounds(
+    ground_truth: GroundTruth, results: DetectionColumns, *, matches: Matches, ap: AveragePrecision
+) -> dict[str, dict[str, float]]:
     """How far AP can rise or fall by the order of the true positives alone: with their scores dealt by IoU, and inversely.
 
-    ``upper = AP(redealt_scores(best=True))``, ``lower = AP(redealt_scores(best=False))``, each matched anew as COCO does. They are bounds,
-    and equal at the IoU of ``matches``, where no object has two detections; after NMS few have. With many duplicates a new score also
+    ``upper = AP(reorder_true_positive_scores(best=True))``, ``lower = AP(reorder_true_positive_scores(best=False))``, each matched anew as
+    COCO does. They are bounds, and equal at the IoU of ``matches``, where no object has two detections; after NMS few have. With many duplicates a new score also
     changes which of two detections on one object is the right one, and the measured AP can lie outside.
 
     Args:
@@ -136,14 +138,15 @@ def score_bounds(ground_truth: GroundTruth, results: Results, *, matches: Matche
         >>> from lossbox.metrics import match_detections
         >>> truth = GroundTruth(np.array([1]), np.array([1]), ("cup",), np.array([0, 0]), np.array([0, 0]),
         ...                     np.array([[0., 0., 10., 10.], [50., 0., 10., 10.]]), np.array([100., 100.]), np.array([False, False]))
-        >>> found = Results(np.array([0, 0]), np.array([0, 0]), np.array([[0., 0., 10., 6.], [50., 0., 10., 10.]]), np.array([0.9, 0.8]))
+        >>> boxes = np.array([[0., 0., 10., 6.], [50., 0., 10., 10.]])
+        >>> found = DetectionColumns(np.array([0, 0]), np.array([0, 0]), boxes, np.array([0.9, 0.8]))
         >>> bounds = score_bounds(truth, found, matches=match_detections(truth, found), ap=average_precision(truth, found))
         >>> {name: round(row["AP75"], 2) for name, row in bounds.items()}
         {'measured': 0.25, 'upper': 0.5, 'lower': 0.25}
     """
     bounds = {"measured": {name: ap.numbers[name] for name in BOUNDED}}
     for name, best in (("upper", True), ("lower", False)):
-        dealt = replace(results, scores=redealt_scores(matches, results.scores, best=best))
+        dealt = replace(results, scores=reorder_true_positive_scores(matches, results.scores, best=best))
         numbers = average_precision(ground_truth, dealt).numbers
         bounds[name] = {key: numbers[key] for key in BOUNDED}
     return bounds

@@ -1,4 +1,4 @@
-"""AP, optimal LRP and score-IoU correlation of a data set: one call on columns, or picture by picture while a detector runs."""
+"""AP, optimal LRP and score-IoU correlation of a data set: one call on columns, or image by image while a detector runs."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from .average_precision import AveragePrecision, average_precision
 from .coco_files import read_ground_truth
 from .correlation import score_iou_correlation
 from .lrp import optimal_lrp_per_class
-from .matching import GroundTruth, Matches, Results, match_detections
+from .matching import DetectionColumns, GroundTruth, Matches, match_detections
 
 
-def evaluate(ground_truth: GroundTruth, results: Results, *, tau: float = 0.5) -> dict[str, Any]:
+def evaluate(ground_truth: GroundTruth, results: DetectionColumns, *, tau: float = 0.5) -> dict[str, Any]:
     """All numbers of a data set's detections.
 
     ``AP`` as COCO; ``oLRP`` and its parts are means over classes, each over the classes where it is defined (so the mean oLRP does not
@@ -47,7 +47,7 @@ def evaluate(ground_truth: GroundTruth, results: Results, *, tau: float = 0.5) -
     Example:
         >>> truth = read_ground_truth({"images": [{"id": 7}], "categories": [{"id": 3, "name": "cup"}], "annotations": [
         ...     {"id": 1, "image_id": 7, "category_id": 3, "bbox": [0, 0, 10, 10]}]})
-        >>> found = Results(np.array([0]), np.array([0]), np.array([[0., 0., 10., 8.]]), np.array([0.9]))
+        >>> found = DetectionColumns(np.array([0]), np.array([0]), np.array([[0., 0., 10., 8.]]), np.array([0.9]))
         >>> numbers = evaluate(truth, found)
         >>> round(numbers["AP"], 6), round(numbers["oLRP"], 6), numbers["per_class"][0]["threshold"]
         (0.7, 0.4, 0.9)
@@ -80,7 +80,7 @@ def numbers_of(ground_truth: GroundTruth, ap: AveragePrecision, matches: Matches
     Example:
         >>> truth = read_ground_truth({"images": [{"id": 7}], "categories": [{"id": 3, "name": "cup"}], "annotations": [
         ...     {"id": 1, "image_id": 7, "category_id": 3, "bbox": [0, 0, 10, 10]}]})
-        >>> found = Results(np.array([0]), np.array([0]), np.array([[0., 0., 10., 8.]]), np.array([0.9]))
+        >>> found = DetectionColumns(np.array([0]), np.array([0]), np.array([[0., 0., 10., 8.]]), np.array([0.9]))
         >>> matches = match_detections(truth, found, iou_threshold=0.75)
         >>> round(numbers_of(truth, average_precision(truth, found), matches, tau=0.75)["oLRP"], 6)
         0.8
@@ -137,8 +137,8 @@ def _nan_as_none(value: Any) -> Any:
 
 
 @runtime_checkable
-class FoundInPicture(Protocol):
-    """What a detector says about one picture, as :class:`lossbox.records.Detections` does; tensors or arrays."""
+class FoundInImage(Protocol):
+    """What a detector says about one image, as :class:`lossbox.records.Detections` does; tensors or arrays."""
 
     @property
     def boxes(self) -> Values: ...
@@ -148,8 +148,8 @@ class FoundInPicture(Protocol):
     def labels(self) -> Values: ...
 
 
-class _Picture(NamedTuple):
-    """One picture's detections on the CPU."""
+class _Image(NamedTuple):
+    """One image's detections on the CPU."""
 
     boxes: Float[np.ndarray, "n 4"]
     scores: Float[np.ndarray, " n"]
@@ -157,11 +157,11 @@ class _Picture(NamedTuple):
 
 
 class Evaluator:
-    """Collects detections picture by picture, then gives the numbers of :func:`evaluate`.
+    """Collects detections image by image, then gives the numbers of :func:`evaluate`.
 
-    A picture is given once between two calls of :meth:`reset`. Giving it again is harmless if the detections are the same and an error if
-    they differ. Under ``torch.distributed``, :meth:`compute`, :meth:`columns` and :meth:`results` gather the pictures of all processes (all
-    must call them), and of a picture that several processes have seen, as ``DistributedSampler`` pads, the lowest rank's detections count.
+    An image is given once between two calls of :meth:`reset`. Giving it again is harmless if the detections are the same and an error if
+    they differ. Under ``torch.distributed``, :meth:`compute`, :meth:`columns` and :meth:`results` gather the images of all processes (all
+    must call them), and of an image that several processes have seen, as ``DistributedSampler`` pads, the lowest rank's detections count.
 
     Args:
         ground_truth: path of a COCO file, its content, or its columns.
@@ -191,44 +191,44 @@ class Evaluator:
         self.ground_truth = ground_truth if isinstance(ground_truth, GroundTruth) else read_ground_truth(ground_truth)
         self.tau = tau
         self._known = frozenset(self.ground_truth.image_ids.tolist())
-        self._pictures: dict[int, _Picture] = {}
+        self._images: dict[int, _Image] = {}
 
     def reset(self) -> None:
         """Forget all detections, before another pass over the data."""
-        self._pictures = {}
+        self._images = {}
 
-    def update(self, image_ids: Iterable[int], detections: Sequence[FoundInPicture]) -> None:
-        """Add the detections of some pictures.
+    def update(self, image_ids: Iterable[int], detections: Sequence[FoundInImage]) -> None:
+        """Add the detections of some images.
 
         Args:
-            image_ids: COCO ids, one a picture.
-            detections: one a picture: boxes (n, 4) ``x1 y1 x2 y2`` in pixels of the original picture, scores (n,) in [0, 1], labels (n,):
+            image_ids: COCO ids, one per image.
+            detections: one per image: boxes (n, 4) ``x1 y1 x2 y2`` in pixels of the original image, scores (n,) in [0, 1], labels (n,):
                 index of the category among all categories by ascending id.
 
         Raises:
-            ValueError: not one record a picture; an unknown image id; one that was given with other detections; wrong shapes; NaN,
+            ValueError: not one record per image; an unknown image id; one that was given with other detections; wrong shapes; NaN,
                 infinity or a negative size in a box; a score that is NaN or out of [0, 1]; a label out of range.
         """
         ids = [int(image_id) for image_id in image_ids]
         if len(ids) != len(detections):
             raise ValueError(f"detections: one record for each image id expected, got {len(detections)} for {len(ids)} ids")
         # All are checked before any is kept: a caught error leaves the evaluator as it was.
-        checked: dict[int, _Picture] = {}
+        checked: dict[int, _Image] = {}
         for image_id, found in zip(ids, detections, strict=True):
             if image_id not in self._known:
                 raise ValueError(f"image_ids: {image_id} is not the id of an image of the ground truth")
-            picture = _checked_picture(found, image_id, num_categories=len(self.ground_truth.category_ids))
-            earlier = checked.get(image_id, self._pictures.get(image_id))
-            if earlier is not None and not all(map(np.array_equal, earlier, picture)):
+            image = _checked_image(found, image_id, num_categories=len(self.ground_truth.category_ids))
+            earlier = checked.get(image_id, self._images.get(image_id))
+            if earlier is not None and not all(map(np.array_equal, earlier, image)):
                 raise ValueError(f"image_ids: {image_id} was already given with other detections; call reset() before a new pass")
-            checked[image_id] = picture
-        self._pictures |= checked
+            checked[image_id] = image
+        self._images |= checked
 
     def compute(self, *, seen_only: bool = False) -> dict[str, Any]:
         """The numbers of :func:`evaluate`.
 
         Args:
-            seen_only: evaluate only the pictures that were given, as after a pass over a part of the data; otherwise a picture that was
+            seen_only: evaluate only the images that were given, as after a pass over a part of the data; otherwise an image that was
                 never given counts as one in which nothing was found.
 
         Returns:
@@ -237,27 +237,27 @@ class Evaluator:
         truth, found = self.columns(seen_only=seen_only)
         return evaluate(truth, found, tau=self.tau)
 
-    def columns(self, *, seen_only: bool = False) -> tuple[GroundTruth, Results]:
+    def columns(self, *, seen_only: bool = False) -> tuple[GroundTruth, DetectionColumns]:
         """The annotations and all detections as columns: what the other functions of this package take.
 
         Args:
-            seen_only: only the pictures that were given.
+            seen_only: only the images that were given.
 
         Returns:
-            The ground truth and the detections in it, by picture; equal on all processes.
+            The ground truth and the detections in it, by image; equal on all processes.
         """
-        pictures = self._gathered()
+        images = self._gathered()
         truth = self.ground_truth
         if seen_only:
-            truth = truth.of_images(np.isin(truth.image_ids, list(pictures)))
-        columns = [(index, pictures[image_id]) for index, image_id in enumerate(truth.image_ids.tolist()) if image_id in pictures]
-        boxes = np.concatenate([np.zeros((0, 4)), *(picture.boxes for _, picture in columns)])
+            truth = truth.of_images(np.isin(truth.image_ids, list(images)))
+        columns = [(index, images[image_id]) for index, image_id in enumerate(truth.image_ids.tolist()) if image_id in images]
+        boxes = np.concatenate([np.zeros((0, 4)), *(image.boxes for _, image in columns)])
         boxes[:, 2:] -= boxes[:, :2]
-        found = Results(
-            image=np.repeat(np.array([index for index, _ in columns], dtype=np.int64), [len(picture.scores) for _, picture in columns]),
-            category=np.concatenate([np.zeros(0, dtype=np.int64), *(picture.labels for _, picture in columns)]),
+        found = DetectionColumns(
+            image=np.repeat(np.array([index for index, _ in columns], dtype=np.int64), [len(image.scores) for _, image in columns]),
+            category=np.concatenate([np.zeros(0, dtype=np.int64), *(image.labels for _, image in columns)]),
             boxes=boxes,
-            scores=np.concatenate([np.zeros(0), *(picture.scores for _, picture in columns)]),
+            scores=np.concatenate([np.zeros(0), *(image.scores for _, image in columns)]),
         )
         return truth, found
 
@@ -270,23 +270,23 @@ class Evaluator:
         categories = self.ground_truth.category_ids.tolist()
         return [
             {"image_id": image_id, "category_id": categories[label], "bbox": [x1, y1, x2 - x1, y2 - y1], "score": score}
-            for image_id, picture in sorted(self._gathered().items())
-            for (x1, y1, x2, y2), score, label in zip(*(column.tolist() for column in picture), strict=True)
+            for image_id, image in sorted(self._gathered().items())
+            for (x1, y1, x2, y2), score, label in zip(*(column.tolist() for column in image), strict=True)
         ]
 
-    def _gathered(self) -> dict[int, _Picture]:
-        """The pictures of all processes; where two have the same, the lowest rank's."""
+    def _gathered(self) -> dict[int, _Image]:
+        """The images of all processes; where two have the same, the lowest rank's."""
         if not (dist.is_available() and dist.is_initialized()):
-            return self._pictures
-        of_ranks: list[dict[int, _Picture]] = [{} for _ in range(dist.get_world_size())]
-        dist.all_gather_object(of_ranks, self._pictures)
-        merged: dict[int, _Picture] = {}
-        for pictures in reversed(of_ranks):
-            merged |= pictures
+            return self._images
+        of_processes: list[dict[int, _Image]] = [{} for _ in range(dist.get_world_size())]
+        dist.all_gather_object(of_processes, self._images)
+        merged: dict[int, _Image] = {}
+        for images in reversed(of_processes):
+            merged |= images
         return merged
 
 
-def _checked_picture(found: FoundInPicture, image_id: int, *, num_categories: int) -> _Picture:
+def _checked_image(found: FoundInImage, image_id: int, *, num_categories: int) -> _Image:
     boxes, scores, labels = as_array(found.boxes), as_array(found.scores), as_array(found.labels)
     where = f"detections of image {image_id}"
     count = len(scores) if scores.ndim == 1 else -1
@@ -307,4 +307,4 @@ def _checked_picture(found: FoundInPicture, image_id: int, *, num_categories: in
         if broken.any():
             first = int(broken.argmax())
             raise ValueError(f"{where}: {rule}, got {values[first].tolist()} at index {first} ({int(broken.sum())} of {count})")
-    return _Picture(boxes, scores, labels.astype(np.int64))
+    return _Image(boxes, scores, labels.astype(np.int64))

@@ -1,8 +1,8 @@
 """COCO's matching of detections with ground truth at one IoU threshold, for a whole data set at once.
 
-pycocotools walks over pictures, categories, thresholds, detections and annotations in Python. For one threshold the same result comes
+pycocotools walks over images, categories, thresholds, detections and annotations in Python. For one threshold the same result comes
 from numpy: list the pairs that overlap enough, sort each detection's partners by COCO's order of preference once, then let all first
-detections of every (picture, category) choose, then all second ones, and so on.
+detections of every (image, category) choose, then all second ones, and so on.
 
 Boxes are COCO's ``x y width height`` in pixels and IoU is computed from them in float64 in COCO's order of operations: a pair that sits
 exactly on the threshold falls on the same side as in pycocotools.
@@ -32,17 +32,17 @@ class GroundTruth:
     """The annotations of a data set as columns.
 
     Attributes:
-        image_ids: (pictures,) COCO ids, ascending.
+        image_ids: (images,) COCO ids, ascending.
         category_ids: (C,) COCO ids, ascending.
         category_names: C names, in the order of ``category_ids``.
         image: (n,) index into ``image_ids``.
         category: (n,) index into ``category_ids``.
-        boxes: (n, 4) ``x y width height``, pixels of the original picture.
+        boxes: (n, 4) ``x y width height``, pixels of the original image.
         areas: (n,) square pixels, as annotated (of the segment, not of the box).
         crowd: (n,) True for a region that stands for many objects: no error to find it, none to miss it.
     """
 
-    image_ids: Int[np.ndarray, " pictures"]
+    image_ids: Int[np.ndarray, " images"]
     category_ids: Int[np.ndarray, " c"]
     category_names: tuple[str, ...]
     image: Int[np.ndarray, " n"]
@@ -51,21 +51,21 @@ class GroundTruth:
     areas: Float[np.ndarray, " n"]
     crowd: Bool[np.ndarray, " n"]
 
-    def of_images(self, kept: Bool[np.ndarray, " pictures"]) -> GroundTruth:
-        """The same categories, only the pictures where ``kept`` is True."""
+    def of_images(self, kept: Bool[np.ndarray, " images"]) -> GroundTruth:
+        """The same categories, only the images where ``kept`` is True."""
         rows = kept[self.image]
         columns = {name: getattr(self, name)[rows] for name in ("category", "boxes", "areas", "crowd")}
         return replace(self, image_ids=self.image_ids[kept], image=(np.cumsum(kept) - 1)[self.image[rows]], **columns)
 
 
 @dataclass(frozen=True)
-class Results:
+class DetectionColumns:
     """The detections of a data set as columns; their order decides ties of score, as the order of a results file does.
 
     Attributes:
         image: (m,) index into ``GroundTruth.image_ids``.
         category: (m,) index into ``GroundTruth.category_ids``.
-        boxes: (m, 4) ``x y width height``, pixels of the original picture.
+        boxes: (m, 4) ``x y width height``, pixels of the original image.
         scores: (m,).
     """
 
@@ -77,10 +77,10 @@ class Results:
 
 @dataclass(frozen=True)
 class Matches:
-    """Which detections are right, ordered by category, then score (highest first), then picture.
+    """Which detections are right, ordered by category, then score (highest first), then image.
 
     Attributes:
-        detection: (k,) index into the ``Results``; detections beyond ``max_detections`` are not here.
+        detection: (k,) index into the ``DetectionColumns``; detections beyond ``max_detections`` are not here.
         category: (k,) index into ``GroundTruth.category_ids``.
         scores: (k,).
         ious: (k,) in [0, 1], with the matched annotation (over the detection's area if that is a crowd); 0 without a match.
@@ -108,13 +108,13 @@ class Matches:
 
 def match_detections(
     ground_truth: GroundTruth,
-    results: Results,
+    results: DetectionColumns,
     *,
     iou_threshold: float = 0.5,
     max_detections: int = 100,
     area_range: tuple[float, float] = ALL_AREAS,
 ) -> Matches:
-    """Match every detection with at most one annotation of its picture and category, as COCO does.
+    """Match every detection with at most one annotation of its image and category, as COCO does.
 
     Best score first, a detection takes the free annotation of largest IoU >= ``iou_threshold``; one that is ignored only if no other is
     left. Crowds are never used up. Of equal IoUs the later annotation wins, of equal scores the earlier detection chooses first.
@@ -123,7 +123,7 @@ def match_detections(
         ground_truth: the annotations.
         results: the detections.
         iou_threshold: in (0, 1].
-        max_detections: detections of one picture and category that are looked at, best first.
+        max_detections: detections of one image and category that are looked at, best first.
         area_range: smallest and largest area in square pixels; annotations outside are ignored, and so are unmatched detections outside.
 
     Returns:
@@ -139,7 +139,8 @@ def match_detections(
     Example:
         >>> truth = GroundTruth(np.array([1]), np.array([1]), ("cup",), np.array([0]), np.array([0]),
         ...                     np.array([[0., 0., 10., 10.]]), np.array([100.]), np.array([False]))
-        >>> found = Results(np.array([0, 0]), np.array([0, 0]), np.array([[0., 0., 10., 8.], [0., 0., 10., 10.]]), np.array([0.9, 0.8]))
+        >>> boxes = np.array([[0., 0., 10., 8.], [0., 0., 10., 10.]])
+        >>> found = DetectionColumns(np.array([0, 0]), np.array([0, 0]), boxes, np.array([0.9, 0.8]))
         >>> matches = match_detections(truth, found)
         >>> matches.is_tp, matches.ious
         (array([ True, False]), array([0.8, 0. ]))
@@ -150,7 +151,7 @@ def match_detections(
         raise ValueError(f"max_detections must be at least 1, got {max_detections}")
     images, classes = len(ground_truth.image_ids), len(ground_truth.category_ids)
 
-    # Detections by group (category, then picture), best first; lexsort is stable, so ties keep the order of the results.
+    # Detections by group (category, then image), best first; lexsort is stable, so ties keep the order of the results.
     group = results.category * images + results.image
     order = np.lexsort((-results.scores, group))
     group = group[order]
@@ -209,7 +210,7 @@ def _choose(
     rounds = np.flatnonzero(np.diff(rank[detection], prepend=-1, append=-1))
     free = np.ones(len(ground_truth.boxes), dtype=bool)
     for start, stop in pairwise(rounds):
-        # One round holds at most one detection a group, so no two of them want the same annotation.
+        # One round holds at most one detection per group, so no two of them want the same annotation.
         open_pairs = start + np.flatnonzero(free[annotation[start:stop]])
         takers, first = np.unique(detection[open_pairs], return_index=True)
         taken = annotation[open_pairs[first]]

@@ -11,24 +11,24 @@ from torch import Tensor
 
 from ._arrays import mean_of_defined
 from .lrp import optimal_lrp_per_class
-from .matching import GroundTruth, Results, match_detections
+from .matching import DetectionColumns, GroundTruth, match_detections
 
 try:
     from torchmetrics import Metric
 except ImportError as error:
     raise ImportError("lossbox.metrics.torchmetric needs torchmetrics: pip install 'lossbox[train]'") from error
 
-_OF_PREDICTION, _OF_TARGET = 6, 7  # numbers a box: x1 y1 x2 y2 label score, and x1 y1 x2 y2 label crowd area
+_OF_PREDICTION, _OF_TARGET = 6, 7  # numbers per box: x1 y1 x2 y2 label score, and x1 y1 x2 y2 label crowd area
 
 
 class OptimalLRP(Metric):
-    """Optimal LRP error of detections in torchmetrics' format, over all pictures of all processes.
+    """Optimal LRP error of detections in torchmetrics' format, over all images of all processes.
 
     ``oLRP = min_s LRP(s)`` for each class that has ground truth, then the mean over classes; see :func:`lossbox.metrics.optimal_lrp`.
 
     Args:
         tau: IoU from which a detection is right, in (0, 1).
-        max_detections: detections of one picture and class that are looked at, best first.
+        max_detections: detections of one image and class that are looked at, best first.
         **kwargs: for ``torchmetrics.Metric``.
 
     Raises:
@@ -51,8 +51,8 @@ class OptimalLRP(Metric):
     higher_is_better = False
     full_state_update = False
 
-    # Boxes of all pictures one after the other, flat, and how many each picture has. All states are flat and of one dtype, since that is
-    # what torchmetrics gathers from a process that has seen no picture.
+    # Boxes of all images one after the other, flat, and how many each image has. All states are flat and of one dtype, since that is
+    # what torchmetrics gathers from a process that has seen no image.
     predictions: list[Tensor]
     prediction_counts: list[Tensor]
     targets: list[Tensor]
@@ -69,36 +69,36 @@ class OptimalLRP(Metric):
         self.set_dtype(torch.float64)
 
     def update(self, preds: Sequence[dict[str, Tensor]], target: Sequence[dict[str, Tensor]]) -> None:
-        """Add the pictures of one batch.
+        """Add the images of one batch.
 
         Args:
-            preds: a dict a picture: ``boxes`` (n, 4) ``x1 y1 x2 y2`` in pixels, ``scores`` (n,) in [0, 1], ``labels`` (n,) integers.
-            target: a dict a picture: ``boxes`` (m, 4), ``labels`` (m,), optional ``iscrowd`` (m,) and ``area`` (m,) in square pixels.
+            preds: a dict per image: ``boxes`` (n, 4) ``x1 y1 x2 y2`` in pixels, ``scores`` (n,) in [0, 1], ``labels`` (n,) integers.
+            target: a dict per image: ``boxes`` (m, 4), ``labels`` (m,), optional ``iscrowd`` (m,) and ``area`` (m,) in square pixels.
 
         Raises:
             ValueError: ``preds`` and ``target`` differ in length; a key is missing; wrong shapes; NaN, infinity or a negative size in a
                 box; a score that is NaN or out of [0, 1].
         """
         if len(preds) != len(target):
-            raise ValueError(f"preds and target: one dict a picture expected in both, got {len(preds)} and {len(target)}")
-        found = [_rows(picture, ("scores",), f"preds[{index}]") for index, picture in enumerate(preds)]
+            raise ValueError(f"preds and target: one dict per image expected in both, got {len(preds)} and {len(target)}")
+        found = [_rows(image, ("scores",), f"preds[{index}]") for index, image in enumerate(preds)]
         for index, rows in enumerate(found):
             if not bool(((rows[:, 5] >= 0) & (rows[:, 5] <= 1)).all()):
                 raise ValueError(f"preds[{index}]: scores must be in [0, 1]")
         true = []
-        for index, picture in enumerate(target):
-            rows = _rows(picture, (), f"target[{index}]")
-            filled = {"iscrowd": torch.zeros(len(rows)), "area": (rows[:, 2:4] - rows[:, :2]).prod(-1)} | dict(picture)
+        for index, image in enumerate(target):
+            rows = _rows(image, (), f"target[{index}]")
+            filled = {"iscrowd": torch.zeros(len(rows)), "area": (rows[:, 2:4] - rows[:, :2]).prod(-1)} | dict(image)
             true.append(_rows(filled, ("iscrowd", "area"), f"target[{index}]"))
-        for values, counts, pictures in (
+        for values, counts, images in (
             (self.predictions, self.prediction_counts, found),
             (self.targets, self.target_counts, true),
         ):
-            values.extend(rows.to(self.device, self.dtype).flatten() for rows in pictures)
-            counts.append(torch.tensor([len(rows) for rows in pictures], device=self.device, dtype=self.dtype))
+            values.extend(rows.to(self.device, self.dtype).flatten() for rows in images)
+            counts.append(torch.tensor([len(rows) for rows in images], device=self.device, dtype=self.dtype))
 
     def compute(self) -> dict[str, Tensor]:
-        """The error of all pictures.
+        """The error of all images.
 
         Returns:
             ``olrp``, ``localization``, ``false_positive``, ``false_negative``: means over the classes where each is defined, NaN if there
@@ -119,7 +119,7 @@ class OptimalLRP(Metric):
             areas=true[:, 6],
             crowd=true[:, 5] != 0,
         )
-        results = Results(found_image, np.searchsorted(labels, found[:, 4]), _width_height(found), found[:, 5])
+        results = DetectionColumns(found_image, np.searchsorted(labels, found[:, 4]), _width_height(found), found[:, 5])
         matches = match_detections(truth, results, iou_threshold=self.tau, max_detections=self.max_detections)
         optima = optimal_lrp_per_class(matches, tau=self.tau)
 
@@ -132,19 +132,19 @@ class OptimalLRP(Metric):
         return means | {"thresholds": of_classes("threshold"), "classes": torch.from_numpy(labels).to(self.device)} | per_class
 
 
-def _rows(picture: dict[str, Any], more: tuple[str, ...], where: str) -> Tensor:
-    """(n, 5 + len(more)) of one picture: box, label, and the named columns."""
+def _rows(image: dict[str, Any], more: tuple[str, ...], where: str) -> Tensor:
+    """(n, 5 + len(more)) of one image: box, label, and the named columns."""
     for name in ("boxes", "labels", *more):
-        if not isinstance(picture.get(name), Tensor):
-            raise ValueError(f"{where}: '{name}' must be a tensor, got {type(picture[name]).__name__ if name in picture else 'nothing'}")
-    boxes, columns = picture["boxes"].detach().cpu(), [picture[name].detach().cpu() for name in ("labels", *more)]
+        if not isinstance(image.get(name), Tensor):
+            raise ValueError(f"{where}: '{name}' must be a tensor, got {type(image[name]).__name__ if name in image else 'nothing'}")
+    boxes, columns = image["boxes"].detach().cpu(), [image[name].detach().cpu() for name in ("labels", *more)]
     count = len(columns[0]) if columns[0].ndim == 1 else -1
-    # An empty picture's boxes are often written as an empty vector.
+    # An empty image's boxes are often written as an empty vector.
     if boxes.numel() == 0 and count == 0:
         boxes = boxes.reshape(0, 4)
     if boxes.shape != (count, 4) or any(column.shape != (count,) for column in columns):
         shapes = ", ".join(str(tuple(column.shape)) for column in (boxes, *columns))
-        raise ValueError(f"{where}: boxes (n, 4) and one value a box in labels, {', '.join(more)} expected, got shapes {shapes}")
+        raise ValueError(f"{where}: boxes (n, 4) and one value per box in labels, {', '.join(more)} expected, got shapes {shapes}")
     if count and columns[0].is_floating_point():
         raise ValueError(f"{where}: labels must be integers, got {columns[0].dtype}")
     rows = torch.cat([boxes.double(), *(column.double()[:, None] for column in columns)], 1)
@@ -156,7 +156,7 @@ def _rows(picture: dict[str, Any], more: tuple[str, ...], where: str) -> Tensor:
 
 
 def _table(values: list[Tensor] | Tensor, counts: list[Tensor] | Tensor, width: int) -> tuple[Any, Any]:
-    """All pictures' rows and the picture of each; a state is a list before and a tensor after torchmetrics has gathered it."""
+    """All images' rows and the image of each; a state is a list before and a tensor after torchmetrics has gathered it."""
     rows, lengths = (
         np.concatenate([np.zeros(0), *(part.cpu().double().numpy() for part in (parts if isinstance(parts, list) else [parts]))])
         for parts in (values, counts)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from ..boxes import centerness_targets
 from ..losses import sigmoid_cross_entropy_loss
 from ..records import Assignment, RawPredictions, Targets
-from .positives import find_positives, full, global_count
+from .positives import at_least_float32, find_positives, global_count
 
 
 class WithCenterness(nn.Module):
@@ -58,7 +58,7 @@ class WithCenterness(nn.Module):
         parts: dict[str, Tensor] = self.objective(predictions, assignment, targets)
         with torch.autocast(predictions.logits.device.type, enabled=False):
             positives = find_positives(predictions, assignment, targets)
-            logits = full(predictions.centerness[positives.picture, positives.anchor])
+            logits = at_least_float32(predictions.centerness[positives.image, positives.anchor])
             centers = (positives.anchors[:, :2] + positives.anchors[:, 2:]) / 2
             count = global_count(logits, training=self.training)
             loss = sigmoid_cross_entropy_loss(logits, centerness_targets(centers, positives.boxes), normalizer=count)

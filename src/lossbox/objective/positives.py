@@ -16,17 +16,17 @@ from ..records import IGNORE, Assignment, RawPredictions, Targets
 
 
 class Positives(NamedTuple):
-    """The positive anchors of a batch, in the order of the logits: picture by picture, anchor by anchor.
+    """The positive anchors of a batch, in the order of the logits: image by image, anchor by anchor.
 
     Attributes:
-        picture: (P,) which picture of the batch.
+        image: (P,) which image of the batch.
         anchor: (P,) which anchor.
         anchors: (P, 4) the anchors.
         boxes: (P, 4) the boxes they are matched to.
         labels: (P,) their classes.
     """
 
-    picture: Int[Tensor, " p"]
+    image: Int[Tensor, " p"]
     anchor: Int[Tensor, " p"]
     anchors: Float[Tensor, "p 4"]
     boxes: Float[Tensor, "p 4"]
@@ -37,9 +37,9 @@ def find_positives(predictions: RawPredictions, assignment: Assignment, targets:
     """The positive anchors of a batch with their boxes and classes; the one place of a step that waits for the device.
 
     Args:
-        predictions: of b pictures.
+        predictions: of b images.
         assignment: of their anchors.
-        targets: their boxes, one record a picture.
+        targets: their boxes, one record per image.
 
     Returns:
         P anchors, as many as ``assignment.matched >= 0`` has.
@@ -58,20 +58,20 @@ def find_positives(predictions: RawPredictions, assignment: Assignment, targets:
     matched = assignment.matched
     if matched.shape != predictions.logits.shape[:2] or len(targets) != len(matched):
         raise ValueError(
-            f"assignment, targets: {tuple(predictions.logits.shape[:2])} (pictures, anchors) as in predictions.logits expected, "
+            f"assignment, targets: {tuple(predictions.logits.shape[:2])} (images, anchors) as in predictions.logits expected, "
             f"got {tuple(matched.shape)} and {len(targets)} targets"
         )
-    picture, anchor = (matched >= 0).nonzero(as_tuple=True)
+    image, anchor = (matched >= 0).nonzero(as_tuple=True)
     firsts, first = [], 0
     for target in targets:
         firsts.append(matched.new_full((1,), first))
         first += len(target.boxes)
-    anchors = predictions.anchors_at(picture, anchor)
+    anchors = predictions.anchors_at(image, anchor)
     if not first:
-        return Positives(picture, anchor, anchors, anchors, anchor)
-    row = matched[picture, anchor] + torch.cat(firsts)[picture]
+        return Positives(image, anchor, anchors, anchors, anchor)
+    row = matched[image, anchor] + torch.cat(firsts)[image]
     boxes = torch.cat([target.boxes for target in targets])[row]
-    return Positives(picture, anchor, anchors, boxes, torch.cat([target.labels for target in targets])[row])
+    return Positives(image, anchor, anchors, boxes, torch.cat([target.labels for target in targets])[row])
 
 
 def class_targets(assignment: Assignment, positives: Positives, num_classes: int) -> Int[Tensor, "b a c"]:
@@ -93,7 +93,7 @@ def class_targets(assignment: Assignment, positives: Positives, num_classes: int
                  [-1, -1, -1]]], dtype=torch.int8)
     """
     wanted = torch.where(assignment.matched == IGNORE, -1, 0).to(torch.int8)[..., None].repeat(1, 1, num_classes)
-    wanted[positives.picture, positives.anchor, positives.labels] = 1
+    wanted[positives.image, positives.anchor, positives.labels] = 1
     return wanted
 
 
@@ -104,13 +104,13 @@ def decoded_boxes(predictions: RawPredictions, positives: Positives) -> Float[Te
 
 def offsets_of(predictions: RawPredictions, positives: Positives) -> Float[Tensor, "p 4"]:
     """What the network says about the boxes of the positives, in the coder's units, in float32 or better."""
-    return full(predictions.regression[positives.picture, positives.anchor])
+    return at_least_float32(predictions.regression[positives.image, positives.anchor])
 
 
 def iou_targets(predictions: RawPredictions, positives: Positives, labels: Float[Tensor, "b a c"]) -> Float[Tensor, "b a c"]:
     """The class targets with the IoU of the predicted with the true box in the place of each 1; no gradient flows through it."""
     quality = torch.zeros_like(labels)
-    quality[positives.picture, positives.anchor, positives.labels] = paired_iou(
+    quality[positives.image, positives.anchor, positives.labels] = paired_iou(
         decoded_boxes(predictions, positives).detach(), positives.boxes
     ).to(quality.dtype)
     return quality
@@ -126,29 +126,29 @@ FRAMES: Mapping[str, Callable[[RawPredictions, Positives], tuple[Tensor, Tensor]
 def global_count(of_positives: Float[Tensor, "p ..."], *, training: bool) -> Float[Tensor, ""]:
     """The number of positives, at least 1; in distributed training that of all ranks over the number of ranks, so that the averaged
     gradient is that of one large batch. A validation may run on one rank alone and does not wait for the others."""
-    total = over_ranks(of_positives.new_full((), len(of_positives)), training=training)
-    return total.clamp(min=1) / num_ranks(training=training)
+    total = sum_over_processes(of_positives.new_full((), len(of_positives)), training=training)
+    return total.clamp(min=1) / num_processes(training=training)
 
 
-def num_ranks(*, training: bool) -> int:
+def num_processes(*, training: bool) -> int:
     """In distributed training the number of ranks, else 1."""
     return dist.get_world_size() if training and dist.is_available() and dist.is_initialized() else 1
 
 
-def over_ranks(x: Tensor, *, training: bool) -> Tensor:
+def sum_over_processes(x: Tensor, *, training: bool) -> Tensor:
     """In distributed training the sum over the ranks, else ``x`` itself; without gradient."""
     x = x.detach()
-    if num_ranks(training=training) > 1:
+    if num_processes(training=training) > 1:
         x = x.clone()
         dist.all_reduce(x)
     return x
 
 
-def mean_over_ranks(loss: Tensor, *, training: bool) -> Tensor:
+def mean_over_processes(loss: Tensor, *, training: bool) -> Tensor:
     """In distributed training the mean of the ranks' losses, else ``loss`` itself; the gradient is that of this rank's, which is averaged
     later."""
-    ranks = num_ranks(training=training)
-    return loss if ranks == 1 else over_ranks(loss, training=training) / ranks + (loss - loss.detach())
+    ranks = num_processes(training=training)
+    return loss if ranks == 1 else sum_over_processes(loss, training=training) / ranks + (loss - loss.detach())
 
 
 def step_of_balance(
@@ -158,10 +158,10 @@ def step_of_balance(
     counts where any rank has a positive."""
     if training:
         step = torch.stack([classification.detach(), localization.detach(), classification.new_full((), num_positives)])
-        means = mean_over_ranks(step, training=True)
+        means = mean_over_processes(step, training=True)
         balance.update(means[0], means[1], counts=means[2] > 0)
 
 
-def full(x: Tensor) -> Tensor:
+def at_least_float32(x: Tensor) -> Tensor:
     """float16 and bfloat16 to float32."""
     return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x

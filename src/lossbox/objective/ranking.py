@@ -28,14 +28,14 @@ from ..losses import (
 from ..records import Assignment, RawPredictions, Targets
 from .positives import (
     FRAMES,
+    at_least_float32,
     class_targets,
     decoded_boxes,
     find_positives,
-    full,
-    mean_over_ranks,
-    num_ranks,
-    over_ranks,
+    mean_over_processes,
+    num_processes,
     step_of_balance,
+    sum_over_processes,
 )
 
 
@@ -54,7 +54,7 @@ class ALRPObjective(nn.Module):
         tau: IoU from which a detection counts, in [0, 1); by rule that from which the assignment is positive.
         self_balance: ``weight`` follows the previous epoch's ``mean(L_cls + L_loc) / mean(L_loc)``; otherwise it is 1.
         initial_weight: of the first epoch.
-        all_ranks: in training under torch.distributed the batches of all ranks are ranked as one; otherwise each by itself.
+        global_batch: in training under torch.distributed the batches of all ranks are ranked as one; otherwise each by itself.
 
     Raises:
         ValueError: an option out of its range.
@@ -83,7 +83,7 @@ class ALRPObjective(nn.Module):
         tau: float = 0.5,
         self_balance: bool = True,
         initial_weight: float = 50.0,
-        all_ranks: bool = True,
+        global_batch: bool = True,
     ) -> None:
         super().__init__()
         if localization not in BOX_ERRORS:
@@ -96,15 +96,15 @@ class ALRPObjective(nn.Module):
         self.delta = delta
         self.tau = tau
         self.balance = SelfBalance(initial_weight) if self_balance else None
-        self.all_ranks = all_ranks
+        self.global_batch = global_batch
 
     def forward(self, predictions: RawPredictions, assignment: Assignment, targets: list[Targets]) -> dict[str, Tensor]:
         """The two parts of the loss of one batch.
 
         Args:
-            predictions: of b pictures.
+            predictions: of b images.
             assignment: of their anchors.
-            targets: their boxes, one record a picture.
+            targets: their boxes, one record per image.
 
         Returns:
             ``{"classification": ..., "localization": ...}``, unweighted scalars; both 0 without positives.
@@ -117,7 +117,7 @@ class ALRPObjective(nn.Module):
             wanted = class_targets(assignment, positives, predictions.logits.shape[-1])
             box_loss, largest = BOX_ERRORS[self.localization]
             error = box_loss(decoded_boxes(predictions, positives), positives.boxes, reduction="none") / (largest * (1 - self.tau))
-            loss = alrp_loss(predictions.logits, wanted, error, delta=self.delta, all_ranks=self.all_ranks and self.training)
+            loss = alrp_loss(predictions.logits, wanted, error, delta=self.delta, global_batch=self.global_batch and self.training)
         if self.balance is not None:
             step_of_balance(self.balance, *loss, len(error), training=self.training)
         return {"classification": loss.classification, "localization": loss.localization}
@@ -144,7 +144,7 @@ class RankSortObjective(nn.Module):
         frame: ``"boxes"``: decoded boxes in pixels (the IoU family); ``"deltas"``: offsets in the coder's units (the L1 family).
         delta: half the width of the smoothed step of the ranking, in units of the logits, >= 0.
         localization_weight: a constant in the place of the balance of each step.
-        all_ranks: in training under torch.distributed the batches of all ranks are ranked and sorted as one, and the sums over the
+        global_batch: in training under torch.distributed the batches of all ranks are ranked and sorted as one, and the sums over the
             positives are over those of all ranks; otherwise each batch stands by itself, its weight too.
 
     Raises:
@@ -173,7 +173,7 @@ class RankSortObjective(nn.Module):
         frame: Literal["boxes", "deltas"] = "boxes",
         delta: float = 0.5,
         localization_weight: float | None = None,
-        all_ranks: bool = True,
+        global_batch: bool = True,
     ) -> None:
         super().__init__()
         if frame not in FRAMES:
@@ -186,16 +186,16 @@ class RankSortObjective(nn.Module):
         self.frame = frame
         self.delta = delta
         self.localization_weight = localization_weight
-        self.all_ranks = all_ranks
+        self.global_batch = global_batch
         self._balance: Tensor | float = 1.0
 
     def forward(self, predictions: RawPredictions, assignment: Assignment, targets: list[Targets]) -> dict[str, Tensor]:
         """The three parts of the loss of one batch.
 
         Args:
-            predictions: of b pictures.
+            predictions: of b images.
             assignment: of their anchors.
-            targets: their boxes, one record a picture.
+            targets: their boxes, one record per image.
 
         Returns:
             ``{"ranking": ..., "sorting": ..., "localization": ...}``, unweighted scalars; all 0 without positives.
@@ -203,19 +203,19 @@ class RankSortObjective(nn.Module):
         Raises:
             ValueError: an assignment or targets of another batch.
         """
-        together = self.all_ranks and self.training
+        together = self.global_batch and self.training
         with torch.autocast(predictions.logits.device.type, enabled=False):
             positives = find_positives(predictions, assignment, targets)
             wanted = class_targets(assignment, positives, predictions.logits.shape[-1])
             quality = paired_iou(decoded_boxes(predictions, positives).detach(), positives.boxes)
-            ranking, sorting = rank_sort_loss(predictions.logits, wanted, quality, delta=self.delta, all_ranks=together)
-            score = full(predictions.logits[positives.picture, positives.anchor, positives.labels]).detach().sigmoid()
+            ranking, sorting = rank_sort_loss(predictions.logits, wanted, quality, delta=self.delta, global_batch=together)
+            score = at_least_float32(predictions.logits[positives.image, positives.anchor, positives.labels]).detach().sigmoid()
             given, target = FRAMES[self.frame](predictions, positives)
             least = torch.finfo(score.dtype).tiny  # no positives: 0 / least
             per_box = score[:, None] if self.frame == "deltas" else score
             # The mean over the ranks, of values and of gradients, is then sum_i p_i l_i / sum_i p_i over the positives of all.
-            normalizer = (over_ranks(score.sum(), training=together) / num_ranks(training=together)).clamp(min=least)
-            localization = mean_over_ranks(self.localization(given, target, weight=per_box, normalizer=normalizer), training=together)
+            normalizer = (sum_over_processes(score.sum(), training=together) / num_processes(training=together)).clamp(min=least)
+            localization = mean_over_processes(self.localization(given, target, weight=per_box, normalizer=normalizer), training=together)
         known = localization.detach() > 0
         self._balance = torch.where(known, (ranking + sorting).detach() / torch.where(known, localization.detach(), 1.0), 1.0)
         return {"ranking": ranking, "sorting": sorting, "localization": localization}

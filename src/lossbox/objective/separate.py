@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from ..losses import SelfBalance, focal_loss, smooth_l1_loss
 from ..records import Assignment, RawPredictions, Targets
-from .positives import FRAMES, class_targets, find_positives, full, global_count, iou_targets, step_of_balance
+from .positives import FRAMES, at_least_float32, class_targets, find_positives, global_count, iou_targets, step_of_balance
 
 
 class SeparateObjective(nn.Module):
@@ -33,9 +33,9 @@ class SeparateObjective(nn.Module):
             (quality focal and varifocal loss); ``"label and iou"``: both, one after the other (matchability-aware loss, IA-BCE).
         classification_per: ``"positive"``: ``loss(logits, target, *, weight, normalizer)``, weight 0 for ignored anchors, normalizer |P|;
             ``"element"``: without the normalizer, for a loss that takes a mean of its own (GHM); ``"batch"``: ``loss(logits, target)``, one
-            value of all scores, the targets of ignored anchors are -1 (AP, NDCG); ``"picture"``: the mean over the pictures of that (DR).
+            value of all scores, the targets of ignored anchors are -1 (AP, NDCG); ``"image"``: the mean over the images of that (DR).
         localization_per: ``"positive"``: normalizer |P|; ``"element"``: the loss's own mean (GHM-R).
-        all_ranks: a loss of the whole batch that knows how (AP, NDCG, their module twins: it takes ``all_ranks``) ranks the batches of all
+        global_batch: a loss of the whole batch that takes ``global_batch`` (AP, NDCG, their module twins) ranks the batches of all
             ranks as one in training under torch.distributed; otherwise each ranks its own.
 
     Raises:
@@ -67,9 +67,9 @@ class SeparateObjective(nn.Module):
         self_balance: bool = False,
         frame: Literal["deltas", "boxes"] = "deltas",
         target: Literal["label", "iou", "label and iou"] = "label",
-        classification_per: Literal["positive", "element", "batch", "picture"] = "positive",
+        classification_per: Literal["positive", "element", "batch", "image"] = "positive",
         localization_per: Literal["positive", "element"] = "positive",
-        all_ranks: bool = True,
+        global_batch: bool = True,
     ) -> None:
         super().__init__()
         options = (("frame", frame, FRAMES), ("target", target, TARGETS), ("classification_per", classification_per, CLASSIFICATION_PER))
@@ -86,16 +86,16 @@ class SeparateObjective(nn.Module):
         self.target = target
         self.classification_per = classification_per
         self.localization_per = localization_per
-        self.all_ranks = all_ranks
-        self._ranks_together = all_ranks and classification_per == "batch" and _takes_all_ranks(classification)
+        self.global_batch = global_batch
+        self._ranks_together = global_batch and classification_per == "batch" and _takes_global_batch(classification)
 
     def forward(self, predictions: RawPredictions, assignment: Assignment, targets: list[Targets]) -> dict[str, Tensor]:
         """The two parts of the loss of one batch.
 
         Args:
-            predictions: of b pictures.
+            predictions: of b images.
             assignment: of their anchors.
-            targets: their boxes, one record a picture.
+            targets: their boxes, one record per image.
 
         Returns:
             ``{"classification": ..., "localization": ...}``, unweighted scalars; the localization is 0 without positives.
@@ -105,12 +105,12 @@ class SeparateObjective(nn.Module):
         """
         with torch.autocast(predictions.logits.device.type, enabled=False):
             positives = find_positives(predictions, assignment, targets)
-            logits = full(predictions.logits)
+            logits = at_least_float32(predictions.logits)
             wanted = class_targets(assignment, positives, logits.shape[-1])
             count = global_count(positives.boxes.to(logits.dtype), training=self.training)
             labels = wanted.clamp(min=0).to(logits.dtype)
             told = TARGETS[self.target](labels, lambda: iou_targets(predictions, positives, labels))
-            loss = partial(self.classification, all_ranks=True) if self._ranks_together and self.training else self.classification
+            loss = partial(self.classification, global_batch=True) if self._ranks_together and self.training else self.classification
             classification = CLASSIFICATION_PER[self.classification_per](loss, logits, told, wanted < 0, count)
             given, target = FRAMES[self.frame](predictions, positives)
             localization = LOCALIZATION_PER[self.localization_per](self.localization, given, target, count)
@@ -136,9 +136,9 @@ TARGETS: Mapping[str, Callable[[Tensor, Callable[[], Tensor]], tuple[Tensor, ...
 """What a classification loss is told beside the logits."""
 
 
-def _takes_all_ranks(loss: Callable[..., Any]) -> bool:
+def _takes_global_batch(loss: Callable[..., Any]) -> bool:
     try:
-        return "all_ranks" in inspect.signature(getattr(loss, "forward", loss)).parameters
+        return "global_batch" in inspect.signature(getattr(loss, "forward", loss)).parameters
     except ValueError:  # a builtin without a signature
         return False
 
@@ -156,9 +156,9 @@ def _per_batch(loss: Callable[..., Tensor], logits: Tensor, told: Sequence[Tenso
     return loss(logits, first.masked_fill(ignored, -1), *others)
 
 
-def _per_picture(loss: Callable[..., Tensor], logits: Tensor, told: Sequence[Tensor], ignored: Tensor, count: Tensor) -> Tensor:
-    pictures = zip(logits, *told, strict=True)
-    values = [_per_batch(loss, one, rest, out, count) for (one, *rest), out in zip(pictures, ignored, strict=True)]
+def _per_image(loss: Callable[..., Tensor], logits: Tensor, told: Sequence[Tensor], ignored: Tensor, count: Tensor) -> Tensor:
+    images = zip(logits, *told, strict=True)
+    values = [_per_batch(loss, one, rest, out, count) for (one, *rest), out in zip(images, ignored, strict=True)]
     return torch.stack(values).mean()
 
 
@@ -166,7 +166,7 @@ CLASSIFICATION_PER: Mapping[str, Callable[..., Tensor]] = {
     "positive": _per_positive,
     "element": _per_element,
     "batch": _per_batch,
-    "picture": _per_picture,
+    "image": _per_image,
 }
 """How a classification loss is called: (loss, logits, what it is told, which are ignored, |P|) -> a scalar."""
 

@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Bool, Int
 
 if TYPE_CHECKING:
-    from ..metrics import Matches, Results
+    from ..metrics import DetectionColumns, Matches
     from .trained import Trained
 
 
@@ -22,17 +22,17 @@ def run(argv: Sequence[str]) -> None:
     parser = argparse.ArgumentParser(
         "lossbox calibrate",
         description="Fits, for each class, a map from a detector's score to the IoU that one may expect of the box (0 where it is wrong), "
-        "on the validation pictures of the recipe or on those that are named; writes it as numbers (JSON) for `lossbox predict "
+        "on the validation images of the recipe or on those that are named; writes it as numbers (JSON) for `lossbox predict "
         "--calibration`, and prints the localization-aware calibration error (LaECE, 0 is perfect) before and after. No map turns the "
         "order of scores around, so AP stays but for ties that an isotonic map makes. Fit on one split and judge on another: the "
-        "error after it on the same pictures is too good; the cross-fitted one fits on each half of the pictures and judges on the other.",
+        "error after it on the same images is too good; the cross-fitted one fits on each half of the images and judges on the other.",
     )
     parser.add_argument("--config", type=Path, required=True, metavar="FILE", help="OUT/config.yaml, the resolved recipe of a run")
     parser.add_argument("--ckpt", default="last", metavar="last|best|FILE", help="which checkpoint (default: %(default)s)")
     parser.add_argument("--method", choices=("isotonic", "platt"), default="isotonic", help="(default: %(default)s)")
     parser.add_argument("--class-agnostic", action="store_true", help="one map for all classes; for few detections")
     parser.add_argument("--annotations", type=Path, metavar="FILE", help="COCO JSON to fit on (default: the recipe's validation part)")
-    parser.add_argument("--images", type=Path, metavar="FOLDER", help="the pictures of --annotations")
+    parser.add_argument("--images", type=Path, metavar="FOLDER", help="the images of --annotations")
     parser.add_argument("--out", type=Path, metavar="FILE", help="where the map goes (default: calibration.json beside the recipe)")
     parser.add_argument("--device", default="auto", help="cpu, cuda, cuda:1, ... (default: a GPU where there is one)")
     options = parser.parse_args(argv)
@@ -47,8 +47,8 @@ def run(argv: Sequence[str]) -> None:
 
     run_folder = options.config.absolute().parent
     checkpoint = run_folder / "checkpoints" / f"{options.ckpt}.ckpt" if options.ckpt in ("last", "best") else Path(options.ckpt)
-    pictures = {} if options.annotations is None else {"val_annotations": str(options.annotations), "val_images": str(options.images)}
-    trained = load_trained(checkpoint, options.config, device=options.device, data=pictures)
+    images = {} if options.annotations is None else {"val_annotations": str(options.annotations), "val_images": str(options.images)}
+    trained = load_trained(checkpoint, options.config, device=options.device, data=images)
     if trained.data.class_names != [name for _, name in trained.categories]:
         raise ValueError(f"annotations: {trained.data.val_annotations} must have the classes that {checkpoint} was trained on")
     evaluator = Evaluator(trained.data.val_ground_truth)
@@ -73,18 +73,18 @@ def run(argv: Sequence[str]) -> None:
         )
     }
     path = options.out or run_folder / "calibration.json"
-    fitted_on = {"annotations": str(trained.data.val_annotations), "pictures": len(truth.image_ids), "detections": len(matches.scores)}
+    fitted_on = {"annotations": str(trained.data.val_annotations), "images": len(truth.image_ids), "detections": len(matches.scores)}
     report.write_json(path, {**calibration.to_dict(), "checkpoint": str(checkpoint), "fitted_on": fitted_on, "errors": errors})
     _print(errors, options.method)
-    print(f"fitted on {fitted_on['detections']} detections in {fitted_on['pictures']} pictures of {fitted_on['annotations']}: {path}")
+    print(f"fitted on {fitted_on['detections']} detections in {fitted_on['images']} images of {fitted_on['annotations']}: {path}")
 
 
-def cross_fitted(matches: Matches, results: Results, fit: Any) -> Matches:
-    """The matches with scores calibrated by what was fitted on the other half of the pictures: every second one, so that it is repeatable.
+def cross_fitted(matches: Matches, results: DetectionColumns, fit: Any) -> Matches:
+    """The matches with scores calibrated by what was fitted on the other half of the images: every second one, so that it is repeatable.
 
     Args:
         matches: of ``results``.
-        results: say which picture a detection is in.
+        results: say which image a detection is in.
         fit: from matches to a calibration.
 
     Returns:
@@ -110,7 +110,7 @@ def _find(trained: Trained, evaluator: Any) -> None:
     """Runs the detector over the validation part, with a bar on a terminal."""
     from rich.progress import track
 
-    for batch in track(trained.data.val_dataloader(), "pictures", transient=True, disable=not sys.stdout.isatty()):
+    for batch in track(trained.data.val_dataloader(), "images", transient=True, disable=not sys.stdout.isatty()):
         evaluator.update([target.image_id for target in batch.targets], trained.detect(batch))
 
 
@@ -130,7 +130,7 @@ def _print(errors: Mapping[str, Mapping[str, float]], method: str) -> None:
     table = Table("", title=f"LaECE with the {method} map (lower is better)", title_justify="left", caption=caption, caption_justify="left")
     for column in ("all", "kept"):
         table.add_column(column, justify="right")
-    meaning = {"before": "the detector's scores", "after": "on the pictures fitted on", "cross_fitted": "on pictures not fitted on"}
+    meaning = {"before": "the detector's scores", "after": "on the images fitted on", "cross_fitted": "on images not fitted on"}
     for name, numbers in errors.items():
         table.add_row(f"{name.replace('_', '-')}: {meaning[name]}", f"{numbers['LaECE']:.3f}", f"{numbers['LaECE_kept']:.3f}")
     Console().print(table)

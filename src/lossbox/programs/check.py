@@ -32,9 +32,9 @@ def run(argv: Sequence[str]) -> None:
     parser = argparse.ArgumentParser(
         "lossbox check",
         usage="lossbox check ANNOTATIONS IMAGES [--config RECIPE] [options]\n       lossbox check --config RECIPE [options]",
-        description="Looks at a data set before a detector does: every record that breaks a rule, pictures that are missing, broken or of "
+        description="Looks at a data set before a detector does: every record that breaks a rule, images that are missing, broken or of "
         "another size than stated, boxes of each class, their sizes and shapes, near doubles, and how well the anchors of a recipe fit. "
-        "Leaves a sheet of pictures with their boxes and histograms in OUT.",
+        "Leaves a sheet of images with their boxes and histograms in OUT.",
         epilog="exit code: 0 usable as it is; 1 bad records; 2 a file that cannot be read at all, or a wrong option",
     )
     parser.add_argument("annotations", type=Path, nargs="?", help="COCO detection JSON")
@@ -44,10 +44,10 @@ def run(argv: Sequence[str]) -> None:
         metavar="RECIPE",
         help="check its training and validation part, at its image size, against its anchors (those of own_data without it)",
     )
-    parser.add_argument("--out", type=Path, default=Path("runs/check"), help="where the pictures go (default: %(default)s)")
+    parser.add_argument("--out", type=Path, default=Path("runs/check"), help="where the images go (default: %(default)s)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all numbers and all bad records")
     parser.add_argument("--limit", type=int, default=20, metavar="N", help="bad records to print of each part (default: 20)")
-    parser.add_argument("--skip-pictures", action="store_true", help="do not decode every picture, which takes minutes on large sets")
+    parser.add_argument("--skip-images", action="store_true", help="do not decode every image, which takes minutes on large sets")
     options = parser.parse_args(argv)
     recipe = _read_recipe(options.config or FALLBACK)
     parts = _parts(options.annotations, options.images, recipe if options.config else {})
@@ -83,9 +83,9 @@ def _parts(annotations: Path | None, images: Path | None, recipe: Mapping[str, A
     if annotations is not None and images is not None:
         return {"data": (annotations, images)}
     if annotations is not None:
-        raise ValueError(f"images: the folder of the pictures of {annotations} expected after it")
+        raise ValueError(f"images: the folder of the images of {annotations} expected after it")
     if not recipe:
-        raise ValueError("annotations: a COCO JSON and the folder of its pictures expected, or --config RECIPE")
+        raise ValueError("annotations: a COCO JSON and the folder of its images expected, or --config RECIPE")
     data = recipe.get("data") or {}
     missing = [f"data.{part}_{kind}" for part in ("train", "val") for kind in ("annotations", "images") if not data.get(f"{part}_{kind}")]
     if missing:
@@ -149,7 +149,7 @@ def _check(
 
     annotations, errors = inspect_coco(json_file, images)
     bad = [{"record": str(error.where), "rule": error.rule, "message": str(error)} for error in errors]
-    broken = [] if options.skip_pictures else list(_broken_pictures(annotations, part))
+    broken = [] if options.skip_images else list(_broken_images(annotations, part))
     found = {"annotations": str(json_file), "images": str(images), "bad": bad + broken, **survey(annotations)}
     found |= _fit_of_anchors(annotations, recipe)
     boxes = [box for image in annotations.images for box in image.boxes[~image.crowd]]
@@ -190,16 +190,16 @@ def _fit_of_anchors(annotations: CocoAnnotations, recipe: Mapping[str, Any]) -> 
     return found
 
 
-def _broken_pictures(annotations: CocoAnnotations, part: str) -> Iterator[dict[str, str]]:
-    """Decodes every picture; the files that cannot be decoded, or are not what the JSON states."""
+def _broken_images(annotations: CocoAnnotations, part: str) -> Iterator[dict[str, str]]:
+    """Decodes every image; the files that cannot be decoded, or are not what the JSON states."""
     from rich.console import Console
     from rich.progress import track
 
-    from ..data.coco import CocoImage, decode_picture
+    from ..data.coco import CocoImage, decode_image
 
     def message(image: CocoImage) -> str | None:
         try:
-            decode_picture(image, source=annotations.path)
+            decode_image(image, source=annotations.path)
         except (ValueError, OSError) as error:
             return str(error)
         return None
@@ -220,8 +220,8 @@ def _record(annotations: CocoAnnotations, image_id: int) -> str:
     return f"{annotations.path}: image id {image_id}"
 
 
-def _draw_sheet(annotations: CocoAnnotations, broken: set[str], path: Path, *, pictures: int = 16) -> Path:
-    """Draws pictures from all over the file, those with boxes first."""
+def _draw_sheet(annotations: CocoAnnotations, broken: set[str], path: Path, *, images: int = 16) -> Path:
+    """Draws images from all over the file, those with boxes first."""
     from ..data.coco import CocoDataset, Phase
     from ..data.transforms import eval_transforms
     from ..report.survey import draw_labels
@@ -229,13 +229,13 @@ def _draw_sheet(annotations: CocoAnnotations, broken: set[str], path: Path, *, p
     good = [i for i, image in enumerate(annotations.images) if _record(annotations, image.id) not in broken]
     boxed = [i for i in good if len(annotations.images[i].boxes)]
     chosen = boxed or good
-    chosen = [chosen[len(chosen) * i // pictures] for i in range(pictures)] if len(chosen) > pictures else chosen
+    chosen = [chosen[len(chosen) * i // images] for i in range(images)] if len(chosen) > images else chosen
     dataset = CocoDataset(annotations, Phase(eval_transforms(size=400)))
     drawn = []
     for index in chosen:
         try:
             drawn.append(dataset[index])
-        except (ValueError, OSError):  # where pictures are not checked
+        except (ValueError, OSError):  # where images are not checked
             continue
     return draw_labels([image for image, _ in drawn], [targets for _, targets in drawn], annotations.class_names, path)
 
@@ -246,17 +246,17 @@ def _draw_sheet(annotations: CocoAnnotations, broken: set[str], path: Path, *, p
 def _print(part: str, found: Mapping[str, Any], limit: int, recipe: str) -> None:
     print(f"{part}: {found['annotations']} with {found['images']}")
     print(
-        f"  {found['pictures']} pictures ({found['without_boxes']} without boxes), {found['boxes']} boxes, "
+        f"  {found['images']} images ({found['without_boxes']} without boxes), {found['boxes']} boxes, "
         f"{found['crowd_regions']} crowd regions, {len(found['classes'])} classes"
     )
     ordered = sorted(found["classes"].items(), key=lambda entry: -entry[1])
     shown = ordered if len(ordered) <= 20 else [*ordered[:10], ("...", ""), *ordered[-9:]]
-    print("  boxes a class: " + ", ".join(f"{_line(name)} {count}".strip() for name, count in shown))
+    print("  boxes per class: " + ", ".join(f"{_line(name)} {count}".strip() for name, count in shown))
     if empty := [name for name, count in ordered if count == 0]:
         print(f"  note: {len(empty)} classes without a box: {', '.join(map(_line, empty[:10]))}{', ...' if len(empty) > 10 else ''}")
     for key, name in (
         ("side", "side of the boxes, sqrt(w h), px"),
-        ("share", "  as a share of the picture's"),
+        ("share", "  as a share of the image's"),
         ("aspect", "height / width"),
     ):
         print(f"  {name:<42}{_percentiles(found[key])}")
@@ -271,7 +271,7 @@ def _print(part: str, found: Mapping[str, Any], limit: int, recipe: str) -> None
             print(f"    {row['message']}")
         if len(bad) > limit:
             print(f"    and {len(bad) - limit} more (--limit, --json)")
-    print(f"  pictures with their boxes: {found['sheet']}; histograms: {found['histograms']}")
+    print(f"  images with their boxes: {found['sheet']}; histograms: {found['histograms']}")
     sys.stdout.flush()
 
 

@@ -51,7 +51,7 @@ def toy(argv: Sequence[str]) -> None:
         report.write_json(options.json, study)
         print(f"all numbers: {options.json}")
     if options.out:
-        print(f"picture: {report.draw_toy(study, options.out / 'toy.png')}")
+        print(f"image: {report.draw_toy(study, options.out / 'toy.png')}")
 
 
 STUDIES: dict[str, Callable[[Sequence[str]], None]] = {"toy": toy}
@@ -81,7 +81,7 @@ def compare_recipes(argv: Sequence[str]) -> None:
         type=int,
         default=1,
         metavar="N",
-        help="trainings at a time, each a process with its share of the cores and a log.txt in its folder: for a GPU, or small pictures "
+        help="trainings at a time, each a process with its share of the cores and a log.txt in its folder: for a GPU, or small images "
         "(default: 1)",
     )
     options, overrides = parser.parse_known_args(argv)

@@ -21,10 +21,10 @@ def run(argv: Sequence[str]) -> None:
         "lossbox convert",
         formatter_class=argparse.RawDescriptionHelpFormatter,
         description="Pascal VOC and YOLO folders to COCO JSON, which `lossbox fit` trains on: one file for each part of the data, as\n"
-        "OUT/train.json, and the folder of its pictures, which is printed.\n\n"
+        "OUT/train.json, and the folder of its images, which is printed.\n\n"
         "  voc   Annotations/*.xml, JPEGImages/, and the parts that ImageSets/Main names (train, val, trainval, test)\n"
         "  yolo  data.yaml with names, train, val and test; images/ and labels/. Polygons become the boxes around them.\n\n"
-        "Pictures without labels stay: they are training data.",
+        "Images without labels stay: they are training data.",
         epilog="example: lossbox convert yolo my_data --out data/mine && lossbox check data/mine/train.json my_data/images/train",
     )
     parser.add_argument("format", choices=("voc", "yolo"), help="what the folder holds")
@@ -34,10 +34,10 @@ def run(argv: Sequence[str]) -> None:
         "--on-bad-box",
         choices=("error", "drop"),
         default="error",
-        help="stop at the first label that breaks a rule, or leave such labels (and broken pictures) out and count them (default: error)",
+        help="stop at the first label that breaks a rule, or leave such labels (and broken images) out and count them (default: error)",
     )
     parser.add_argument(
-        "--pictures",
+        "--images",
         choices=("reference", "copy", "link"),
         default="reference",
         help="leave them where they are, copy them to OUT/PART, or make hard links there, which take no space (default: reference)",
@@ -73,18 +73,18 @@ def run(argv: Sequence[str]) -> None:
     bad: list[BadLabel] = []
     read = {part: _read(part, items, reader, bad, stop=options.on_bad_box == "error") for part, items in parts.items()}
     if names is None:
-        names = sorted({box.name for pictures in read.values() for picture in pictures for box in picture.boxes})
+        names = sorted({box.name for images in read.values() for image in images for box in image.boxes})
     if not names:
         raise ValueError(f"source: no labelled object in {options.source}; --classes names those that there might be")
-    for part, pictures in read.items():
-        folder = Path(os.path.commonpath([picture.picture.parent.absolute() for picture in pictures])) if pictures else options.source
-        document = convert.coco_document(pictures, names, folder.absolute())
-        if options.pictures != "reference":
-            folder = _place(document, folder, options.out / part, link=options.pictures == "link")
+    for part, images in read.items():
+        folder = Path(os.path.commonpath([image.image.parent.absolute() for image in images])) if images else options.source
+        document = convert.coco_document(images, names, folder.absolute())
+        if options.images != "reference":
+            folder = _place(document, folder, options.out / part, link=options.images == "link")
         write_json(options.out / f"{part}.json", document)
-        empty = sum(not picture.boxes for picture in pictures)
-        counted = f"{len(pictures)} pictures ({empty} without boxes), {len(document['annotations'])} boxes, {len(names)} classes"
-        print(f"{options.out / part}.json: {counted}; pictures in {_shown(folder)}")
+        empty = sum(not image.boxes for image in images)
+        counted = f"{len(images)} images ({empty} without boxes), {len(document['annotations'])} boxes, {len(names)} classes"
+        print(f"{options.out / part}.json: {counted}; images in {_shown(folder)}")
     for rule in dict.fromkeys(error.rule for error in bad):
         broken = [error for error in bad if error.rule == rule]
         print(f"left out: {len(broken)}, the first is {broken[0]}", file=sys.stderr)
@@ -115,7 +115,7 @@ def _read(
 
 
 def _place(document: dict[str, list[dict[str, str]]], source: Path, folder: Path, *, link: bool) -> Path:
-    """Copies or links the pictures of a document into a folder under their names; files that are there are not overwritten."""
+    """Copies or links the images of a document into a folder under their names; files that are there are not overwritten."""
     for image in document["images"]:
         target = folder / image["file_name"]
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -127,7 +127,7 @@ def _place(document: dict[str, list[dict[str, str]]], source: Path, folder: Path
         try:
             os.link(source / image["file_name"], target)
         except OSError as error:
-            raise OSError(f"pictures: {target} cannot be a hard link ({error.strerror}); --pictures copy copies") from error
+            raise OSError(f"images: {target} cannot be a hard link ({error.strerror}); --images copy copies") from error
     return folder
 
 

@@ -18,15 +18,15 @@ def run(argv: Sequence[str]) -> None:
         "lossbox demo",
         allow_abbrev=False,
         description="Draws handwritten digits on photographs, trains a small RetinaNet on them with the aLRP loss, validates it, leaves "
-        "metrics.json, the curves of the training and a sheet of pictures with predicted and true boxes. Nothing is downloaded. "
+        "metrics.json, the curves of the training and a sheet of images with predicted and true boxes. Nothing is downloaded. "
         "Some 3 minutes on 2 CPU cores. Interrupted, it goes on where it was when it is called again.",
         epilog="Any option of `lossbox fit` may follow, for example: lossbox demo --out runs/short --trainer.max_epochs 2",
     )
     parser.add_argument("--out", type=Path, default=Path("runs/demo"), help="where the results go (default: %(default)s)")
-    parser.add_argument("--data", type=Path, default=Path("data/digits"), help="where the pictures go (default: %(default)s)")
+    parser.add_argument("--data", type=Path, default=Path("data/digits"), help="where the images go (default: %(default)s)")
     parser.add_argument("--recipe", default=DEMO_RECIPE, help="a recipe for the digits, by name or path (default: %(default)s)")
-    parser.add_argument("--train-images", type=int, default=2000, help="pictures to train on (default: %(default)s)")
-    parser.add_argument("--val-images", type=int, default=400, help="pictures to validate on (default: %(default)s)")
+    parser.add_argument("--train-images", type=int, default=2000, help="images to train on (default: %(default)s)")
+    parser.add_argument("--val-images", type=int, default=400, help="images to validate on (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="of the training (default: %(default)s)")
     options, overrides = parser.parse_known_args(argv)
     recipe = find_recipe(options.recipe)
@@ -53,13 +53,13 @@ def run(argv: Sequence[str]) -> None:
     print(
         f"""
 Trained in {run["minutes"]:.1f} minutes. Where to look:
-  {options.out / "pictures.png"}    validation pictures: predicted boxes solid, true boxes dashed
+  {options.out / "images.png"}    validation images: predicted boxes solid, true boxes dashed
   {curves}      the parts of the loss, the self-balance, the gradient balance, AP and oLRP
   {options.out / "metrics.json"}    all numbers, per class too
   tensorboard --logdir {options.out}
 
 What to try next:
   lossbox fit --config digits_retinanet_focal --out runs/focal     the same with focal loss + smooth L1
-  lossbox fit --config own_data --data.train_annotations ...       your own pictures, in COCO's format (recipes/own_data.yaml)
+  lossbox fit --config own_data --data.train_annotations ...       your own images, in COCO's format (recipes/own_data.yaml)
   from lossbox.losses import alrp_loss                             the loss in a training loop of your own"""
     )

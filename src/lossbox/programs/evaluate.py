@@ -78,8 +78,8 @@ def run(argv: Sequence[str]) -> None:
     if options.plots:
         with _progress(stages=1) as stage:
             stage("drawing")
-            pictures = report.draw_evaluation(options.plots, ap, matches, ground_truth.category_names, tau=options.iou)
-        print("pictures: " + ", ".join(map(str, pictures)))
+            images = report.draw_evaluation(options.plots, ap, matches, ground_truth.category_names, tau=options.iou)
+        print("images: " + ", ".join(map(str, images)))
 
 
 @contextmanager

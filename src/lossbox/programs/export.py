@@ -20,9 +20,9 @@ DESCRIPTION = f"""Writes a trained detector as one file that runs without lossbo
 
   images (b, 3, H, W)   float32, RGB in [0, 1], not normalized (the file does that), any b; in
   scores (b, p, C)      in [0, 1], of each of p places and C classes; out
-  boxes (b, p, 4)       x1 y1 x2 y2 in pixels of the H x W picture, not cut at its border; out
+  boxes (b, p, 4)       x1 y1 x2 y2 in pixels of the H x W image, not cut at its border; out
 
-p depends on H and W alone. The places of a detector of two stages (Faster R-CNN) are its proposals, best first; where a picture has
+p depends on H and W alone. The places of a detector of two stages (Faster R-CNN) are its proposals, best first; where an image has
 fewer than p, the rest have scores of 0 and boxes of zeros. The suppression between the stages is in the file.
 
 Threshold and non-maximum suppression of what comes out are not in the file: they belong to whoever deploys it (thresholds.csv of the
@@ -46,7 +46,7 @@ def run(argv: Sequence[str]) -> None:
         type=int,
         nargs=2,
         metavar=("H", "W"),
-        help="pixels of the pictures (default: a square that any picture of the validation fits into)",
+        help="pixels of the images (default: a square that any image of the validation fits into)",
     )
     options = parser.parse_args(argv)
     readers = {".onnx": _run_onnx, ".pt2": _run_pt2}
@@ -99,7 +99,7 @@ def _difference(found: Sequence[Tensor], expected: Sequence[Tensor]) -> float:
 
 
 def _difference_in_any_order(found: Sequence[Tensor], expected: Sequence[Tensor]) -> float:
-    """Of each proposal of one picture from the one most like it, both ways; the largest but for one proposal in ``ONE_IN``.
+    """Of each proposal of one image from the one most like it, both ways; the largest but for one proposal in ``ONE_IN``.
 
     What was found may have more rows than was expected: those without area, which the detector leaves away.
     """

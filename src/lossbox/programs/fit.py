@@ -15,7 +15,7 @@ Trains a detector as a recipe says. A recipe is a YAML file, or the name of one 
 
 Every key of a recipe is an option, its levels joined by dots:
   --out FOLDER                                   checkpoints, logs, metrics.json and the resolved recipe go here
-  --data.train_annotations FILE  --data.train_images FOLDER       COCO JSON and the pictures it names; likewise
+  --data.train_annotations FILE  --data.train_images FOLDER       COCO JSON and the images it names; likewise
   --data.val_annotations FILE    --data.val_images FOLDER         (the number of classes is read from there)
   --data.batch_size 8   --data.image_size 512   --data.num_workers 4
   --trainer.max_epochs 20   --trainer.accelerator gpu   --trainer.precision bf16-mixed
@@ -24,7 +24,7 @@ Every key of a recipe is an option, its levels joined by dots:
 
   --ckpt_path last                               go on after an interruption, to the same result as without it
   --init-from CKPT                               begin with the weights of another run, as far as they fit; classes by name
-  --artifacts false                              no results.csv and no pictures in the folder of the run
+  --artifacts false                              no results.csv and no images in the folder of the run
   --print_config                                 print the resolved recipe and stop
   --help-all                                     all options, those of Lightning's Trainer too (2,000 lines)
 

@@ -64,7 +64,7 @@ def run(argv: Sequence[str]) -> None:
     elif options.name is not None:
         _explain(options.name, plot=options.plot)
         if options.png:
-            print(f"picture: {report.draw_loss(report.curves_of(options.name), options.png)}")
+            print(f"image: {report.draw_loss(report.curves_of(options.name), options.png)}")
     elif not options.json:
         report.print_losses(CATALOG)
     if options.json:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from ..records import Detections
     from .trained import Categories, Trained
 
-PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm")
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm")
 """What is taken from a folder; a file that is named is opened whatever its name."""
 
 
@@ -25,39 +25,37 @@ def run(argv: Sequence[str]) -> None:
     """Runs ``lossbox predict``."""
     parser = argparse.ArgumentParser(
         "lossbox predict",
-        description="Finds objects in pictures: DIR/detections.json (COCO's results format with file names, boxes as x y width height in "
-        "pixels of the picture as it is stored; an EXIF orientation is not applied, as in training) and DIR/pictures, the pictures with "
+        description="Finds objects in images: DIR/detections.json (COCO's results format with file names, boxes as x y width height in "
+        "pixels of the image as it is stored; an EXIF orientation is not applied, as in training) and DIR/images, the images with "
         "their boxes. The folder of the run is all that is needed, no annotations.",
         epilog="A threshold is compared with the detector's own score, not with a calibrated one. To measure: "
         "lossbox predict --ckpt X val --annotations val.json --out D && lossbox evaluate val.json D/detections.json",
     )
-    parser.add_argument(
-        "pictures", nargs="+", metavar="PICTURES", help="files, folders (with all below them) or patterns such as 'a/*.jpg'"
-    )
+    parser.add_argument("images", nargs="+", metavar="IMAGES", help="files, folders (with all below them) or patterns such as 'a/*.jpg'")
     parser.add_argument("--ckpt", type=Path, required=True, metavar="FILE", help="OUT/checkpoints/best.ckpt or last.ckpt of a run")
     parser.add_argument("--config", type=Path, metavar="FILE", help="the resolved recipe (default: OUT/config.yaml of that run)")
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="where the results go")
     parser.add_argument("--thresholds", type=Path, metavar="FILE", help="cut each class at its own score: OUT/thresholds.csv of a run")
     parser.add_argument("--score-threshold", type=float, metavar="S", help="only scores above it (default: the recipe's)")
-    parser.add_argument("--max-detections", type=int, metavar="N", help="of one picture (default: the recipe's)")
+    parser.add_argument("--max-detections", type=int, metavar="N", help="of one image (default: the recipe's)")
     parser.add_argument("--calibration", type=Path, metavar="FILE", help="OUT/calibration.json: write scores that say the expected IoU")
     parser.add_argument("--annotations", type=Path, metavar="FILE", help="COCO JSON to take the image ids from (by file name)")
-    parser.add_argument("--no-pictures", action="store_true", help="write detections.json only")
+    parser.add_argument("--no-images", action="store_true", help="write detections.json only")
     parser.add_argument(
         "--draw-threshold",
         type=float,
         metavar="S",
         help="draw boxes whose written score reaches this (default: 0.3; with --thresholds all)",
     )
-    parser.add_argument("--skip-bad", action="store_true", help="leave out pictures that cannot be read, and say how many")
-    parser.add_argument("--batch-size", type=int, metavar="N", help="pictures at a time (default: the recipe's)")
+    parser.add_argument("--skip-bad", action="store_true", help="leave out images that cannot be read, and say how many")
+    parser.add_argument("--batch-size", type=int, metavar="N", help="images at a time (default: the recipe's)")
     parser.add_argument("--device", default="auto", help="cpu, cuda, cuda:1, ... (default: a GPU where there is one)")
     options = parser.parse_args(argv)
     if options.batch_size is not None and options.batch_size < 1:
         raise ValueError(f"batch-size: a number >= 1 expected, got {options.batch_size}")
 
-    files = find_pictures(options.pictures, outside=options.out / "pictures")
-    names = relative_names(files, options.pictures)
+    files = find_images(options.images, outside=options.out / "images")
+    names = relative_names(files, options.images)
     ids, categories = (None, None) if options.annotations is None else _read_ids(options.annotations, files)
     from ..decoding import read_thresholds
     from ..metrics import Calibration
@@ -83,27 +81,27 @@ def run(argv: Sequence[str]) -> None:
     rows: list[dict[str, Any]] = []
     batches = _batches(files, ids, trained, options.batch_size or trained.data.batch_size, skipped if options.skip_bad else None)
     for batch in _with_progress(batches, len(files)):
-        for (number, image_id, picture), found in zip(batch, _detect(trained, batch), strict=True):
+        for (number, image_id, image), found in zip(batch, _detect(trained, batch), strict=True):
             ranked = _calibrated(found, calibration)
             rows += _results(ranked, image_id, names[number], trained.categories)
             highest = max([highest, *ranked.scores[:1].tolist()])
-            if not options.no_pictures:
+            if not options.no_images:
                 drawn += int((ranked.scores >= draw_from).sum())
-                _draw(picture, ranked, trained.categories, options.out / "pictures" / names[number], files[number], least=draw_from)
+                _draw(image, ranked, trained.categories, options.out / "images" / names[number], files[number], least=draw_from)
             done += 1
     for message in skipped:
         print(f"left out: {message}", file=sys.stderr)
     if not done:
-        raise ValueError(f"PICTURES: none of the {len(files)} can be read")
+        raise ValueError(f"IMAGES: none of the {len(files)} can be read")
     seconds = time.monotonic() - started
     path = options.out / "detections.json"
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(rows, allow_nan=False) + "\n")
     left_out = f", {len(skipped)} left out" if skipped else ""
-    print(f"{len(rows)} detections in {done} pictures{left_out}, {done / seconds:.1f} pictures/s on {trained.device}: {path}")
-    if not options.no_pictures:
-        print(f"{drawn} boxes drawn: {options.out / 'pictures'}")
-    if not options.no_pictures and rows and not drawn:
+    print(f"{len(rows)} detections in {done} images{left_out}, {done / seconds:.1f} images/s on {trained.device}: {path}")
+    if not options.no_images:
+        print(f"{drawn} boxes drawn: {options.out / 'images'}")
+    if not options.no_images and rows and not drawn:
         # The scores of a ranking loss say an order, not how sure they are: all may be below any usual threshold.
         print(
             f"note: no score reaches {draw_from:g}, the highest is {highest:.3f}: --draw-threshold S draws from S on, --thresholds "
@@ -111,15 +109,15 @@ def run(argv: Sequence[str]) -> None:
         )
 
 
-def find_pictures(words: Iterable[str], *, outside: Path | None = None) -> list[Path]:
-    """The files that words name, each once: files as they are, of folders all pictures below, sorted, of patterns what matches, sorted.
+def find_images(words: Iterable[str], *, outside: Path | None = None) -> list[Path]:
+    """The files that words name, each once: files as they are, of folders all images below, sorted, of patterns what matches, sorted.
 
     Args:
         words: files, folders, patterns.
-        outside: a folder whose files are not taken: earlier results are no pictures to look at.
+        outside: a folder whose files are not taken: earlier results are no images to look at.
 
     Raises:
-        FileNotFoundError: a word names nothing, or a folder without a picture.
+        FileNotFoundError: a word names nothing, or a folder without an image.
 
     Example:
         >>> import tempfile
@@ -127,7 +125,7 @@ def find_pictures(words: Iterable[str], *, outside: Path | None = None) -> list[
         >>> (root / "deep").mkdir()
         >>> for name in ("b.jpg", "a.PNG", "notes.txt", "deep/c.jpg"):
         ...     (root / name).touch()
-        >>> [file.name for file in find_pictures([str(root), f"{root}/*.jpg"])]
+        >>> [file.name for file in find_images([str(root), f"{root}/*.jpg"])]
         ['a.PNG', 'b.jpg', 'c.jpg']
     """
     found: dict[Path, Path] = {}
@@ -136,15 +134,15 @@ def find_pictures(words: Iterable[str], *, outside: Path | None = None) -> list[
         if path.is_file():
             files = [path]
         elif path.is_dir():
-            files = sorted(file for file in path.rglob("*") if file.suffix.lower() in PICTURE_SUFFIXES and file.is_file())
+            files = sorted(file for file in path.rglob("*") if file.suffix.lower() in IMAGE_SUFFIXES and file.is_file())
             if outside is not None and outside.is_dir():
                 files = [file for file in files if outside.resolve() not in file.resolve().parents]
             if not files:
-                raise FileNotFoundError(f"PICTURES: no picture ({', '.join(PICTURE_SUFFIXES)}) in the folder {word}")
+                raise FileNotFoundError(f"IMAGES: no image ({', '.join(IMAGE_SUFFIXES)}) in the folder {word}")
         else:
             files = [Path(name) for name in sorted(glob.glob(word, recursive=True)) if Path(name).is_file()]
             if not files:
-                raise FileNotFoundError(f"PICTURES: no file, folder or pattern {word}")
+                raise FileNotFoundError(f"IMAGES: no file, folder or pattern {word}")
         for file in files:
             found.setdefault(file.resolve(), file)
     return list(found.values())
@@ -163,7 +161,7 @@ def relative_names(files: Sequence[Path], words: Iterable[str]) -> list[str]:
 
 
 Loaded = tuple[int, int, Any]
-"""Number of a picture among the files, its image id, and its pixels (3, h, w)."""
+"""Number of an image among the files, its image id, and its pixels (3, h, w)."""
 
 
 def _batches(
@@ -176,7 +174,7 @@ def _batches(
             batch.append((number, image_id, _load(file, image_id)))
         except (ValueError, OSError) as error:
             if skipped is None:
-                raise ValueError(f"{error}; --skip-bad leaves such pictures out") from error
+                raise ValueError(f"{error}; --skip-bad leaves such images out") from error
             skipped.append(str(error))
         if len(batch) == size:
             yield batch
@@ -190,15 +188,15 @@ def _load(file: Path, image_id: int) -> Any:
     import torch
     from PIL import Image
 
-    from ..data.coco import CocoImage, decode_picture
+    from ..data.coco import CocoImage, decode_image
 
     try:
-        with Image.open(file) as picture:
-            width, height = picture.size
+        with Image.open(file) as image:
+            width, height = image.size
     except Exception as error:  # decoders of broken files raise OSError, SyntaxError, struct.error and more
-        raise ValueError(f"PICTURES: {file} is not a picture that can be decoded: {error}") from error
+        raise ValueError(f"IMAGES: {file} is not an image that can be decoded: {error}") from error
     none = torch.zeros(0, dtype=torch.long)
-    return decode_picture(CocoImage(image_id, file, width, height, torch.zeros(0, 4), none, none.bool()), source=Path("PICTURES"))
+    return decode_image(CocoImage(image_id, file, width, height, torch.zeros(0, 4), none, none.bool()), source=Path("IMAGES"))
 
 
 def _detect(trained: Trained, batch: Sequence[Loaded]) -> list[Detections]:
@@ -208,10 +206,10 @@ def _detect(trained: Trained, batch: Sequence[Loaded]) -> list[Detections]:
     from ..records import Targets
 
     samples = []
-    for _, image_id, picture in batch:
-        size = (picture.shape[1], picture.shape[2])
+    for _, image_id, image in batch:
+        size = (image.shape[1], image.shape[2])
         none = torch.zeros(0, dtype=torch.long)
-        samples.append(trained.data.eval_transforms(picture, Targets(torch.zeros(0, 4), none, none.bool(), image_id, size, size)))
+        samples.append(trained.data.eval_transforms(image, Targets(torch.zeros(0, 4), none, none.bool(), image_id, size, size)))
     return trained.detect(collate(samples))
 
 
@@ -233,17 +231,17 @@ def _results(found: Detections, image_id: int, name: str, categories: Categories
         yield {"image_id": image_id, "file_name": name, "category_id": categories[label][0], "bbox": box, "score": score}
 
 
-def _draw(picture: Any, found: Detections, categories: Categories, path: Path, source: Path, *, least: float) -> None:
+def _draw(image: Any, found: Detections, categories: Categories, path: Path, source: Path, *, least: float) -> None:
     from PIL import Image
 
     from ..report.boxes import draw_boxes
 
     if path.exists() and path.samefile(source):
-        raise ValueError(f"out: {path} is one of the pictures; name another folder")
+        raise ValueError(f"out: {path} is one of the images; name another folder")
     format = Image.registered_extensions().get(path.suffix.lower())
     if format not in Image.SAVE:
         path, format = path.with_name(f"{path.name}.png"), "PNG"
-    drawn = draw_boxes(Image.fromarray(picture.permute(1, 2, 0).numpy()), found, [name for _, name in categories], threshold=least)
+    drawn = draw_boxes(Image.fromarray(image.permute(1, 2, 0).numpy()), found, [name for _, name in categories], threshold=least)
     path.parent.mkdir(parents=True, exist_ok=True)
     drawn.save(path, format=format, **({"quality": 92} if format in ("JPEG", "WEBP") else {}))
 
@@ -256,7 +254,7 @@ def _with_progress(batches: Iterable[list[Loaded]], total: int) -> Iterator[list
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     with Progress(TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), transient=True) as progress:
-        task = progress.add_task("pictures", total=total)
+        task = progress.add_task("images", total=total)
         for batch in batches:
             yield batch
             progress.update(task, completed=batch[-1][0] + 1)
@@ -278,7 +276,7 @@ def _read_ids(annotations: Path, files: Sequence[Path]) -> tuple[list[int], Cate
         names = ("/".join(parts[start:]) for start in range(1, len(parts)))
         name = next((name for name in names if name in known), None)
         if name is None:
-            raise ValueError(f"annotations: {annotations} names no picture {file} (by file_name, the end of its path)")
+            raise ValueError(f"annotations: {annotations} names no image {file} (by file_name, the end of its path)")
         if known[name] in ids:
             raise ValueError(f"annotations: {annotations} has one image, id {known[name]}, for {ids[known[name]]} and {file}")
         ids[known[name]] = file

@@ -15,7 +15,7 @@ from ..data.module import CocoDataModule
 from ..decoding import Decoder
 from ..precision import precision_in_use
 from ..records import Batch, Detections
-from ..training import Detection, to_original
+from ..training import DetectionTask, to_original
 
 if TYPE_CHECKING:
     from jsonargparse import ArgumentParser
@@ -35,7 +35,7 @@ class Trained:
         autocast: what it computes in beside float32, or None.
     """
 
-    task: Detection
+    task: DetectionTask
     data: CocoDataModule
     categories: Categories
     device: torch.device
@@ -43,7 +43,7 @@ class Trained:
 
     @torch.inference_mode()
     def detect(self, batch: Batch) -> list[Detections]:
-        """What is found in each picture, on the CPU, boxes in pixels of the file on disk: what validation evaluates."""
+        """What is found in each image, on the CPU, boxes in pixels of the file on disk: what validation evaluates."""
         images = batch.images.to(self.device)
         with torch.autocast(self.device.type, self.autocast, enabled=self.autocast is not None):
             found = self.task.detect(images, [target.size for target in batch.targets])
@@ -85,7 +85,7 @@ def load_trained(
     known = stored or categories
     if known is None:
         raise ValueError(f"ckpt: {checkpoint} does not hold the names of its classes (an older lossbox wrote it); name --annotations")
-    task, pictures = _build(recipe, data or {}, len(known), config or _config_of(checkpoint))
+    task, images = _build(recipe, data or {}, len(known), config or _config_of(checkpoint))
     try:
         task.load_state_dict(content["state_dict"])
     except RuntimeError as error:
@@ -97,7 +97,7 @@ def load_trained(
         task.decoder = replace(task.decoder, **options)
     mixed = precision_in_use(recipe.get("trainer", {}).get("precision"), where) == "bf16-mixed"
     autocast = torch.bfloat16 if mixed else None
-    return Trained(task.eval().to(where), pictures, known, where, autocast)
+    return Trained(task.eval().to(where), images, known, where, autocast)
 
 
 def _device(name: str) -> torch.device:
@@ -132,7 +132,7 @@ def _read_recipe(checkpoint: Path, config: Path | None) -> dict[str, Any]:
     return dict(recipe)
 
 
-def _build(recipe: Mapping[str, Any], data: Mapping[str, Any], num_classes: int, path: Path) -> tuple[Detection, CocoDataModule]:
+def _build(recipe: Mapping[str, Any], data: Mapping[str, Any], num_classes: int, path: Path) -> tuple[DetectionTask, CocoDataModule]:
     from jsonargparse import ArgumentError, ArgumentParser, Namespace
 
     detector = recipe["model"].get("detector") or {}
@@ -144,7 +144,7 @@ def _build(recipe: Mapping[str, Any], data: Mapping[str, Any], num_classes: int,
         options["weights"] = None
     model = {**recipe["model"], "detector": {**detector, "init_args": options}}
     parser: ArgumentParser = ArgumentParser(exit_on_error=False)
-    parser.add_class_arguments(Detection, "model")
+    parser.add_class_arguments(DetectionTask, "model")
     parser.add_class_arguments(CocoDataModule, "data")
     try:
         built: Namespace = parser.instantiate_classes(parser.parse_object({"model": model, "data": {**recipe["data"], **data}}))

@@ -13,7 +13,7 @@ at which to cut, per class and mean. Prints the tables and writes OUT/metrics.js
 
   --config OUT/config.yaml                       the resolved recipe that `lossbox fit` left in the folder of its run
   --ckpt_path FILE                               which checkpoint: last (the default), best, or any file
-  --data.val_annotations FILE  --data.val_images FOLDER           measure on other pictures
+  --data.val_annotations FILE  --data.val_images FOLDER           measure on other images
   --model.decoder.init_args.score_threshold 0.05                  with another decoding
   --help-all                                     all options"""
 

@@ -1,4 +1,4 @@
-"""Numbers and runs to tables and pictures: what the commands print and draw.
+"""Numbers and runs to tables and images: what the commands print and draw.
 
 Needs the extra: ``pip install 'lossbox[train]'`` (matplotlib and rich are imported where they are used).
 """
@@ -12,8 +12,8 @@ from .evaluation import (
     draw_score_iou,
     print_bounds,
 )
+from .images import draw_curves, draw_sheet, read_curves
 from .loss_curves import AXES, Axis, LossCurves, curves_of, draw_loss, plot_loss, trace
-from .pictures import draw_curves, draw_sheet, read_curves
 from .run import confusion_matrix, draw_assignment, draw_confusion_matrix, draw_validation
 from .studies import draw_toy, print_toy, toy_loss_table, toy_precision_table
 from .tables import (

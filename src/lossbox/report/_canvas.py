@@ -1,4 +1,4 @@
-"""Matplotlib, imported where something is drawn, and what all sheets of pictures share."""
+"""Matplotlib, imported where something is drawn, and what all sheets of images share."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 TITLE = 0.25
-"""Inches for the title of a picture on a sheet."""
+"""Inches for the title of an image on a sheet."""
 
 
 def pyplot() -> Any:
@@ -23,19 +23,19 @@ def pyplot() -> Any:
 
 
 def sheet(sizes: Sequence[tuple[int, int]], *, columns: int = 4, scale: float = 2.6) -> tuple[Any, list[Any]]:
-    """A figure with a panel for each picture, without axes; a row is as high as its highest picture.
+    """A figure with a panel for each image, without axes; a row is as high as its highest image.
 
     Args:
-        sizes: (height, width) of each picture.
-        columns: pictures in a row; fewer where there are fewer pictures.
-        scale: inches of a picture's width.
+        sizes: (height, width) of each image.
+        columns: images in a row; fewer where there are fewer images.
+        scale: inches of an image's width.
 
     Returns:
-        The figure, and a panel for each picture.
+        The figure, and a panel for each image.
     """
     columns = max(1, min(columns, len(sizes)))
     rows = [sizes[start : start + columns] for start in range(0, len(sizes), columns)] or [[(1, 1)]]
-    # no higher than wide: a tall picture is drawn narrower
+    # no higher than wide: a tall image is drawn narrower
     heights = [scale * min(1.0, max(height / width for height, width in row)) + TITLE for row in rows]
     figure, axes = pyplot().subplots(
         len(rows),
@@ -51,7 +51,7 @@ def sheet(sizes: Sequence[tuple[int, int]], *, columns: int = 4, scale: float = 
 
 
 def name_box(panel: Axes, x: float, y: float, name: str, *, color: Any) -> None:
-    """Writes a name above the upper left corner of a box, or into it where the picture ends above; call it when the picture is drawn."""
+    """Writes a name above the upper left corner of a box, or into it where the image ends above; call it when the image is drawn."""
     bottom, top = panel.get_ylim()
     above = y - top > 0.06 * (bottom - top)
     label = {"pad": 1.0, "edgecolor": "none", "facecolor": color}

@@ -1,4 +1,4 @@
-"""One picture with its detections, pixel by pixel as it is stored."""
+"""One image with its detections, pixel by pixel as it is stored."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ GOLDEN_ANGLE = 0.381966
 """The step of hue from one class to the next: any number of classes, and no two neighbors alike."""
 
 
-def draw_boxes(picture: Image, found: Detections, class_names: Sequence[str], *, threshold: float = 0.0) -> Image:
-    """A copy of a picture with the boxes that were found in it, each with class and score, the best on top.
+def draw_boxes(image: Image, found: Detections, class_names: Sequence[str], *, threshold: float = 0.0) -> Image:
+    """A copy of an image with the boxes that were found in it, each with class and score, the best on top.
 
     Args:
-        picture: RGB.
-        found: boxes in pixels of the picture.
+        image: RGB.
+        found: boxes in pixels of the image.
         class_names: the name of each label.
         threshold: draw detections with at least this score.
 
     Returns:
-        A picture of the same size.
+        An image of the same size.
 
     Example:
         >>> import torch
@@ -37,10 +37,10 @@ def draw_boxes(picture: Image, found: Detections, class_names: Sequence[str], *,
     """
     from PIL import ImageDraw, ImageFont
 
-    drawn = picture.copy()
+    drawn = image.copy()
     pen = ImageDraw.Draw(drawn)
-    width = max(1, round(min(picture.size) / 250))
-    font = ImageFont.load_default(size=max(9, round(min(picture.size) / 45)))
+    width = max(1, round(min(image.size) / 250))
+    font = ImageFont.load_default(size=max(9, round(min(image.size) / 45)))
     for box, score, label in reversed(list(zip(found.boxes.tolist(), found.scores.tolist(), found.labels.tolist(), strict=True))):
         if score < threshold:
             continue
@@ -49,7 +49,7 @@ def draw_boxes(picture: Image, found: Detections, class_names: Sequence[str], *,
         pen.rectangle((x1, y1, x2, y2), outline=color, width=width)
         text = f"{class_names[label]} {score:.2f}"
         _, _, right, bottom = pen.textbbox((0, 0), text, font=font)
-        # above the box, or inside it where the picture ends
+        # above the box, or inside it where the image ends
         y = y1 - bottom - 1 if y1 - bottom - 1 >= 0 else y1
         pen.rectangle((x1, y, x1 + right + 2, y + bottom + 1), fill=color)
         pen.text((x1 + 1, y), text, fill="black", font=font)

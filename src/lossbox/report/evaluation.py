@@ -1,4 +1,4 @@
-"""An evaluation as pictures: precision against recall, LRP against the score threshold, IoU against score, and how far scores can be read
+"""An evaluation as images: precision against recall, LRP against the score threshold, IoU against score, and how far scores can be read
 as precision; and the bounds of re-scoring as a table."""
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ _PARTS = {
 
 
 def draw_evaluation(folder: Path, ap: AveragePrecision, matches: Matches, class_names: Sequence[str], *, tau: float = 0.5) -> list[Path]:
-    """Draws the four pictures of an evaluation.
+    """Draws the four images of an evaluation.
 
     Args:
         folder: is made where it does not exist; ``precision_recall.png``, ``lrp.png``, ``score_iou.png`` and ``reliability.png`` go there.
@@ -47,7 +47,7 @@ def draw_evaluation(folder: Path, ap: AveragePrecision, matches: Matches, class_
         tau: IoU from which a detection is right, in (0, 1).
 
     Returns:
-        The paths of the pictures.
+        The paths of the images.
     """
     return [
         draw_precision_recall(ap, class_names, folder / "precision_recall.png"),
@@ -82,7 +82,7 @@ def draw_lrp(matches: Matches, class_names: Sequence[str], path: Path, *, tau: f
     """Draws LRP against the score threshold: the mean over classes and its parts, and beside it each class; minima are marked.
 
     A class counts 1 at thresholds above its highest score, as LRP does where nothing is kept. A part is averaged over the classes where it
-    is defined. The mean curve's minimum is that of one threshold for all classes; oLRP has one a class.
+    is defined. The mean curve's minimum is that of one threshold for all classes; oLRP has one per class.
     """
     optima = optimal_lrp_per_class(matches, tau=tau)
     classes = [index for index, count in enumerate(matches.num_ground_truth.tolist()) if count]

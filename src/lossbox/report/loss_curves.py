@@ -1,4 +1,4 @@
-"""A loss as a picture: its value and its gradient along one number that slides, computed by the loss itself.
+"""A loss as an image: its value and its gradient along one number that slides, computed by the loss itself.
 
 What slides, and beside what, is said for each family in ``AXES``. The gradient is the one that training uses: for a ranking loss the
 *defined* one, which is not the slope of the value.
@@ -62,7 +62,7 @@ def _double(*values: float) -> Tensor:
 _BESIDE = _double(2.0, -2.0, 0.0, 3.0)
 _POSITIVE, _NEGATIVE = torch.tensor([1, 1, 0, 0, 0]), torch.tensor([0, 1, 0, 0, 0])
 # DR: a positive at 1, negatives at -4, -2 and -1.
-_OF_ONE_PICTURE = _double(1.0, -4.0, -2.0, -1.0)
+_OF_ONE_IMAGE = _double(1.0, -4.0, -2.0, -1.0)
 # GHM: many easy negatives and some positives of all kinds; coordinates most of which are nearly right.
 _BATCH = torch.cat([torch.linspace(-6, -1, 200, dtype=torch.float64), torch.linspace(-4, 4, 30, dtype=torch.float64)])
 _BATCH_TARGETS = (torch.arange(230) >= 200).double()
@@ -124,8 +124,8 @@ AXES: dict[str, Axis] = {
         "logit; beside it a positive at 1, negatives at -4, -2 and -1",
         (-6, 6),
         {
-            "of a positive": lambda loss, x: loss(torch.cat([x, _OF_ONE_PICTURE]), _POSITIVE),
-            "of a negative": lambda loss, x: loss(torch.cat([x, _OF_ONE_PICTURE]), _NEGATIVE),
+            "of a positive": lambda loss, x: loss(torch.cat([x, _OF_ONE_IMAGE]), _POSITIVE),
+            "of a negative": lambda loss, x: loss(torch.cat([x, _OF_ONE_IMAGE]), _NEGATIVE),
         },
     ),
     "class-balanced": _CLASS_BALANCED,

@@ -13,11 +13,11 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from ..metrics import GroundTruth, Results, average_precision, match_detections
+from ..metrics import DetectionColumns, GroundTruth, average_precision, match_detections
 from ..records import IGNORE, Assignment, Detections, RawPredictions, Targets
 from ._canvas import name_box, pyplot, sheet
 from .evaluation import draw_evaluation
-from .pictures import draw_sheet
+from .images import draw_sheet
 from .tables import write_json
 
 MANY_CLASSES = 25
@@ -25,11 +25,11 @@ MANY_CLASSES = 25
 
 
 def confusion_matrix(
-    ground_truth: GroundTruth, results: Results, thresholds: Sequence[float], *, iou_threshold: float = 0.5
+    ground_truth: GroundTruth, results: DetectionColumns, thresholds: Sequence[float], *, iou_threshold: float = 0.5
 ) -> Int[np.ndarray, "c1 c1"]:
     """Counts which class was taken for which.
 
-    Best score first, a detection takes the free annotation of its picture of largest IoU >= ``iou_threshold``, whatever their classes. What
+    Best score first, a detection takes the free annotation of its image of largest IoU >= ``iou_threshold``, whatever their classes. What
     it takes counts at (true class, predicted class), a detection without annotation at (background, predicted class), an annotation
     without detection at (true class, background). A crowd is no error to find and none to miss.
 
@@ -43,14 +43,15 @@ def confusion_matrix(
         (C + 1, C + 1) counts: a row for each true class, a column for each predicted one, background last.
 
     Raises:
-        ValueError: not one threshold a category; see :func:`lossbox.metrics.match_detections`.
+        ValueError: not one threshold per category; see :func:`lossbox.metrics.match_detections`.
 
     Example:
         A cup is taken for a bowl, a bowl is missed, and a cup is found where there is none:
 
         >>> truth = GroundTruth(np.array([1]), np.array([1, 2]), ("cup", "bowl"), np.array([0, 0]), np.array([0, 1]),
         ...                     np.array([[0., 0., 9., 9.], [50., 0., 9., 9.]]), np.array([81., 81.]), np.array([False, False]))
-        >>> found = Results(np.array([0, 0]), np.array([1, 0]), np.array([[0., 0., 9., 8.], [20., 0., 9., 9.]]), np.array([0.9, 0.8]))
+        >>> boxes = np.array([[0., 0., 9., 8.], [20., 0., 9., 9.]])
+        >>> found = DetectionColumns(np.array([0, 0]), np.array([1, 0]), boxes, np.array([0.9, 0.8]))
         >>> confusion_matrix(truth, found, [0.5, 0.5])
         array([[0, 1, 0],
                [0, 0, 1],
@@ -58,9 +59,9 @@ def confusion_matrix(
     """
     classes = len(ground_truth.category_ids)
     if len(thresholds) != classes:
-        raise ValueError(f"thresholds: {classes} numbers (one a category) expected, got {len(thresholds)}")
+        raise ValueError(f"thresholds: {classes} numbers (one per category) expected, got {len(thresholds)}")
     kept = results.scores >= np.asarray(thresholds, dtype=float)[results.category]
-    kept_results = Results(results.image[kept], np.zeros(kept.sum(), dtype=np.int64), results.boxes[kept], results.scores[kept])
+    kept_results = DetectionColumns(results.image[kept], np.zeros(kept.sum(), dtype=np.int64), results.boxes[kept], results.scores[kept])
     one_class = replace(ground_truth, category_ids=np.zeros(1, dtype=np.int64), category_names=("any",), category=ground_truth.category * 0)
     matches = match_detections(one_class, kept_results, iou_threshold=iou_threshold, max_detections=max(1, len(kept_results.scores)))
 
@@ -109,21 +110,26 @@ def draw_confusion_matrix(matrix: Int[np.ndarray, "c1 c1"], class_names: Sequenc
 
 
 def draw_validation(
-    folder: Path, truth: GroundTruth, found: Results, metrics: Mapping[str, Any], images: Sequence[Tensor], targets: Sequence[Targets]
+    folder: Path,
+    truth: GroundTruth,
+    found: DetectionColumns,
+    metrics: Mapping[str, Any],
+    images: Sequence[Tensor],
+    targets: Sequence[Targets],
 ) -> list[Path]:
     """Draws what a validation found.
 
-    ``pictures.png``: some pictures, predicted and true. ``confusion_matrix.png`` and ``confusion_matrix.json``: which class was taken for
+    ``images.png``: some images, predicted and true. ``confusion_matrix.png`` and ``confusion_matrix.json``: which class was taken for
     which, at IoU 0.5. Both cut each class at its LRP-optimal score, since the scores of ranking losses are not probabilities; a class
     without a true positive has no such score, and nothing of it is drawn or counted. ``plots/``: see
     :func:`lossbox.report.evaluation.draw_evaluation`.
 
     Args:
         folder: is made where it does not exist.
-        truth: the annotations of the pictures that were validated.
+        truth: the annotations of the images that were validated.
         found: the detections in them.
         metrics: of these two, from :func:`lossbox.metrics.evaluate`.
-        images: (3, h, w) each, in [0, 1]: the pictures to show.
+        images: (3, h, w) each, in [0, 1]: the images to show.
         targets: one record for each of them; those that were not validated are not drawn.
 
     Returns:
@@ -148,15 +154,15 @@ def draw_validation(
     detections = [_detections_in(target, truth, found) for target in targets]
     title = "IoU 0.5, each class cut at its LRP-optimal score"
     return [
-        draw_sheet(images, targets, detections, names, folder / "pictures.png", thresholds=cuts),
+        draw_sheet(images, targets, detections, names, folder / "images.png", thresholds=cuts),
         folder / "confusion_matrix.json",
         draw_confusion_matrix(matrix, names, folder / "confusion_matrix.png", title=title),
         *draw_evaluation(folder / "plots", average_precision(truth, found), match_detections(truth, found), names),
     ]
 
 
-def _detections_in(target: Targets, truth: GroundTruth, found: Results) -> Detections:
-    """The detections of one picture, in the frame of its targets."""
+def _detections_in(target: Targets, truth: GroundTruth, found: DetectionColumns) -> Detections:
+    """The detections of one image, in the frame of its targets."""
     rows = np.flatnonzero(truth.image_ids[found.image] == target.image_id)
     boxes = torch.from_numpy(found.boxes[rows]).float()
     boxes[:, 2:] += boxes[:, :2]
@@ -176,17 +182,17 @@ def draw_assignment(
     columns: int = 4,
     scale: float = 3.4,
 ) -> Path:
-    """Draws training pictures with their boxes and, in the color of each, the centers of the anchors that are trained on it.
+    """Draws training images with their boxes and, in the color of each, the centers of the anchors that are trained on it.
 
     Args:
         images: (3, h, w) each, in [0, 1].
-        targets: one record a picture.
-        predictions: about these pictures; its anchors are drawn.
+        targets: one record per image.
+        predictions: about these images; its anchors are drawn.
         assignment: of these anchors.
         class_names: the name of each label.
         path: where the PNG goes; its folder is made.
-        columns: pictures in a row.
-        scale: inches of a picture.
+        columns: images in a row.
+        scale: inches of an image.
 
     Returns:
         ``path``.
@@ -205,7 +211,7 @@ def draw_assignment(
         panel.set(xlim=(-0.5, width - 0.5), ylim=(height - 0.5, -0.5))  # dots at the border must not widen it
         positive = (matched >= 0).nonzero()[:, 0]
         anchors = predictions.anchors_at(index, positive).float().cpu().numpy()
-        centers = (anchors[:, :2] + anchors[:, 2:]) / 2 - 0.5  # the middle of the first pixel is 0 in the picture, 0.5 in the frame
+        centers = (anchors[:, :2] + anchors[:, 2:]) / 2 - 0.5  # the middle of the first pixel is 0 in the image, 0.5 in the frame
         owner = matched[positive].cpu().numpy()
         for number, (box, label, crowd) in enumerate(
             zip(target.boxes.tolist(), target.labels.tolist(), target.crowd.tolist(), strict=True)
@@ -221,7 +227,7 @@ def draw_assignment(
             name = class_names[label] + (" (crowd)" if crowd else "")
             name_box(panel, x1, y1, name, color=color)
         ignored = int((matched == IGNORE).sum())
-        panel.set_title(f"picture {target.image_id}: {len(positive)} positives" + (f", {ignored} ignored" if ignored else ""), fontsize=7)
+        panel.set_title(f"image {target.image_id}: {len(positive)} positives" + (f", {ignored} ignored" if ignored else ""), fontsize=7)
     figure.suptitle(
         "dots: centers of the anchors trained on the box of their color, larger on coarser levels; dotted: no anchor", fontsize=9
     )

@@ -1,4 +1,4 @@
-"""The studies of ``lossbox compare`` as tables and pictures."""
+"""The studies of ``lossbox compare`` as tables and images."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A data set as pictures: a sheet of it with its boxes, and histograms of their sizes."""
+"""A data set as images: a sheet of it with its boxes, and histograms of their sizes."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from ._canvas import name_box, plain, pyplot, sheet
 
 
 def draw_labels(images: Sequence[Tensor], targets: Sequence[Targets], class_names: Sequence[str], path: Path, *, columns: int = 4) -> Path:
-    """Draws pictures with their true boxes and classes; crowd regions are dotted.
+    """Draws images with their true boxes and classes; crowd regions are dotted.
 
     Args:
         images: (3, h, w) each, in [0, 1].
-        targets: one record a picture.
+        targets: one record per image.
         class_names: the name of each label.
         path: where the PNG goes.
-        columns: pictures in a row.
+        columns: images in a row.
 
     Returns:
         ``path``.

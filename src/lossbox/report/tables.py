@@ -50,9 +50,9 @@ _AP_ROWS = {
     "APs": "small, area < 32²",
     "APm": "medium, 32² to 96²",
     "APl": "large, area > 96²",
-    "AR1": "1 detection a picture",
-    "AR10": "10 detections a picture",
-    "AR100": "100 detections a picture",
+    "AR1": "1 detection per image",
+    "AR10": "10 detections per image",
+    "AR100": "100 detections per image",
 }
 
 

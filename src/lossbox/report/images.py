@@ -1,4 +1,4 @@
-"""A run as pictures: the curves of its training, and its detections on photographs."""
+"""A run as images: the curves of its training, and its detections on photographs."""
 
 from __future__ import annotations
 
@@ -87,15 +87,15 @@ def draw_sheet(
     columns: int = 4,
     thresholds: Mapping[int, float] | float = 0.5,
 ) -> Path:
-    """Draws pictures with their predicted boxes (solid, with class and score) and their true boxes (dashed).
+    """Draws images with their predicted boxes (solid, with class and score) and their true boxes (dashed).
 
     Args:
         images: (3, h, w) each, in [0, 1].
-        targets: one record a picture; their boxes are dashed.
-        detections: one record a picture, in the frame of ``images``; solid.
+        targets: one record per image; their boxes are dashed.
+        detections: one record per image, in the frame of ``images``; solid.
         class_names: the name of each label.
         path: where the PNG goes.
-        columns: pictures in a row.
+        columns: images in a row.
         thresholds: draw detections with at least this score; by label where a mapping is given (a label it lacks is not drawn).
 
     Returns:
@@ -108,7 +108,7 @@ def draw_sheet(
         height, width = target.size
         panel.imshow(np.clip(image.permute(1, 2, 0).float().cpu().numpy()[:height, :width], 0, 1))
         for box in target.boxes.tolist():
-            _rectangle(panel, box, "black", "-", width=0.6)  # under the white dashes, which a bright picture would hide
+            _rectangle(panel, box, "black", "-", width=0.6)  # under the white dashes, which a bright image would hide
             _rectangle(panel, box, "white", "--")
         # the best last: its name is the one that can be read where two overlap
         for box, score, label in reversed(list(zip(found.boxes.tolist(), found.scores.tolist(), found.labels.tolist(), strict=True))):

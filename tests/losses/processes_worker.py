@@ -1,4 +1,4 @@
-"""One process of four: ``python ranks_worker.py RANK FOLDER``. Ranks its share of every problem among four, two and one processes.
+"""One process of four: ``python processes_worker.py RANK FOLDER``. Processes its share of every problem among four, two and one processes.
 
 Writes ``<WORLD SIZE>_<RANK>.pt``: problem -> loss -> value and gradients. The test imports ``problems`` and ``losses`` from here.
 """
@@ -76,18 +76,18 @@ def share(problem, world_size):
     return [(logits[rank == r], targets[rank == r], values[(rank == r) & (targets == 1)]) for r in range(world_size)]
 
 
-def pmf_loss(logits, targets, values, *, all_ranks):
+def pmf_loss(logits, targets, values, *, global_batch):
     def error(ranking):
         joined = ranking.join(values.detach())
         return (ranking.false_positives + joined + ranking.sum_above(joined)) / ranking.rank
 
     target = lambda ranking: ranking.join(values.detach()) / ranking.rank  # noqa: E731
-    return error_driven_loss(logits, targets, error, target, delta=0.5, pmf=skewed_pmf(0.5), all_ranks=all_ranks)
+    return error_driven_loss(logits, targets, error, target, delta=0.5, pmf=skewed_pmf(0.5), global_batch=global_batch)
 
 
-def losses(all_ranks):
+def losses(global_batch):
     """name -> f(logits, targets, values) -> a value or several."""
-    over = {"all_ranks": all_ranks}
+    over = {"global_batch": global_batch}
     found = {"pmf": lambda x, t, v: pmf_loss(x, t, v, **over)}
     for delta in (0.0, 0.5):
         found |= {

@@ -3,8 +3,8 @@
 from pathlib import Path
 
 import pairwise_reference as reference
+import processes_worker as worker
 import pytest
-import ranks_worker as worker
 import torch
 from torch.testing import assert_close
 
@@ -15,10 +15,10 @@ LOSSES = worker.losses(False)
 
 
 @pytest.fixture(scope="module")
-def ranks(tmp_path_factory, run_ranks):
+def ranks(tmp_path_factory, run_processes):
     """world size -> rank -> problem -> loss -> what came out."""
     folder = tmp_path_factory.mktemp("ranks")
-    run_ranks(worker.__file__, 4, folder)
+    run_processes(worker.__file__, 4, folder)
     return {size: [torch.load(Path(folder) / f"{size}_{rank}.pt") for rank in range(size)] for size in worker.WORLD_SIZES}
 
 
@@ -101,6 +101,6 @@ def test_the_problems_are_what_they_are_called():
 
 def test_one_process_is_asked_without_a_group():
     logits, targets, values = one_batch(PROBLEMS["even"], 1)
-    assert ap_loss(logits, targets, all_ranks=True) == ap_loss(logits, targets)
-    loss = error_driven_loss(logits, targets, lambda ranking: ranking.join(values), all_ranks=True)
+    assert ap_loss(logits, targets, global_batch=True) == ap_loss(logits, targets)
+    loss = error_driven_loss(logits, targets, lambda ranking: ranking.join(values), global_batch=True)
     assert_close(loss, values.mean())

@@ -7,7 +7,7 @@ positives; the backward pass exchanges nothing.
 
 DistributedDataParallel averages the gradients of W ranks. Each rank therefore gives W times its own share of the gradient of the one loss.
 
-A ``Ranks`` of one rank, which is all there is outside of such a job, exchanges nothing: every function here then returns what it is given.
+Outside of such a job there is one process, and nothing is exchanged: every function here then returns its argument.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from torch.autograd.function import once_differentiable
 from ._knots import Located, sum_dtype
 
 
-class Ranks(NamedTuple):
+class Processes(NamedTuple):
     """How many positives each rank brings, and which rank this one is."""
 
     counts: tuple[int, ...]
@@ -40,25 +40,25 @@ class Ranks(NamedTuple):
         return slice(start, start + self.counts[self.number])
 
 
-def meet(num_positives: int, device: torch.device, all_ranks: bool) -> Ranks:
+def meet(num_positives: int, device: torch.device, global_batch: bool) -> Processes:
     """The ranks to rank over: this one alone, unless all are wanted and there are several."""
-    if not (all_ranks and dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1):
-        return Ranks((num_positives,), 0)
+    if not (global_batch and dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1):
+        return Processes((num_positives,), 0)
     own = torch.tensor([num_positives], device=device)
     counts = _from_each(dist.get_world_size(), own)
     # The sizes of all that follows depend on them: beside |P| itself, this is the one wait for the device.
-    return Ranks(tuple(torch.cat(counts).tolist()), dist.get_rank())
+    return Processes(tuple(torch.cat(counts).tolist()), dist.get_rank())
 
 
-def join(ranks: Ranks, values: Tensor) -> Tensor:
-    """One value a positive, of this rank's -> of all ranks', in the sums' dtype; W times the gradient at its own comes back to each."""
+def join(ranks: Processes, values: Tensor) -> Tensor:
+    """One value per positive, of this rank's -> of all ranks', in the sums' dtype; W times the gradient at its own comes back to each."""
     if ranks.size == 1:
         return values
     joined: Tensor = _Join.apply(values, ranks)
     return joined
 
 
-def add_up(ranks: Ranks, values: Tensor) -> Tensor:
+def add_up(ranks: Processes, values: Tensor) -> Tensor:
     """The sum over the ranks of a tensor without gradient."""
     if ranks.size > 1:
         values = values.contiguous().clone()
@@ -66,7 +66,7 @@ def add_up(ranks: Ranks, values: Tensor) -> Tensor:
     return values
 
 
-def add_up_intervals(ranks: Ranks, located: Located) -> Located:
+def add_up_intervals(ranks: Processes, located: Located) -> Located:
     """This rank's scores, with the interval sums of all ranks' scores."""
     if ranks.size == 1:
         return located
@@ -74,7 +74,7 @@ def add_up_intervals(ranks: Ranks, located: Located) -> Located:
     return located._replace(weight_sum=weight_sum, offset_sum=offset_sum)
 
 
-def highest(ranks: Ranks, value: Tensor) -> Tensor:
+def highest(ranks: Processes, value: Tensor) -> Tensor:
     """The greatest of the ranks' scalars; NaN where one is, which a reduction by MAX does not promise."""
     return value if ranks.size == 1 else torch.stack(_from_each(ranks.size, value)).max()
 
@@ -89,7 +89,7 @@ class _Join(torch.autograd.Function):
     """Gathers what may be of another length on each rank; in the sums' dtype, for an empty one may come in another dtype."""
 
     @staticmethod
-    def forward(ctx: Any, values: Tensor, ranks: Ranks) -> Tensor:
+    def forward(ctx: Any, values: Tensor, ranks: Processes) -> Tensor:
         ctx.ranks, ctx.dtype = ranks, values.dtype
         padded = values.new_zeros(max(ranks.counts), dtype=sum_dtype(values.device))
         padded[: len(values)] = values

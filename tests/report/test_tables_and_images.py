@@ -1,4 +1,4 @@
-"""Run folders to tables and pictures."""
+"""Run folders to tables and images."""
 
 import json
 import math
@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from lossbox import report
-from lossbox.metrics import Results, evaluate, read_ground_truth
+from lossbox.metrics import DetectionColumns, evaluate, read_ground_truth
 from lossbox.records import Detections, Targets
 from lossbox.report._canvas import TITLE, name_box, pyplot, sheet
 
@@ -57,11 +57,11 @@ def test_curves_are_drawn(run):
 def shape(path):
     from PIL import Image
 
-    with Image.open(path) as picture:
-        return picture.size
+    with Image.open(path) as image:
+        return image.size
 
 
-def picture_of(tmp_path, **options):
+def image_of(tmp_path, **options):
     target = Targets(
         torch.tensor([[4.0, 4.0, 20.0, 24.0]]), torch.tensor([1]), torch.tensor([False]), 7, size=(32, 32), original_size=(64, 64)
     )
@@ -74,7 +74,7 @@ def picture_of(tmp_path, **options):
 
 def test_sheet_draws_boxes_from_their_threshold_on(tmp_path):
     colored = {
-        name: (np.ptp(picture_of(tmp_path, thresholds=thresholds), axis=-1) > 60).sum()
+        name: (np.ptp(image_of(tmp_path, thresholds=thresholds), axis=-1) > 60).sum()
         for name, thresholds in {"none": 0.95, "one": 0.5, "both": 0.2, "dog": {1: 0.5}, "by class": {0: 0.2, 1: 0.5}, "never": {}}.items()
     }
     assert colored["none"] == colored["never"] == 0
@@ -84,7 +84,7 @@ def test_sheet_draws_boxes_from_their_threshold_on(tmp_path):
 
 
 @pytest.mark.parametrize(("sizes", "columns", "shape"), [([(2, 4)] * 3 + [(9, 3)], 3, (3, 2)), ([(2, 4)], 4, (1, 1)), ([], 4, (1, 1))])
-def test_a_row_of_a_sheet_is_as_high_as_its_highest_picture(sizes, columns, shape):
+def test_a_row_of_a_sheet_is_as_high_as_its_highest_image(sizes, columns, shape):
     figure, panels = sheet(sizes, columns=columns)
     grid = figure.axes[0].get_gridspec()
     assert (grid.ncols, grid.nrows) == shape
@@ -95,7 +95,7 @@ def test_a_row_of_a_sheet_is_as_high_as_its_highest_picture(sizes, columns, shap
     pyplot().close(figure)
 
 
-def test_a_name_stands_above_its_box_or_inside_the_picture():
+def test_a_name_stands_above_its_box_or_inside_the_image():
     figure, (panel,) = sheet([(100, 100)])
     panel.imshow(np.zeros((100, 100, 3)))
     for corner in ((10, 50), (10, 2), (-30, -20)):
@@ -115,7 +115,7 @@ TRUTH = {
 
 def test_tables_show_every_class_and_the_mean(capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "120")
-    found = Results(np.array([0]), np.array([0]), np.array([[0.0, 0.0, 10.0, 8.0]]), np.array([0.9]))
+    found = DetectionColumns(np.array([0]), np.array([0]), np.array([[0.0, 0.0, 10.0, 8.0]]), np.array([0.9]))
     report.print_metrics(evaluate(read_ground_truth(TRUTH), found))
     lines = capsys.readouterr().out.splitlines()
     rows = {line.replace("│", " ").split()[0]: line.replace("│", " ").split()[1:] for line in lines if line.replace("│", " ").split()}

@@ -1,4 +1,4 @@
-"""Pictures of the embedded data set: handwritten digits pasted on crops of photographs, with their tight boxes.
+"""Images of the embedded data set: handwritten digits pasted on crops of photographs, with their tight boxes.
 
 Everything is drawn from a generator that the caller seeds; nothing is written. ``lossbox.data.digits`` writes.
 """
@@ -33,7 +33,7 @@ LUMA = np.array([0.299, 0.587, 0.114], dtype=np.float32)
 
 @dataclass(frozen=True)
 class Ingredients:
-    """What the pictures of one part are made from.
+    """What the images of one part are made from.
 
     Attributes:
         scans: (k, 8, 8) ink from 0 to 255, one array for each of the digits 0 to 9.
@@ -79,7 +79,7 @@ def load_ingredients(seed: int = 0) -> dict[str, Ingredients]:
     return ingredients
 
 
-def draw_picture(
+def draw_image(
     rng: np.random.Generator,
     ingredients: Ingredients,
     *,
@@ -87,11 +87,11 @@ def draw_picture(
     max_digits: int = 6,
     digit_side: tuple[float, float] = (0.11, 0.5),
 ) -> tuple[UInt8[np.ndarray, "s s 3"], list[tuple[int, int, int, int]], list[int]]:
-    """One picture, the boxes of its digits and the digits.
+    """One image, the boxes of its digits and the digits.
 
     Args:
         rng: all random choices come from it.
-        ingredients: of the part that the picture is for.
+        ingredients: of the part that the image is for.
         size: width and height in pixels.
         max_digits: most digits; 0 gives the background alone. A digit that finds no free place of enough contrast is left out.
         digit_side: smallest and largest height of a digit, as shares of ``size``.
@@ -100,7 +100,7 @@ def draw_picture(
         (size, size, 3) RGB in [0, 255]; boxes ``x y width height`` in whole pixels, tight around the pixels of at least ``VISIBLE`` ink
         (also where a later digit covers some of them); the digits 0 to 9.
     """
-    picture = _background(rng, ingredients.backgrounds, size)
+    image = _background(rng, ingredients.backgrounds, size)
     boxes: list[tuple[int, int, int, int]] = []
     digits: list[int] = []
     for _ in range(int(rng.integers(1, max_digits + 1)) if max_digits else 0):
@@ -108,11 +108,11 @@ def draw_picture(
         scan = ingredients.scans[digit][int(rng.integers(len(ingredients.scans[digit])))]
         side = size * digit_side[0] * (digit_side[1] / digit_side[0]) ** float(rng.random())
         alpha = digit_alpha(scan, height=side, aspect=1.25 ** float(rng.uniform(-1, 1)))
-        box = _paste(rng, picture, alpha, boxes)
+        box = _paste(rng, image, alpha, boxes)
         if box is not None:
             boxes.append(box)
             digits.append(digit)
-    return np.round(picture).astype(np.uint8), boxes, digits
+    return np.round(image).astype(np.uint8), boxes, digits
 
 
 def digit_alpha(scan: UInt8[np.ndarray, "8 8"], *, height: float, aspect: float = 1.0) -> Float[np.ndarray, "h w"]:
@@ -159,7 +159,7 @@ def tight_box(alpha: Float[np.ndarray, "h w"], *, threshold: float = VISIBLE) ->
 
 
 def _background(rng: np.random.Generator, backgrounds: list[UInt8[np.ndarray, "_ _ 3"]], size: int) -> Float[np.ndarray, "s s 3"]:
-    """A square crop of one of the photographs, half to one and a half times as large as the picture, mirrored half of the time."""
+    """A square crop of one of the photographs, half to one and a half times as large as the image, mirrored half of the time."""
     from PIL import Image
 
     photograph = backgrounds[int(rng.integers(len(backgrounds)))]
@@ -172,19 +172,19 @@ def _background(rng: np.random.Generator, backgrounds: list[UInt8[np.ndarray, "_
 
 
 def _paste(
-    rng: np.random.Generator, picture: Float[np.ndarray, "s s 3"], alpha: Float[np.ndarray, "h w"], boxes: list[tuple[int, int, int, int]]
+    rng: np.random.Generator, image: Float[np.ndarray, "s s 3"], alpha: Float[np.ndarray, "h w"], boxes: list[tuple[int, int, int, int]]
 ) -> tuple[int, int, int, int] | None:
-    """Blends one digit into ``picture`` and returns its box, or None (and the picture untouched) if no place was good enough."""
+    """Blends one digit into ``image`` and returns its box, or None (and the image untouched) if no place was good enough."""
     height, width = alpha.shape
     inner_x, inner_y, box_width, box_height = tight_box(alpha)
-    if height > picture.shape[0] or width > picture.shape[1] or box_width == 0:
+    if height > image.shape[0] or width > image.shape[1] or box_width == 0:
         return None
     for _ in range(PLACES_TRIED):
-        x, y = int(rng.integers(picture.shape[1] - width + 1)), int(rng.integers(picture.shape[0] - height + 1))
+        x, y = int(rng.integers(image.shape[1] - width + 1)), int(rng.integers(image.shape[0] - height + 1))
         box = (x + inner_x, y + inner_y, box_width, box_height)
         if any(_covered(box, other) > MAX_OVERLAP for other in boxes):
             continue
-        ground = picture[y : y + height, x : x + width]
+        ground = image[y : y + height, x : x + width]
         inks = rng.integers(0, 256, (INKS_TRIED, 3)).astype(np.float32)
         ground_luma = (ground.reshape(-1, 3) @ LUMA)[:: max(height * width // 256, 1)]
         clash = (np.abs((inks @ LUMA)[:, None] - ground_luma) < MIN_CONTRAST).mean(1)
