@@ -114,8 +114,8 @@ def score_bounds(
     """How far AP can rise or fall by the order of the true positives alone: with their scores dealt by IoU, and inversely.
 
     ``upper = AP(reorder_true_positive_scores(best=True))``, ``lower = AP(reorder_true_positive_scores(best=False))``, each matched anew as
-    COCO does. They are bounds, and equal at the IoU of ``matches``, where no object has two detections; after NMS few have. With many duplicates a new score also
-    changes which of two detections on one object is the right one, and the measured AP can lie outside.
+    COCO does. They are bounds, and equal at the IoU of ``matches``, where no object has two detections; after NMS few have. With many
+    duplicates a new score also changes which of two detections on one object is the right one, and the measured AP can lie outside.
 
     Args:
         ground_truth: the annotations.
