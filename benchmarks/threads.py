@@ -1,7 +1,7 @@
 """Seconds a training step of the demo's network takes by how long waiting threads spin, on idle cores and beside busy programs.
 
-    python benchmarks/threads.py                  -> benchmarks/results/threads.json
-    ONEDNN_MAX_CPU_ISA=AVX2 ATEN_CPU_CAPABILITY=avx2 python benchmarks/threads.py     as on an ordinary CPU
+    python benchmarks/threads.py                  -> benchmarks/results/threads.json; threads_avx2.json where torch uses AVX2
+    ONEDNN_MAX_CPU_ISA=AVX2 ATEN_CPU_CAPABILITY=avx2 python benchmarks/threads.py     the AVX2 file on a CPU that has more
 
 Each measurement is a process of its own with as many threads as there are cores, because OpenMP reads its settings once; the settings take
 turns and the median over the rounds counts. Beside it run as many processes as there are cores that do nothing but count. The "kernel" is
@@ -19,6 +19,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 RESULTS = Path(__file__).parent / "results"
 SETTINGS = ("as it is", "50000", "10000", "0")
@@ -80,7 +81,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=3, help="measurements of each setting (default 3)")
     parser.add_argument("--steps", type=int, default=8, help="of each measurement (default 8)")
-    parser.add_argument("--out", type=Path, default=RESULTS / "threads.json", help="(default benchmarks/results/threads.json)")
+    parser.add_argument("--out", type=Path, help="(default benchmarks/results/threads.json or threads_avx2.json)")
     parser.add_argument("--worker", type=int, default=0, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.worker:
@@ -106,8 +107,26 @@ def main() -> None:
                 f"{beside} busy  GOMP_SPINCOUNT {spin:>9}  network {medians['network']:.3f} s  kernel {medians['kernel']:.3f} s", flush=True
             )
     report = {"what": "median seconds of a training step, forward and backward, float32", "machine": machine(), "rows": rows}
-    options.out.write_text(json.dumps(report, indent=2) + "\n")
-    print(f"written: {options.out}")
+    out = options.out or RESULTS / ("threads_avx2.json" if report["machine"]["instruction_set"] == "AVX2" else "threads.json")
+    out.write_text(json.dumps(report, indent=2) + "\n")
+    print(table([json.loads(file.read_text()) for file in sorted(RESULTS.glob("threads*.json"))]))
+    print(f"written: {out}")
+
+
+def table(reports: list[dict[str, Any]]) -> str:
+    """Markdown: a row per setting; seconds of the network and of the kernel, idle and beside busy programs, on each instruction set."""
+    sets = [
+        (report["machine"]["instruction_set"], beside)
+        for report in reports
+        for beside in sorted({row["busy processes"] for row in report["rows"]})
+    ]
+    head = ["`GOMP_SPINCOUNT`", *(f"{name}, {'idle' if beside == 0 else f'beside {beside} busy programs'}" for name, beside in sets)]
+    lines = [f"| {' | '.join(head)} |", "|" + "---|" * len(head)]
+    for spin in SETTINGS:
+        rows = [row for report in reports for row in report["rows"] if row["GOMP_SPINCOUNT"] == spin]
+        cells = [f"{row['network']:.3f} / {row['kernel']:.3f}" for row in rows]
+        lines.append(f"| {spin if spin != 'as it is' else 'not set'} | {' | '.join(cells)} |")
+    return "\n".join(lines)
 
 
 if __name__ == "__main__":

@@ -126,3 +126,8 @@ def test_what_the_readme_links_to_exists():
     for target in re.findall(r"\]\(([^)#]+)\)", README):
         if not target.startswith("http"):
             assert (ROOT / target).exists(), target
+
+
+def test_the_seconds_by_how_long_threads_spin_are_those_of_their_files():
+    written = [json.loads(path.read_text()) for path in sorted(RESULTS.glob("threads*.json"))]
+    assert load_benchmark("threads").table(written) in (ROOT / "docs" / "machines.md").read_text()
