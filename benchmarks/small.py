@@ -75,7 +75,7 @@ def own_data(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
     """``lossbox fit``, validated after the last epoch only."""
     from lightning.pytorch.callbacks import Callback
 
-    from lossbox.cli import LossboxCLI
+    from lossbox.training.cli import LossboxCLI
 
     clock = Clock()
 

@@ -40,9 +40,9 @@ from lossbox.assignment import OverlapAssigner
 from lossbox.decoding import Decoder
 from lossbox.detectors import FasterRCNN, RetinaNet, add_true_boxes
 from lossbox.objective import ALRPObjective
-from lossbox.precision import resolve
 from lossbox.records import Batch, RawPredictions, Targets
 from lossbox.training import DetectionTask, FirstStage, WarmupCosine
+from lossbox.training.precision import resolve
 
 RESULTS = Path(__file__).parent / "results"
 CLASSES = 80

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 torch.set_num_threads(1)
-os.environ.setdefault("LOSSBOX_CPU_PRECISION", "32-true")  # what `precision: auto` becomes; tests/test_precision.py takes it away
+os.environ.setdefault("LOSSBOX_CPU_PRECISION", "32-true")  # what `precision: auto` becomes; tests/training/test_precision.py takes it away
 
 
 def _run_ranks(script, size, *words, timeout=120):

@@ -156,7 +156,7 @@ def test_an_installed_package_finds_the_recipes_of_its_wheel(tmp_path, monkeypat
 
 def test_a_missing_extra_is_named(capsys, monkeypatch):
     monkeypatch.setitem(sys.modules, "lightning.pytorch", None)
-    for name in ("lossbox.cli", "lossbox.training"):
+    for name in ("lossbox.training.cli", "lossbox.training"):
         monkeypatch.delitem(sys.modules, name, raising=False)
     assert main(["fit", "--config", "own_data"]) == 2
     assert "pip install 'lossbox[train]'" in capsys.readouterr().err

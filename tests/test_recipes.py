@@ -6,9 +6,9 @@ import pytest
 import torch
 import yaml
 
-from lossbox.cli import LossboxCLI
 from lossbox.data.digits import write_digits
 from lossbox.detectors import RetinaNet
+from lossbox.training.cli import LossboxCLI
 
 SMALL = ("own_data", "digits_small_alrp")
 

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 
 from lossbox.__main__ import main
 from lossbox.programs import export
-from lossbox.programs.trained import load_trained
+from lossbox.training.load import load_trained
 
 
 def detector_says(run, images, checkpoint=None):

@@ -14,7 +14,7 @@ from jaxtyping import Bool, Int
 
 if TYPE_CHECKING:
     from ..metrics import DetectionColumns, Matches
-    from .trained import Trained
+    from ..training.load import Trained
 
 
 def run(argv: Sequence[str]) -> None:
@@ -43,7 +43,7 @@ def run(argv: Sequence[str]) -> None:
         raise FileNotFoundError(f"config: no file {options.config}; the resolved recipe of a run (OUT/config.yaml) expected")
     from .. import report
     from ..metrics import ANY_OVERLAP, Evaluator, fit_calibration, match_detections, optimal_lrp_per_class, read_results
-    from .trained import load_trained
+    from ..training.load import load_trained
 
     run_folder = options.config.absolute().parent
     checkpoint = run_folder / "checkpoints" / f"{options.ckpt}.ckpt" if options.ckpt in ("last", "best") else Path(options.ckpt)

@@ -151,7 +151,7 @@ def _ended(running: Mapping[Future[None], tuple[Path, int]], wanted: Mapping[tup
 
 
 def _train(recipe: Path, seed: int, out: Path, overrides: Sequence[str]) -> None:
-    from ..cli import LossboxCLI
+    from ..training.cli import LossboxCLI
 
     words = ["fit", "--config", str(recipe), "--seed_everything", str(seed), "--out", str(out)]
     LossboxCLI([*words, *overrides, *resume(out)])

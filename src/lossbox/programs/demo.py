@@ -33,8 +33,8 @@ def run(argv: Sequence[str]) -> None:
     print(f"lossbox demo: images of digits, a detector trained on them, validated and drawn; results in {options.out}", flush=True)
 
     from .. import report
-    from ..cli import LossboxCLI
     from ..data.digits import write_digits
+    from ..training.cli import LossboxCLI
 
     data = write_digits(options.data, train_images=options.train_images, val_images=options.val_images)
     if (options.out / "run.json").is_file():

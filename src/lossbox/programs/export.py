@@ -59,7 +59,7 @@ def run(argv: Sequence[str]) -> None:
     from .. import report
     from ..data.transforms import shorter_and_longer
     from ..decoding import ScoresAndBoxes
-    from .trained import load_trained
+    from ..training.load import load_trained
 
     writers: dict[str, Callable[[torch.export.ExportedProgram, Path], None]] = {".onnx": _write_onnx, ".pt2": torch.export.save}
     trained = load_trained(options.ckpt, options.config, device="cpu")

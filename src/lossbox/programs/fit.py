@@ -52,6 +52,6 @@ def run_lightning(command: str, help: str, argv: Sequence[str]) -> None:
     first = os.environ.get("RANK", os.environ.get("LOCAL_RANK", "0")) == "0"
     if first and not any(word == "--help" or word.startswith("--print_config") for word in words):
         print(f"lossbox {command}: loading torch and Lightning", flush=True)  # seconds, on a busy machine many
-    from ..cli import LossboxCLI
+    from ..training.cli import LossboxCLI
 
     LossboxCLI([command, *words])

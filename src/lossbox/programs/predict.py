@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from ..metrics import Calibration
     from ..records import Detections
-    from .trained import Categories, Trained
+    from ..training.load import Categories, Trained
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm")
 """What is taken from a folder; a file that is named is opened whatever its name."""
@@ -59,7 +59,7 @@ def run(argv: Sequence[str]) -> None:
     ids, categories = (None, None) if options.annotations is None else _read_ids(options.annotations, files)
     from ..decoding import read_thresholds
     from ..metrics import Calibration
-    from .trained import load_trained
+    from ..training.load import load_trained
 
     trained = load_trained(
         options.ckpt,

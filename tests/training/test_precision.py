@@ -8,12 +8,12 @@ import pytest
 import torch
 import yaml
 
-from lossbox import precision
 from lossbox.__main__ import main
-from lossbox.cli import LossboxCLI
 from lossbox.data.digits import write_digits
-from lossbox.precision import CPU_VARIABLE, FULL, MIXED, bfloat16_ratio, fastest_precision, precision_in_use, resolve
-from lossbox.programs.trained import load_trained
+from lossbox.training import precision
+from lossbox.training.cli import LossboxCLI
+from lossbox.training.load import load_trained
+from lossbox.training.precision import CPU_VARIABLE, FULL, MIXED, bfloat16_ratio, fastest_precision, precision_in_use, resolve
 
 IMITATED = {"ONEDNN_MAX_CPU_ISA": "AVX2", "ATEN_CPU_CAPABILITY": "avx2"}
 """Makes a processor with bfloat16 instructions one without."""
@@ -42,7 +42,7 @@ def test_a_cpu_gets_what_is_faster_by_a_margin(cpu):
 
 def test_a_cpu_without_the_instructions_trains_in_float32():
     """On any processor: the trial sees what oneDNN does, not what the processor could do."""
-    code = "from lossbox.precision import fastest_precision; print(*fastest_precision('cpu'), sep='|')"
+    code = "from lossbox.training.precision import fastest_precision; print(*fastest_precision('cpu'), sep='|')"
     environment = {**os.environ, **IMITATED}
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=True)
     assert done.stdout.startswith("32-true|bf16 takes ")
@@ -70,7 +70,7 @@ def test_it_is_tried_and_said_once(cpu, capsys):
     assert len(tries) == 1
     assert capsys.readouterr().out == "precision: 32-true (bf16 takes 9.8 x as long on this CPU)\n"
     assert resolve("bf16-mixed", "cpu") == MIXED
-    code = "from lossbox.precision import resolve; print(resolve('auto', 'cpu'))"  # a process that is started does as this one
+    code = "from lossbox.training.precision import resolve; print(resolve('auto', 'cpu'))"  # a process that is started does as this one
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "32-true\n"
 
 
@@ -83,7 +83,7 @@ def test_a_trained_detector_is_used_in_what_is_fast_here(cpu, ratio, here):
 
 WORKER = """
 import os
-from lossbox import precision
+from lossbox.training import precision
 precision.bfloat16_ratio = lambda: 9.8 if os.environ["RANK"] == "{slow}" else 0.5
 chosen = precision.resolve("auto", "cpu")
 import torch.distributed as dist

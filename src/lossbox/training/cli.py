@@ -30,14 +30,14 @@ from lightning.pytorch.callbacks import Callback, ModelCheckpoint, RichProgressB
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
 
-from . import report
+from .. import report
+from ..data.module import CocoDataModule
 from .callbacks import IMAGES, LastEpoch, RunFiles
-from .checkpoints import read_checkpoint, start_from
-from .data.module import CocoDataModule
+from .checkpoint import read_checkpoint, start_from
 from .from_data import settle_auto
 from .precision import device_of, precision_in_use, resolve
 from .progress import ProgressLines
-from .training import DetectionTask
+from .task import DetectionTask
 
 
 class TrainerOfAnyPrecision(Trainer):

@@ -12,8 +12,6 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from torch import nn
 
 from lossbox.assignment import ATSSAssigner, OverlapAssigner, SampledAssigner
-from lossbox.callbacks import EMAWeights, LastEpoch, RunFiles, first_assignment, read_results
-from lossbox.cli import LossboxCLI
 from lossbox.data.digits import write_digits
 from lossbox.data.module import CocoDataModule
 from lossbox.decoding import Decoder
@@ -21,6 +19,8 @@ from lossbox.detectors import FasterRCNN, RetinaNet
 from lossbox.objective import ALRPObjective
 from lossbox.records import Batch, Targets
 from lossbox.training import DetectionTask, FirstStage, WarmupCosine
+from lossbox.training.callbacks import EMAWeights, LastEpoch, RunFiles, first_assignment, read_results
+from lossbox.training.cli import LossboxCLI
 
 EMA = {"decay": 0.8, "warmup": 2.0}
 STEPS = 6
@@ -49,7 +49,7 @@ def recipe(digits, tmp_path_factory):
     }
     folder = tmp_path_factory.mktemp("recipe")
     (folder / "plain.yaml").write_text(yaml.safe_dump(content))
-    content["trainer"]["callbacks"] = [{"class_path": "lossbox.callbacks.EMAWeights", "init_args": EMA}]
+    content["trainer"]["callbacks"] = [{"class_path": "lossbox.training.EMAWeights", "init_args": EMA}]
     (folder / "averaged.yaml").write_text(yaml.safe_dump(content))
     return folder
 
@@ -155,7 +155,7 @@ class KillAt(Exception):
 
 
 def test_a_resumed_run_has_the_same_average_and_no_row_twice(averaged, recipe, tmp_path, monkeypatch):
-    step = Detection.training_step
+    step = DetectionTask.training_step
 
     def training_step(self, batch, batch_idx):
         if self.global_step == 4:

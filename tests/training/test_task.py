@@ -11,7 +11,6 @@ from lightning.pytorch import Trainer, seed_everything
 from torch import nn
 
 from lossbox.assignment import ATSSAssigner
-from lossbox.cli import LossboxCLI
 from lossbox.data.digits import write_digits
 from lossbox.data.module import CocoDataModule
 from lossbox.decoding import Decoder
@@ -19,7 +18,10 @@ from lossbox.detectors.retinanet import RetinaNet
 from lossbox.multi_scale import MultiScale, detect_multi_scale
 from lossbox.objective import ALRPObjective
 from lossbox.records import Assignment, Detections, Targets
-from lossbox.training import DetectionTask, LossWatch, WarmupCosine, WarmupSteps, gradient_balance, to_original
+from lossbox.training import DetectionTask, WarmupCosine, WarmupSteps
+from lossbox.training.cli import LossboxCLI
+from lossbox.training.task import to_original
+from lossbox.training.watch import LossWatch, gradient_balance
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -125,7 +127,7 @@ class KillAt(Exception):
 
 def interrupted(recipe, run, monkeypatch, at):
     """Runs until step ``at`` raises, then goes on from the last checkpoint."""
-    step = Detection.training_step
+    step = DetectionTask.training_step
 
     def training_step(self, batch, batch_idx):
         if self.global_step == at:

@@ -23,10 +23,10 @@ from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities.seed import isolate_rng
 from torch import Tensor, nn
 
-from .data.module import CocoDataModule
-from .records import Assignment, Batch, RawPredictions
-from .report.run import draw_assignment
-from .training import DetectionTask, TwoStageDetector
+from ..data.module import CocoDataModule
+from ..records import Assignment, Batch, RawPredictions
+from ..report.run import draw_assignment
+from .task import DetectionTask, TwoStageDetector
 
 IMAGES = 16
 """Up to so many images are on a sheet."""

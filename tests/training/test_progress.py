@@ -7,7 +7,7 @@ import torch
 from lightning.pytorch import LightningModule, Trainer
 from torch.utils.data import DataLoader, TensorDataset
 
-from lossbox.progress import ProgressLines
+from lossbox.training.progress import ProgressLines
 
 
 class Task(LightningModule):

@@ -10,9 +10,9 @@ import yaml
 from jsonargparse import Namespace
 from lightning.pytorch.utilities import rank_zero_only
 
-from .data.fit_to_boxes import AnchorGrid, Choice, choose
-from .data.module import read_part
-from .detectors.anchors import anchor_shapes
+from ..data.fit_to_boxes import AnchorGrid, Choice, choose
+from ..data.module import read_part
+from ..detectors.anchors import anchor_shapes
 
 IMAGE_SIZE, ANCHOR_SCALE = "data.image_size", "model.detector.init_args.anchor_scale"
 

@@ -10,7 +10,7 @@ from torch import nn
 from torch.optim import SGD, AdamW, Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
-from .detectors.trunks import Trunk
+from ..detectors.trunks import Trunk
 
 
 @dataclass(frozen=True)

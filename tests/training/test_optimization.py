@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from lossbox.detectors import FasterRCNN, RetinaNet
-from lossbox.optimization import WarmupCosine, WarmupSteps, parameter_groups
+from lossbox.training.optimization import WarmupCosine, WarmupSteps, parameter_groups
 
 FACTORIES = (WarmupCosine, WarmupSteps)
 

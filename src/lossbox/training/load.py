@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from ..checkpoints import read_checkpoint
 from ..data.module import CocoDataModule
 from ..decoding import Decoder
-from ..precision import precision_in_use
 from ..records import Batch, Detections
-from ..training import DetectionTask, to_original
+from .checkpoint import read_checkpoint
+from .precision import precision_in_use
+from .task import DetectionTask, to_original
 
 if TYPE_CHECKING:
     from jsonargparse import ArgumentParser

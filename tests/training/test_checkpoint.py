@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from lossbox.checkpoints import start_from
 from lossbox.detectors import FCOS, FasterRCNN, FoveaBox, RetinaNet
+from lossbox.training.checkpoint import start_from
 
 SMALL = {"strides": (8, 16), "stages": 3, "channels": 8}
 DETECTORS = {

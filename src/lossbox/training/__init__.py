@@ -1,0 +1,10 @@
+"""The trainer: the task, its optimizers, what happens beside it, the command line, and trained detectors out of their checkpoints.
+
+Here is what a recipe names; everything else is in the modules. Needs the extra: ``pip install 'lossbox[train]'``.
+"""
+
+from .callbacks import EMAWeights
+from .optimization import WarmupCosine, WarmupSteps
+from .task import DetectionTask, FirstStage
+
+__all__ = ["DetectionTask", "EMAWeights", "FirstStage", "WarmupCosine", "WarmupSteps"]
