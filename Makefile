@@ -61,9 +61,8 @@ accuracy-small: venv      ## the small detector of own_data with aLRP on the dig
 	$(BIN)/lossbox digits
 	$(BIN)/lossbox compare digits_small_alrp --seeds 0 1 --json benchmarks/results/digits_small.json --jobs 2
 
-docs: venv      ## draw the curves of the losses and build the documentation -> site/index.html
-	$(BIN)/python docs/draw_curves.py
-	$(BIN)/mkdocs build --strict --quiet
+docs: venv      ## build the documentation, with the curves of all losses: half a minute -> site/index.html
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 clean:          ## remove the environment and what the tools left
-	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist site docs/losses/curves src/*.egg-info
+	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist site src/*.egg-info

@@ -15,9 +15,13 @@ CLIPPED = 1.0
 """A box may leave its image by less than this many pixels, as COCO's do by rounding; it is clipped."""
 
 BOX_SHAPE = "bbox must be a list of four numbers: x, y, width, height"
+"""The ``rule`` of a ``BadRecord`` about a box of the wrong type or length."""
 BOX_FINITE = "bbox must be finite"
+"""The ``rule`` of a ``BadRecord`` about a box not finite."""
 BOX_SIZE = "bbox must have a positive width and height"
+"""The ``rule`` of a ``BadRecord`` about a box without an area."""
 BOX_INSIDE = f"bbox must lie inside its image (less than {CLIPPED:g} px outside is clipped)"
+"""The ``rule`` of a ``BadRecord`` about a box outside its image."""
 
 Place = tuple[int, Path, int, int]
 """Id, path, width and height of an image."""

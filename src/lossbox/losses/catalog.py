@@ -258,6 +258,7 @@ CATALOG: dict[str, CatalogEntry] = {
         iou.alpha_iou_loss, modules.AlphaIoULoss, "overlap", "[0, 1]", "He et al., Alpha-IoU, NeurIPS 2021, Sec. 3", {"alpha": 3.0}
     ),
 }
+"""Every loss by the name of its function, by family."""
 
 
 def count_hyperparameters(*losses: str) -> int:

@@ -127,6 +127,7 @@ def print_losses(catalog: Mapping[str, CatalogEntry]) -> None:
 
 
 COMPARED = ("AP", "AP50", "AP75", "oLRP", "rho")
+"""The numbers of which tables of several runs have a column."""
 
 
 def summarize(runs: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
