@@ -1,11 +1,17 @@
 """Small tensors on one thread: faster than two threads that wait for each other. The same precision on every CPU."""
 
+import json
 import os
 import subprocess
 import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 torch.set_num_threads(1)
 os.environ.setdefault("LOSSBOX_CPU_PRECISION", "32-true")  # what `precision: auto` becomes; tests/training/test_precision.py takes it away
@@ -27,3 +33,45 @@ def _run_ranks(script, size, *words, timeout=120):
 def run_processes():
     """``run_processes(script, size, *words)`` runs the script once a rank, side by side, with its rank and the words, and waits for all."""
     return _run_ranks
+
+
+@dataclass
+class CocoFolder:
+    """``document`` may be changed before ``write``; the images are 40 pixels wide and 30 high."""
+
+    root: Path
+    document: dict[str, Any]
+
+    @property
+    def json_file(self) -> Path:
+        return self.root / "instances.json"
+
+    @property
+    def images(self) -> Path:
+        return self.root / "images"
+
+    def write(self) -> tuple[Path, Path]:
+        self.json_file.write_text(json.dumps(self.document))
+        return self.json_file, self.images
+
+
+@pytest.fixture
+def coco_folder(tmp_path):
+    """Category ids with gaps and not in order; image 7 without boxes; annotation 3 a crowd."""
+    folder = CocoFolder(
+        tmp_path,
+        {
+            "images": [{"id": i, "file_name": f"{i}.png", "width": 40, "height": 30} for i in (5, 7, 6)],
+            "categories": [{"id": 20, "name": "dog"}, {"id": 3, "name": "cat"}],
+            "annotations": [
+                {"id": 1, "image_id": 5, "category_id": 20, "bbox": [1, 2, 3, 4], "area": 12, "iscrowd": 0},
+                {"id": 2, "image_id": 6, "category_id": 3, "bbox": [0, 0, 40, 30]},
+                {"id": 3, "image_id": 5, "category_id": 3, "bbox": [10.5, 5, 20.25, 5], "iscrowd": 1},
+            ],
+        },
+    )
+    folder.images.mkdir()
+    rng = np.random.default_rng(0)
+    for i in (5, 6, 7):
+        Image.fromarray(rng.integers(0, 256, (30, 40, 3), dtype=np.uint8)).save(folder.images / f"{i}.png")
+    return folder

@@ -8,8 +8,9 @@ import torch
 from PIL import Image
 from torchvision import tv_tensors
 
-from lossbox.data.coco import CocoDataset, CocoImage, Phase, decode_image, read_coco
+from lossbox.coco.read import CocoImage, read_coco
 from lossbox.data.digits import write_digits
+from lossbox.data.images import CocoDataset, Phase, decode_image
 
 
 def test_reads_images_boxes_and_labels(coco_folder):

@@ -7,8 +7,8 @@ import pytest
 from PIL import Image
 from sklearn.datasets import load_sample_images
 
+from lossbox.coco.read import read_coco
 from lossbox.data import digits
-from lossbox.data.coco import read_coco
 from lossbox.data.digit_images import (
     MAX_OVERLAP,
     MIN_CONTRAST,

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torchvision.ops import box_iou
 
-from lossbox.data.coco import CocoAnnotations, CocoImage
+from lossbox.coco.read import CocoAnnotations, CocoImage
 from lossbox.data.fit_to_boxes import ANCHOR_SCALES, AnchorGrid, choose, choose_anchor_scale, choose_image_size
 from lossbox.data.survey import best_anchor_iou
 from lossbox.detectors.anchors import anchor_shapes, pyramid_anchors

@@ -9,8 +9,8 @@ import pytest
 import torch
 from lightning.pytorch import LightningModule, Trainer, seed_everything
 
-from lossbox.data import coco, module
-from lossbox.data.coco import read_coco
+from lossbox.coco.read import read_coco
+from lossbox.data import images, module
 from lossbox.data.digits import write_digits
 from lossbox.data.module import CocoDataModule, SeededSampler, collate
 from lossbox.data.transforms import Augmentation
@@ -73,7 +73,7 @@ def test_from_files_to_batches(digits):
     data.setup("fit")
     assert data.class_names == [str(digit) for digit in range(10)]
     assert data.category_ids == list(range(1, 11))
-    assert data.val_ground_truth == data.val_annotations == digits["val_annotations"]
+    assert data.val_ground_truth.image_ids.tolist() == list(range(1, 11))
     batches = list(data.train_dataloader())
     assert len(batches) == 6  # the 3 images that fill no batch wait for another epoch
     assert len({t.image_id for batch in batches for t in batch.targets}) == 24
@@ -269,8 +269,8 @@ def test_start_scale_out_of_range_is_named(digits, scale):
 
 def test_cache_is_for_small_sets_only(digits, monkeypatch):
     decoded = []
-    original = coco.decode_image
-    monkeypatch.setattr(coco, "decode_image", lambda image, **options: decoded.append(image.id) or original(image, **options))
+    original = images.decode_image
+    monkeypatch.setattr(images, "decode_image", lambda image, **options: decoded.append(image.id) or original(image, **options))
 
     def decoded_in_two_epochs(**options):
         decoded.clear()
@@ -345,8 +345,8 @@ def test_the_evaluator_does_not_see_dropped_boxes(coco_folder):
     data = CocoDataModule(annotations, images, annotations, images, on_bad_box="drop")
     with pytest.warns(UserWarning, match="1 of 3 annotations dropped"):
         truth = data.val_ground_truth
-    assert [entry["id"] for entry in truth["annotations"]] == [2, 3]
-    assert truth["categories"] == coco_folder.document["categories"]
+    assert truth.boxes.tolist() == [coco_folder.document["annotations"][i]["bbox"] for i in (1, 2)]
+    assert truth.category_names == ("cat", "dog")
 
 
 @pytest.mark.parametrize("num_workers", [0, 1])

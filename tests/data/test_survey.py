@@ -7,7 +7,7 @@ import pytest
 import torch
 from torchvision.ops import box_iou
 
-from lossbox.data.coco import CocoAnnotations, CocoImage
+from lossbox.coco.read import CocoAnnotations, CocoImage
 from lossbox.data.survey import best_anchor_iou, boxes_as_seen, near_doubles, percentiles, survey
 from lossbox.detectors.anchors import anchor_shapes, pyramid_anchors
 

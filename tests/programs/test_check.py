@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 
 from lossbox.__main__ import main
-from lossbox.data.coco import read_coco
+from lossbox.coco.read import read_coco
 
 WIDTH, HEIGHT = 40, 30
 

@@ -1,5 +1,5 @@
-"""The embedded digits, any COCO-format data set, transforms and the Lightning data module.
+"""The embedded digits, the images of any COCO-format data set, transforms and the Lightning data module.
 
-Nothing is imported here: ``lossbox.data.coco`` needs Pillow, ``lossbox.data.digits`` scikit-learn, ``lossbox.data.module`` Lightning,
+Nothing is imported here: ``lossbox.data.images`` needs Pillow, ``lossbox.data.digits`` scikit-learn, ``lossbox.data.module`` Lightning,
 all of them in ``pip install 'lossbox[train]'``.
 """

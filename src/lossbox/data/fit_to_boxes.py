@@ -12,7 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ..boxes import box_area
-from .coco import CocoAnnotations
+from ..coco.read import CocoAnnotations
 from .survey import best_anchor_iou, boxes_as_seen
 from .transforms import shorter_and_longer
 

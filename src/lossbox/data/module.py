@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -21,10 +22,11 @@ try:
 except ImportError as error:
     raise ImportError("lossbox.data.module needs Lightning: pip install 'lossbox[train]'") from error
 
+from ..coco.columns import GroundTruth
+from ..coco.read import CocoAnnotations, OnBadBox, read_coco
 from ..records import Batch, Targets
-from ._checks import load_json
-from .coco import CocoAnnotations, CocoDataset, OnBadBox, Phase, read_coco
-from .mosaic import Mosaic
+from .images import CocoDataset, Phase
+from .mosaic import mosaic_of_four
 from .transforms import MIRROR, Augmentation, eval_transforms, shorter_and_longer, train_transforms
 
 PAD_MULTIPLE = 32
@@ -180,13 +182,11 @@ class CocoDataModule(LightningDataModule):
         return self._categories().category_ids
 
     @property
-    def val_ground_truth(self) -> Path | dict[str, Any]:
-        """What an evaluator compares with: the JSON file, or, where ``on_bad_box`` dropped annotations, its content without them."""
-        dropped = self._categories().dropped
-        if not dropped:
-            return self.val_annotations
-        document = load_json(self.val_annotations)
-        return {**document, "annotations": [entry for entry in document["annotations"] if entry["id"] not in dropped]}
+    def val_ground_truth(self) -> GroundTruth:
+        """What an evaluator compares with: the annotations of the validation part, without those that ``on_bad_box`` dropped."""
+        truth = self._categories().ground_truth
+        assert truth is not None
+        return truth
 
     def train_dataloader(self) -> DataLoader[tuple[Tensor, Targets]]:
         """Full batches in the order of this epoch.
@@ -236,7 +236,8 @@ class CocoDataModule(LightningDataModule):
 
     def _phase(self, size: tuple[int, int], mosaic: float) -> Phase:
         look = self.augmentation
-        return Phase(train_transforms(look, size=size), Mosaic(size, look.keep_aspect, look.min_visible), mosaic)
+        four = partial(mosaic_of_four, size=size, keep_aspect=look.keep_aspect, min_visible=look.min_visible)
+        return Phase(train_transforms(look, size=size), four, mosaic)
 
     def _categories(self) -> CocoAnnotations:
         self.setup("validate")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -19,9 +18,9 @@ SCALE = (0.5, 1.0)
 
 
 def mosaic_of_four(
-    samples: Sequence[tuple[Tensor, Targets]], *, canvas: tuple[int, int], min_visible: float = 0.4
+    samples: Sequence[tuple[Tensor, Targets]], *, size: int | tuple[int, int], keep_aspect: bool = True, min_visible: float = 0.4
 ) -> tuple[Tensor, Targets]:
-    """Puts parts of four images around a random point of a plain canvas.
+    """Puts parts of four images around a random point of a plain canvas, which is as large as the first of the four would become alone.
 
     The point lies in the middle half of both sides. Each image, its aspect kept, has a random share of the size at which it would just
     fit into the canvas, log-uniform in [0.5, 1]; of what is larger than its corner a random part is shown, what is smaller touches the
@@ -29,7 +28,8 @@ def mosaic_of_four(
 
     Args:
         samples: four images (3, h, w), uint8, each with its targets; in the order top left, top right, bottom left, bottom right.
-        canvas: (height, width) of the mosaic in pixels, 4 or more each.
+        size: (shorter, longer) in pixels or one number for both, as for ``lossbox.data.transforms.train_transforms``; 4 or more.
+        keep_aspect: False makes the canvas ``size`` as (height, width).
         min_visible: boxes of which a smaller share of the area remains are left out, as are those below 1 px; of a crowd region whatever
             remains is kept, since what lies in it is no background.
 
@@ -47,17 +47,20 @@ def mosaic_of_four(
         >>> _ = torch.manual_seed(0)
         >>> boxes = torch.tensor([[0.0, 0.0, 32.0, 32.0]])
         >>> targets = Targets(boxes, torch.tensor([5]), torch.tensor([False]), 1, (32, 32), (32, 32))
-        >>> image, targets = mosaic_of_four([(torch.ones(3, 32, 32, dtype=torch.uint8), targets)] * 4, canvas=(64, 64), min_visible=0.0)
+        >>> image, targets = mosaic_of_four([(torch.ones(3, 32, 32, dtype=torch.uint8), targets)] * 4, size=64, min_visible=0.0)
         >>> tuple(image.shape), targets.labels, targets.size
         ((3, 64, 64), tensor([5, 5, 5, 5]), (64, 64))
     """
     if len(samples) != 4:
         raise ValueError(f"samples: four images expected, got {len(samples)}")
-    if min(canvas) < 4:
-        raise ValueError(f"canvas: height and width of 4 pixels or more expected, got {canvas}")
+    shorter, longer = shorter_and_longer(size)
+    if shorter < 4:
+        raise ValueError(f"size: 4 pixels or more expected, got {size}")
     if not 0 <= min_visible <= 1:
         raise ValueError(f"min_visible: a number in [0, 1] expected, got {min_visible}")
-    height, width = canvas
+    first = samples[0][1]
+    full = fitted_size(*samples[0][0].shape[-2:], shorter=shorter, longer=longer) if keep_aspect else (shorter, longer)
+    height, width = canvas = (max(full[0], 4), max(full[1], 4))  # a very long image becomes only a pixel wide
     draws = torch.rand(14).tolist()
     center_x = round(width * (CENTER[0] + (CENTER[1] - CENTER[0]) * draws[0]))
     center_y = round(height * (CENTER[0] + (CENTER[1] - CENTER[0]) * draws[1]))
@@ -82,29 +85,7 @@ def mosaic_of_four(
         boxes.append(clipped[kept] + moved.new_tensor([to_left, to_top]).repeat(2))
         labels.append(targets.labels[kept])
         crowd.append(targets.crowd[kept])
-    first = samples[0][1]
     return canvas_image, Targets(torch.cat(boxes), torch.cat(labels), torch.cat(crowd), first.image_id, canvas, first.original_size)
-
-
-@dataclass(frozen=True)
-class Mosaic:
-    """``mosaic_of_four`` on the canvas that the first of the four would fill alone.
-
-    Attributes:
-        size: as for ``lossbox.data.transforms.train_transforms``.
-        keep_aspect: False takes the full square.
-        min_visible: share of the area of a box.
-    """
-
-    size: int | tuple[int, int]
-    keep_aspect: bool = True
-    min_visible: float = 0.4
-
-    def __call__(self, samples: Sequence[tuple[Tensor, Targets]]) -> tuple[Tensor, Targets]:
-        shorter, longer = shorter_and_longer(self.size)
-        height, width = samples[0][0].shape[-2:]
-        canvas = fitted_size(height, width, shorter=shorter, longer=longer) if self.keep_aspect else (shorter, longer)
-        return mosaic_of_four(samples, canvas=(max(canvas[0], 4), max(canvas[1], 4)), min_visible=self.min_visible)
 
 
 def _visible(clipped: Tensor, whole: Tensor, crowd: Tensor, least: float) -> Tensor:

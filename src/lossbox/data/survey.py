@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ..boxes import box_area, paired_iou, pairwise_intersection
-from .coco import CocoAnnotations
+from ..coco.read import CocoAnnotations
 from .transforms import fitted_size
 
 PERCENTILES = (0, 5, 25, 50, 75, 95, 100)
@@ -29,7 +29,7 @@ def survey(annotations: CocoAnnotations) -> dict[str, Any]:
 
     Example:
         >>> from pathlib import Path
-        >>> from lossbox.data.coco import CocoImage
+        >>> from lossbox.coco.read import CocoImage
         >>> boxes = torch.tensor([[0., 0., 10., 10.], [0., 0., 10., 40.], [0., 1., 10., 40.]])
         >>> image = CocoImage(1, Path("a.jpg"), 100, 100, boxes, torch.tensor([0, 1, 1]), torch.zeros(3, dtype=torch.bool))
         >>> found = survey(CocoAnnotations(Path("a.json"), [(1, "cup"), (2, "pen")], [image]))
@@ -105,7 +105,7 @@ def boxes_as_seen(annotations: CocoAnnotations, *, size: tuple[int, int]) -> Flo
 
     Example:
         >>> from pathlib import Path
-        >>> from lossbox.data.coco import CocoImage
+        >>> from lossbox.coco.read import CocoImage
         >>> image = CocoImage(1, Path("a"), 64, 32, torch.tensor([[0., 0., 8., 8.]]), torch.tensor([0]), torch.tensor([False]))
         >>> boxes_as_seen(CocoAnnotations(Path("a.json"), [(1, "cup")], [image]), size=(128, 128))
         tensor([[ 0.,  0., 16., 16.]])

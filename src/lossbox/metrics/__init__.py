@@ -4,13 +4,13 @@ Importing this needs torch and numpy only; average precision needs hotcoco when 
 ``lossbox.metrics.torchmetric.OptimalLRP``.
 """
 
+from ..coco.columns import DetectionColumns, GroundTruth, read_ground_truth, read_results
 from .average_precision import AveragePrecision, average_precision, interpolated_precision
 from .calibration import ANY_OVERLAP, Calibration, CalibrationError, fit_calibration, localization_aware_calibration_error
-from .coco_files import read_ground_truth, read_results
 from .correlation import pearson, reorder_true_positive_scores, score_bounds, score_iou_correlation
 from .evaluator import Evaluator, evaluate, numbers_of, to_json
 from .lrp import LRP, LRPCurve, LRPOptimum, lrp, lrp_curve, optimal_lrp, optimal_lrp_per_class
-from .matching import DetectionColumns, GroundTruth, Matches, match_detections
+from .matching import Matches, match_detections
 
 __all__ = [
     "ANY_OVERLAP",

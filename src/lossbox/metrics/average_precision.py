@@ -11,8 +11,8 @@ import numpy as np
 from jaxtyping import Float
 from numpy.typing import NDArray
 
+from ..coco.columns import DetectionColumns, GroundTruth
 from ._arrays import Values, as_array, mean_of_defined
-from .matching import DetectionColumns, GroundTruth
 
 IOU_THRESHOLDS = np.linspace(0.5, 0.95, 10)
 """COCO's: 0.50, 0.55, ..., 0.95."""
@@ -136,7 +136,7 @@ def interpolated_precision(is_tp: Values, num_ground_truth: int, recalls: Values
         >>> interpolated_precision([True, False, True], 3, [0.2, 0.5, 0.9])
         array([1.        , 0.66666667, 0.        ])
     """
-    right, wanted = as_array(is_tp), as_array(recalls).astype(np.float64)
+    right, at_recall = as_array(is_tp), as_array(recalls).astype(np.float64)
     if right.ndim != 1 or (len(right) and right.dtype != bool):
         raise ValueError(f"is_tp must be a boolean vector, got {right.dtype} of shape {right.shape}")
     if num_ground_truth < max(1, right.sum()):
@@ -145,4 +145,4 @@ def interpolated_precision(is_tp: Values, num_ground_truth: int, recalls: Values
     precision = found / np.arange(1, len(found) + 1)
     best_from_here = np.append(np.maximum.accumulate(precision[::-1])[::-1], 0.0)
     # A recall of 0.6 is 3 of 5: compare with a margin below any difference of two recalls.
-    return best_from_here[np.searchsorted(found / num_ground_truth, wanted - 1e-9, side="left")]
+    return best_from_here[np.searchsorted(found / num_ground_truth, at_recall - 1e-9, side="left")]

@@ -7,9 +7,10 @@ from dataclasses import replace
 import numpy as np
 from jaxtyping import Float
 
+from ..coco.columns import DetectionColumns, GroundTruth
 from ._arrays import Values, as_array, mean_of_defined
 from .average_precision import AveragePrecision, average_precision
-from .matching import DetectionColumns, GroundTruth, Matches
+from .matching import Matches
 
 BOUNDED = ("AP", "AP50", "AP75", "AP90")
 """The numbers of Table 5."""

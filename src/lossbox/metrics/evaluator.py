@@ -12,12 +12,12 @@ import numpy as np
 import torch.distributed as dist
 from jaxtyping import Float, Int
 
+from ..coco.columns import DetectionColumns, GroundTruth, read_ground_truth
 from ._arrays import Values, as_array, mean_of_defined
 from .average_precision import AveragePrecision, average_precision
-from .coco_files import read_ground_truth
 from .correlation import score_iou_correlation
 from .lrp import optimal_lrp_per_class
-from .matching import DetectionColumns, GroundTruth, Matches, match_detections
+from .matching import Matches, match_detections
 
 
 def evaluate(ground_truth: GroundTruth, results: DetectionColumns, *, tau: float = 0.5) -> dict[str, Any]:

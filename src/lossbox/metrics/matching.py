@@ -11,12 +11,14 @@ exactly on the threshold falls on the same side as in pycocotools.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
 from numpy.typing import NDArray
+
+from ..coco.columns import DetectionColumns, GroundTruth
 
 ALL_AREAS = (0.0, 1e10)
 """COCO's area range "all", in square pixels; "small", "medium" and "large" are ``AREA_RANGES``."""
@@ -25,54 +27,6 @@ AREA_RANGES = {"all": ALL_AREAS, "small": (0.0, 32.0**2), "medium": (32.0**2, 96
 
 PAIRS_AT_ONCE = 2_000_000
 """Pairs whose IoU is computed in one go: bounds the memory to about 200 MB whatever the size of the data set."""
-
-
-@dataclass(frozen=True)
-class GroundTruth:
-    """The annotations of a data set as columns.
-
-    Attributes:
-        image_ids: (images,) COCO ids, ascending.
-        category_ids: (C,) COCO ids, ascending.
-        category_names: C names, in the order of ``category_ids``.
-        image: (n,) index into ``image_ids``.
-        category: (n,) index into ``category_ids``.
-        boxes: (n, 4) ``x y width height``, pixels of the original image.
-        areas: (n,) square pixels, as annotated (of the segment, not of the box).
-        crowd: (n,) True for a region that stands for many objects: no error to find it, none to miss it.
-    """
-
-    image_ids: Int[np.ndarray, " images"]
-    category_ids: Int[np.ndarray, " c"]
-    category_names: tuple[str, ...]
-    image: Int[np.ndarray, " n"]
-    category: Int[np.ndarray, " n"]
-    boxes: Float[np.ndarray, "n 4"]
-    areas: Float[np.ndarray, " n"]
-    crowd: Bool[np.ndarray, " n"]
-
-    def of_images(self, kept: Bool[np.ndarray, " images"]) -> GroundTruth:
-        """The same categories, only the images where ``kept`` is True."""
-        rows = kept[self.image]
-        columns = {name: getattr(self, name)[rows] for name in ("category", "boxes", "areas", "crowd")}
-        return replace(self, image_ids=self.image_ids[kept], image=(np.cumsum(kept) - 1)[self.image[rows]], **columns)
-
-
-@dataclass(frozen=True)
-class DetectionColumns:
-    """The detections of a data set as columns; their order decides ties of score, as the order of a results file does.
-
-    Attributes:
-        image: (m,) index into ``GroundTruth.image_ids``.
-        category: (m,) index into ``GroundTruth.category_ids``.
-        boxes: (m, 4) ``x y width height``, pixels of the original image.
-        scores: (m,).
-    """
-
-    image: Int[np.ndarray, " m"]
-    category: Int[np.ndarray, " m"]
-    boxes: Float[np.ndarray, "m 4"]
-    scores: Float[np.ndarray, " m"]
 
 
 @dataclass(frozen=True)

@@ -9,9 +9,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..coco.columns import DetectionColumns, GroundTruth
 from ._arrays import mean_of_defined
 from .lrp import optimal_lrp_per_class
-from .matching import DetectionColumns, GroundTruth, match_detections
+from .matching import match_detections
 
 try:
     from torchmetrics import Metric

@@ -42,7 +42,7 @@ def run(argv: Sequence[str]) -> None:
     if not options.config.is_file():
         raise FileNotFoundError(f"config: no file {options.config}; the resolved recipe of a run (OUT/config.yaml) expected")
     from .. import report
-    from ..metrics import ANY_OVERLAP, Evaluator, fit_calibration, match_detections, optimal_lrp_per_class, read_results
+    from ..metrics import ANY_OVERLAP, Evaluator, fit_calibration, match_detections, optimal_lrp_per_class
     from ..training.load import load_trained
 
     run_folder = options.config.absolute().parent
@@ -53,8 +53,7 @@ def run(argv: Sequence[str]) -> None:
         raise ValueError(f"annotations: {trained.data.val_annotations} must have the classes that {checkpoint} was trained on")
     evaluator = Evaluator(trained.data.val_ground_truth)
     _find(trained, evaluator)
-    truth = evaluator.ground_truth
-    results = read_results(evaluator.results(), truth)
+    truth, results = evaluator.columns()
     matches = match_detections(truth, results, iou_threshold=ANY_OVERLAP)
     ids = truth.category_ids.tolist()
 

@@ -18,7 +18,7 @@ from .recipes import find_recipe
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from ..data.coco import CocoAnnotations
+    from ..coco.read import CocoAnnotations
 
 FALLBACK = "own_data"
 """The recipe whose anchors are looked at where none is named."""
@@ -143,7 +143,7 @@ def _check(
 ) -> tuple[dict[str, Any], list[tuple[int, str]]]:
     """What was found, ready for JSON, and the categories."""
     from ..boxes import box_area
-    from ..data.coco import inspect_coco
+    from ..coco.read import inspect_coco
     from ..data.survey import survey
     from ..report.survey import draw_sizes
 
@@ -195,7 +195,8 @@ def _broken_images(annotations: CocoAnnotations, part: str) -> Iterator[dict[str
     from rich.console import Console
     from rich.progress import track
 
-    from ..data.coco import CocoImage, decode_image
+    from ..coco.read import CocoImage
+    from ..data.images import decode_image
 
     def message(image: CocoImage) -> str | None:
         try:
@@ -208,8 +209,8 @@ def _broken_images(annotations: CocoAnnotations, part: str) -> Iterator[dict[str
     # Pillow decodes without holding the interpreter
     with ThreadPoolExecutor(os.cpu_count()) as pool, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of Pillow, about odd metadata
-        told = pool.map(message, annotations.images)
-        bar = track(told, f"decoding {part}", len(annotations.images), console=console, transient=True, disable=not console.is_terminal)
+        errors = pool.map(message, annotations.images)
+        bar = track(errors, f"decoding {part}", len(annotations.images), console=console, transient=True, disable=not console.is_terminal)
         for image, error in zip(annotations.images, bar, strict=True):
             if error is not None:
                 where = _record(annotations, image.id)
@@ -222,7 +223,7 @@ def _record(annotations: CocoAnnotations, image_id: int) -> str:
 
 def _draw_sheet(annotations: CocoAnnotations, broken: set[str], path: Path, *, images: int = 16) -> Path:
     """Draws images from all over the file, those with boxes first."""
-    from ..data.coco import CocoDataset, Phase
+    from ..data.images import CocoDataset, Phase
     from ..data.transforms import eval_transforms
     from ..report.survey import draw_labels
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from ..data.convert import BadLabel, Labelled, OnBad, Read
+    from ..coco.convert import BadLabel, Labelled, OnBad, Read
 
 
 def run(argv: Sequence[str]) -> None:
@@ -60,7 +60,7 @@ def run(argv: Sequence[str]) -> None:
     )
     options = parser.parse_args(argv)
 
-    from ..data import convert
+    from ..coco import convert
     from ..report import write_json
 
     reader: Callable[[Labelled, OnBad], Read]
@@ -97,7 +97,7 @@ def _read(
     from rich.console import Console
     from rich.progress import track
 
-    from ..data import convert
+    from ..coco import convert
 
     def on_bad(error: BadLabel) -> None:
         if stop:

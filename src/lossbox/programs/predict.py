@@ -188,7 +188,8 @@ def _load(file: Path, image_id: int) -> Any:
     import torch
     from PIL import Image
 
-    from ..data.coco import CocoImage, decode_image
+    from ..coco.read import CocoImage
+    from ..data.images import decode_image
 
     try:
         with Image.open(file) as image:
@@ -262,13 +263,9 @@ def _with_progress(batches: Iterable[list[Loaded]], total: int) -> Iterator[list
 
 def _read_ids(annotations: Path, files: Sequence[Path]) -> tuple[list[int], Categories]:
     """The image id of each file, and the categories, of a COCO file."""
-    from ..data._checks import load_json, records, text, whole
+    from ..coco.columns import read_index
 
-    document = load_json(annotations)
-    known = {text(entry, "file_name", where): whole(entry, "id", where) for where, entry in records(annotations, document, "images")}
-    categories = sorted(
-        (whole(entry, "id", where), text(entry, "name", where)) for where, entry in records(annotations, document, "categories")
-    )
+    known, categories = read_index(annotations)
     ids: dict[int, Path] = {}
     for file in files:
         parts = Path(os.path.abspath(file)).parts

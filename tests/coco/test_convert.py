@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from lossbox.data.convert import BadLabel, Labelled, coco_document, read_voc, read_yolo, voc_parts, yolo_parts
+from lossbox.coco.convert import BadLabel, Labelled, coco_document, read_voc, read_yolo, voc_parts, yolo_parts
 
 WIDTH, HEIGHT = 40, 30
 

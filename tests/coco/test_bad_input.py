@@ -8,7 +8,8 @@ import warnings
 import pytest
 from PIL import Image
 
-from lossbox.data.coco import BOX_FINITE, BOX_INSIDE, BOX_SHAPE, BOX_SIZE, CocoDataset, inspect_coco, read_coco
+from lossbox.coco.read import BOX_FINITE, BOX_INSIDE, BOX_SHAPE, BOX_SIZE, inspect_coco, read_coco
+from lossbox.data.images import CocoDataset
 
 
 def starts(message):

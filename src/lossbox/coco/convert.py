@@ -15,8 +15,10 @@ from pathlib import Path
 from typing import Any, Literal
 from xml.etree import ElementTree
 
-from ._checks import brief
-from ._sections import corners_or_rule
+import numpy as np
+
+from .checks import brief
+from .read import corners_of
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
 PARTS = ("train", "val", "valid", "trainval", "test")
@@ -170,7 +172,7 @@ def _voc_object(where: str, entry: ElementTree.Element, size: tuple[int, int], n
         raise BadLabel(where, "bndbox must have the numbers xmin, ymin, xmax, ymax", given)
     xmin, ymin, xmax, ymax = (number for number in numbers if number is not None)
     x, y = xmin - first_pixel, ymin - first_pixel
-    corners = corners_or_rule([x, y, xmax - x, ymax - y], *size)
+    corners = _corners([x, y, xmax - x, ymax - y], size)
     if isinstance(corners, str):
         hint = "; files that count pixels from 0: --first-pixel 0" if min(xmin, ymin) == 0 and first_pixel == 1 else ""
         raise BadLabel(f"{where} in {size[0]} x {size[1]} px", corners + hint, given)
@@ -296,7 +298,7 @@ def _yolo_line(where: str, line: str, names: Sequence[str], size: tuple[int, int
         _, center_x, center_y, w, h = numbers[:5]
         x, y = center_x - w / 2, center_y - h / 2
     width, height = size
-    corners = corners_or_rule([x * width, y * height, w * width, h * height], width, height)
+    corners = _corners([x * width, y * height, w * width, h * height], size)
     if isinstance(corners, str):
         raise BadLabel(f"{where} in {width} x {height} px", corners, line)
     return Box(names[int(numbers[0])], corners)
@@ -340,6 +342,12 @@ def coco_document(parts: Iterable[Read], names: Sequence[str], root: Path) -> di
 
 
 # -- files
+
+
+def _corners(box: list[float], size: tuple[int, int]) -> tuple[float, float, float, float] | str:
+    corners, broken = corners_of(np.array([box]), size)
+    x1, y1, x2, y2 = corners[0].tolist()
+    return broken.get(0, (x1, y1, x2, y2))
 
 
 def _first_folder(source: Path, *names: str) -> Path:

@@ -1,0 +1,143 @@
+"""Image files as RGB, and the images of a COCO JSON file as a data set."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import UInt8
+from torch import Tensor
+from torch.utils.data import Dataset
+from torchvision import tv_tensors
+
+from ..coco.read import CocoAnnotations, CocoImage
+from ..records import Targets
+
+EXIF_ORIENTATION = 0x0112
+
+Transform = Callable[[Tensor, Targets], tuple[Tensor, Targets]]
+Mosaic = Callable[[Sequence[tuple[Tensor, Targets]]], tuple[Tensor, Targets]]
+
+
+def decode_image(record: CocoImage, *, source: Path) -> UInt8[Tensor, "3 h w"]:
+    """Reads an image file as RGB.
+
+    Gray, palette and CMYK images are converted, an alpha channel is taken away, of several frames the first is read. An EXIF orientation
+    is *not* applied: COCO boxes refer to the pixels as they are stored, and so do ``width`` and ``height``.
+
+    Args:
+        record: of the image.
+        source: the JSON file that it comes from, for the message of an error.
+
+    Returns:
+        (3, height, width) in [0, 255].
+
+    Raises:
+        FileNotFoundError: the file is gone.
+        ValueError: it cannot be decoded, has more than 8 bits per channel, or another size than the JSON states.
+    """
+    try:
+        from PIL import Image
+    except ImportError as error:
+        raise ImportError("decoding images needs Pillow: pip install 'lossbox[train]'") from error
+    where = f"{source}: image id {record.id}: {record.path}"
+    try:
+        with Image.open(record.path) as opened:
+            size, mode = opened.size, opened.mode
+            if size == (record.width, record.height) and not mode.startswith(("I", "F")):
+                # Straight from a palette with transparency to RGB, Pillow warns.
+                rgb = (opened.convert("RGBA") if mode == "P" else opened).convert("RGB")
+                return torch.from_numpy(np.array(rgb)).permute(2, 0, 1).contiguous()
+            turned = opened.getexif().get(EXIF_ORIENTATION, 1) in (5, 6, 7, 8)
+    except FileNotFoundError:
+        raise FileNotFoundError(f"{where} does not exist") from None
+    except Exception as error:  # decoders of broken files raise OSError, SyntaxError, struct.error, zlib.error and more
+        raise ValueError(f"{where} is not an image that can be decoded: {error}") from error
+    if size != (record.width, record.height):
+        hint = ""
+        if turned and size == (record.height, record.width):
+            hint = (
+                "; it has an EXIF orientation, which is not applied: store the image upright, or give size and boxes of the stored pixels"
+            )
+        raise ValueError(
+            f"{where} has {size[0]} x {size[1]} pixels, the JSON states width x height = {record.width} x {record.height}{hint}"
+        )
+    raise ValueError(f"{where} has pixels of mode {mode}; images of 8 bits per channel expected")
+
+
+@dataclass(frozen=True)
+class Phase:
+    """What the images of a data set go through in one phase of a training.
+
+    Attributes:
+        transforms: takes and returns an image and its targets.
+        mosaic: takes and returns four of them as one, before the transforms; the other three are drawn at random.
+        mosaic_probability: of each image, in [0, 1].
+    """
+
+    transforms: Transform | None = None
+    mosaic: Mosaic | None = None
+    mosaic_probability: float = 0.0
+
+
+class CocoDataset(Dataset[tuple[Tensor, Targets]]):
+    """The images of a COCO JSON file with their targets.
+
+    An item is ``(image, targets)``: without transforms a ``tv_tensors.Image`` (3, h, w), uint8; with ``lossbox.data.transforms`` float32 in
+    [0, 1]. The index is a number, or what ``lossbox.data.module.SeededSampler`` gives, (number, seed, phase): the random choices of the
+    transforms then come from that seed alone, whichever process makes them, and the image goes through what that phase says.
+
+    Args:
+        annotations: what ``read_coco`` gave.
+        phases: what images go through, one or more after another in the course of a training; without one they stay as they are.
+        cache: keep decoded images in memory, width x height x 3 bytes each; every worker process keeps its own.
+    """
+
+    def __init__(
+        self,
+        annotations: CocoAnnotations,
+        *phases: Phase,
+        cache: bool = False,
+    ) -> None:
+        self.annotations = annotations
+        self.phases = phases or (Phase(),)
+        self._decoded: dict[int, Tensor] | None = {} if cache else None
+
+    def __len__(self) -> int:
+        return len(self.annotations.images)
+
+    def __getitem__(self, index: int | tuple[int, int, int]) -> tuple[Tensor, Targets]:
+        if not isinstance(index, tuple):
+            return self._transformed(index, self.phases[0])
+        number, seed, phase = index
+        # Not torch.random.fork_rng: it costs 0.15 ms per image more.
+        state = torch.get_rng_state()
+        torch.default_generator.manual_seed(seed)
+        try:
+            return self._transformed(number, self.phases[phase])
+        finally:
+            torch.set_rng_state(state)
+
+    def _transformed(self, index: int, phase: Phase) -> tuple[Tensor, Targets]:
+        image, targets = self._stored(index)
+        # No number is drawn where there is no mosaic, so that the other choices stay what they were.
+        if phase.mosaic is not None and phase.mosaic_probability and float(torch.rand(())) < phase.mosaic_probability:
+            others = torch.randint(len(self), (3,)).tolist()
+            image, targets = phase.mosaic([(image, targets), *map(self._stored, others)])
+        return (image, targets) if phase.transforms is None else phase.transforms(image, targets)
+
+    def _stored(self, index: int) -> tuple[Tensor, Targets]:
+        record = self.annotations.images[index]
+        size = (record.height, record.width)
+        targets = Targets(record.boxes, record.labels, record.crowd, record.id, size=size, original_size=size)
+        return tv_tensors.Image(self._image(index)), targets
+
+    def _image(self, index: int) -> Tensor:
+        if self._decoded is None:
+            return decode_image(self.annotations.images[index], source=self.annotations.path)
+        if index not in self._decoded:
+            self._decoded[index] = decode_image(self.annotations.images[index], source=self.annotations.path)
+        return self._decoded[index]
