@@ -158,14 +158,17 @@ def annotation(**fields):
 @pytest.mark.parametrize(
     ("truth", "message"),
     [
-        (TRUTH | {"images": [{"id": 1}, {"id": 1}]}, "truth.json: images[1]: id was already used"),
-        (TRUTH | {"categories": [{"id": 3, "name": "a"}, {"id": 3, "name": "b"}]}, "truth.json: categories[1]: id was already used"),
-        (annotation(id=1), "truth.json: annotations[1]: id was already used by an earlier record, got 1"),
-        (annotation(image_id=8), "truth.json: annotations[1]: image_id is not the id of an image of the ground truth, got 8"),
-        (annotation(category_id=8), "truth.json: annotations[1]: category_id is not the id of a category of the ground truth, got 8"),
-        (annotation(bbox=[0, 0, math.nan, 1]), "truth.json: annotations[1]: bbox must be finite, got [0, 0, nan, 1]"),
-        (annotation(bbox=[5, 5, 1, -2]), "truth.json: annotations[1]: bbox must not have a negative width or height"),
-        ([TRUTH], "truth.json: an object with images, categories and annotations expected, got list"),
+        (TRUTH | {"images": [{"id": 1}, {"id": 1}]}, "truth.json: images[1] (id 1): id occurs twice in images"),
+        (
+            TRUTH | {"categories": [{"id": 3, "name": "a"}, {"id": 3, "name": "b"}]},
+            "truth.json: categories[1] (id 3): id occurs twice in categories",
+        ),
+        (annotation(id=1), "truth.json: annotations[1] (id 1): id occurs twice in annotations"),
+        (annotation(image_id=8), "truth.json: annotations[1] (id 2): image_id 8 is not the id of an image"),
+        (annotation(category_id=8), "truth.json: annotations[1] (id 2): category_id 8 is not the id of a category"),
+        (annotation(bbox=[0, 0, math.nan, 1]), "truth.json: annotations[1] (id 2): bbox must be finite, got [0, 0, nan, 1]"),
+        (annotation(bbox=[5, 5, 1, -2]), "truth.json: annotations[1] (id 2): bbox must not have a negative width or height"),
+        ([TRUTH], "truth.json: an object with images, annotations and categories expected, got list"),
     ],
 )
 def test_evaluate_names_the_record_of_the_ground_truth(tmp_path, capsys, truth, message):
@@ -176,14 +179,14 @@ def test_evaluate_names_the_record_of_the_ground_truth(tmp_path, capsys, truth, 
 @pytest.mark.parametrize(
     ("found", "message"),
     [
-        ([FOUND[0], FOUND[0] | {"image_id": 9}], "found.json[1]: image_id is not the id of an image of the ground truth, got 9"),
-        ([FOUND[0] | {"category_id": 9}], "found.json[0]: category_id is not the id of a category of the ground truth, got 9"),
+        ([FOUND[0], FOUND[0] | {"image_id": 9}], "found.json[1]: image_id 9 is not the id of an image of the ground truth"),
+        ([FOUND[0] | {"category_id": 9}], "found.json[0]: category_id 9 is not the id of a category of the ground truth"),
         ([FOUND[0] | {"bbox": [0, math.nan, 1, 1]}], "found.json[0]: bbox must be finite"),
         ([FOUND[0] | {"bbox": [9, 9, -1, 1]}], "found.json[0]: bbox must not have a negative width or height"),
         ([FOUND[0] | {"score": 1.01}], "found.json[0]: score must be in [0, 1], got 1.01"),
         ([FOUND[0] | {"score": math.nan}], "found.json[0]: score must be in [0, 1], got nan"),
-        ([FOUND[0], {}], "found.json[1]: 'score' is missing"),
-        ({"annotations": FOUND}, "found.json: a results file is a list of detections, got object"),
+        ([FOUND[0], {}], "found.json[1]: lacks 'score'"),
+        ({"annotations": FOUND}, "found.json: a list of detections expected, got an object"),
     ],
 )
 def test_evaluate_names_the_record_of_the_results(tmp_path, capsys, found, message):
@@ -197,14 +200,14 @@ def test_evaluate_names_what_is_no_json_file(files, tmp_path, capsys):
     image = tmp_path / "image.png"
     image.write_bytes(b"\x89PNG\r\n\x1a\n\x00\x00\xff")
     for wrong, message in (
-        (tmp_path / "absent.json", "absent.json does not exist; a COCO results file (JSON) expected"),
-        (tmp_path / "a folder", "a folder is a folder; a COCO results file (JSON) expected"),
-        (image, "image.png: not JSON"),
+        (tmp_path / "absent.json", "absent.json does not exist; COCO results JSON expected"),
+        (tmp_path / "a folder", "a folder is a folder; COCO results JSON expected"),
+        (image, "image.png: is not JSON"),
     ):
         assert main(["evaluate", str(truth), str(wrong)]) == 2
         assert_one_line(capsys.readouterr().err, message)
         assert main(["evaluate", str(wrong), str(found)]) == 2
-        assert_one_line(capsys.readouterr().err, message.replace("results", "ground truth"))
+        assert_one_line(capsys.readouterr().err, message.replace("results", "detection"))
 
 
 def assert_one_line(said, message):
