@@ -133,10 +133,10 @@ def read_sections(document: Any, source: str) -> Sections:
     """
     if not isinstance(document, Mapping):
         raise ValueError(f"{source}: an object with images, annotations and categories expected, got {type(document).__name__}")
-    categories, images = read_table(document, source, "categories"), read_table(document, source, "images")
+    categories, images = _read_table(document, source, "categories"), _read_table(document, source, "images")
     category_ids, names = categories.ids(), categories.texts("name")
     image_ids = images.ids()
-    annotations = read_table(document, source, "annotations")
+    annotations = _read_table(document, source, "annotations")
     annotations.ids()
     image = annotations.rows_of("image_id", image_ids, "an image")
     category = annotations.rows_of("category_id", category_ids, "a category")
@@ -152,7 +152,7 @@ def read_sections(document: Any, source: str) -> Sections:
     return Sections(categories, category_ids, names, images, image_ids, annotations, image, category, boxes, broken, areas, crowded)
 
 
-def read_table(document: Mapping[str, Any], source: str, section: str) -> Table:
+def _read_table(document: Mapping[str, Any], source: str, section: str) -> Table:
     if section not in document:
         raise ValueError(f"{source}: lacks the section {section!r} of COCO detection JSON; it has {brief(sorted(document))}")
     return Table(document[section], source, section)
@@ -198,7 +198,7 @@ def read_index(path: Path) -> tuple[dict[str, int], list[tuple[int, str]]]:
     document = load_json(path, "COCO detection JSON")
     if not isinstance(document, Mapping):
         raise ValueError(f"{path}: an object with images and categories expected, got {type(document).__name__}")
-    images, categories = (read_table(document, str(path), section) for section in ("images", "categories"))
+    images, categories = (_read_table(document, str(path), section) for section in ("images", "categories"))
     known = dict(zip(images.texts("file_name"), images.ids().tolist(), strict=True))
     named = sorted(zip(categories.ids().tolist(), categories.texts("name"), strict=True))
     for table in (images, categories):
