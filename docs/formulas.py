@@ -299,6 +299,9 @@ def to_mathml(latex: str, *, block: bool = False) -> etree.Element:
                 or (previous.tag.endswith("mo") and previous.text not in (")", "]", "|"))
             ):
                 child.set("form", "prefix")
+            elif child.tag.endswith("mo") and child.text == "|":
+                child.set("lspace", "0")
+                child.set("rspace", "0")
             previous = child
     element.attrib.pop("xmlns", None)
     if r"\frac" in latex or r"\sum" in latex:

@@ -22,6 +22,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 import curves
 import formulas
+import measured
 import pages
 
 from lossbox.__main__ import help_text
@@ -78,7 +79,7 @@ def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
     wrong = pages.figure(
         "balanced_l1_wrong", f"Value and gradient beside those of the widely used code. The axis: {curves.AXES['smooth_l1_loss'].label}."
     )
-    markdown = markdown.replace("<!-- balanced L1 beside the widely used -->", wrong)
+    markdown = measured.fill(markdown).replace("<!-- balanced L1 beside the widely used -->", wrong)
     if page.file.src_uri.startswith(LOSSES) and name in CATALOG:
         return pages.loss_page(name, markdown, curves.axis_of(name).label)
     return markdown.replace("<!-- table of losses -->", pages.table_of_losses()).replace(

@@ -266,3 +266,18 @@ def test_a_browser_finds_nothing_wrong_on_any_page(site):
 class QuietHandler(http.server.SimpleHTTPRequestHandler):
     def log_message(self, *arguments):
         pass
+
+
+def test_measured_numbers_come_from_the_results():
+    measured = importlib.import_module("measured")
+    found = measured.fill("{{digits_small summary.digits_small_alrp.AP.mean}} {{ ranking rows.0.ms.ap_loss 1 }}")
+    results = ROOT / "benchmarks" / "results"
+    mean = json.loads((results / "digits_small.json").read_text())["summary"]["digits_small_alrp"]["AP"]["mean"]
+    time = json.loads((results / "ranking.json").read_text())["rows"][0]["ms"]["ap_loss"]
+    assert found == f"{mean:.3f} {time:.1f}"
+    table = measured.fill("<!-- accuracy digits_accuracy focal -->").splitlines()
+    assert len(table) == 3
+    assert table[2].startswith("| `digits_retinanet_focal` | 0.5")
+    assert "x | -" in measured.fill("<!-- speed ranking -->").splitlines()[-1]  # the loop was not run on 20 million negatives
+    with pytest.raises(KeyError):
+        measured.fill("{{digits_small summary.nobody.AP.mean}}")
