@@ -135,5 +135,7 @@ def test_mistakes_are_named():
         error_driven_loss(logits, targets, lambda r: r.rank.sum())
     with pytest.raises(ValueError, match=r"target_error: must return one number per positive"):
         error_driven_loss(logits, targets, lambda r: r.rank, lambda r: r.rank[:1])
+    with pytest.raises(ValueError, match=r"values: must have shape \(2,\), one value for each entry of logits\[targets == 1\], got \(3,\)"):
+        error_driven_loss(logits, targets, lambda r: r.join(logits))
     with pytest.raises(ValueError, match="temperature: must be a finite number > 0, got 0"):
         skewed_pmf(0)

@@ -20,15 +20,15 @@ def compare(num_scores, spread, delta, dtype, special=()):
     scores = (spread * torch.randn(num_scores, generator=generator)).to(dtype)
     scores[: len(special)] = torch.tensor(special, dtype=dtype)
     scores[len(special) : len(special) + 9] = positives[:9].to(dtype)[: max(num_scores - len(special), 0)]  # ties
-    member = torch.rand(num_scores, generator=generator) < 0.9
-    member[: len(special)] = True
+    counted = torch.rand(num_scores, generator=generator) < 0.9
+    counted[: len(special)] = True
     knots = _knots.place_knots(positives, delta)
-    value, slope = (table.to(dtype) for table in _knots.spread(knots, torch.rand(37, generator=generator, dtype=torch.float64)))
+    value, slope = (table.to(dtype) for table in _knots.sums_below(knots, torch.rand(37, generator=generator, dtype=torch.float64)))
     found = {}
     for name, passes in (("steps", None), ("fused", _fused)):
         _knots._fused_passes = lambda device: passes
-        located = _knots.locate(knots, scores, member)
-        found[name] = located.interval, located.offset, _knots.gather(knots, located), _knots.evaluate(value, slope, *located[:2])
+        located = _knots.locate(knots, scores, counted)
+        found[name] = located.interval, located.offset, _knots.sums_above(knots, located), _knots.evaluate(value, slope, *located[:2])
     torch.testing.assert_close(found["fused"], found["steps"], rtol=1e-6, atol=1e-9, equal_nan=True)
     assert torch.equal(found["fused"][0], found["steps"][0])
     return found["fused"][2]

@@ -457,7 +457,7 @@ def test_any_number_of_threads_finds_the_intervals_of_a_binary_search(dtype):
     for delta, weight in ((0.0, torch.rand(1000, generator=generator).double()), (1.0, torch.ones(1000).double())):
         knots = _knots.place_knots(positives, delta)
         expected = torch.bucketize(scores.double(), knots.position, right=True, out_int32=True)
-        value, slope = _knots.spread(knots, weight)
+        value, slope = _knots.sums_below(knots, weight)
         for count in (1, 2, 3, 20):
             torch.set_num_threads(count)
             try:

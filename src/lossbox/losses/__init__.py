@@ -1,6 +1,7 @@
 """Losses as functions of tensors, and their nn.Module twins."""
 
 from ._checks import debug_checks
+from ._ranking import Ranking
 from .balancing import SelfBalance
 from .box_regression import (
     RPNTerms,
@@ -19,7 +20,7 @@ from .class_balanced import (
     class_balanced_weights,
 )
 from .classification import dr_loss, focal_loss, sigmoid_cross_entropy_loss, softmax_cross_entropy_loss, softmax_focal_loss
-from .error_driven import Ranking, error_driven_loss, skewed_pmf
+from .error_driven import error_driven_loss, skewed_pmf
 from .gradient_density import RunningHistogram, ghm_c_histogram, ghm_c_loss, ghm_r_histogram, ghm_r_loss
 from .iou import alpha_iou_loss, ciou_loss, diou_loss, eiou_loss, giou_loss, iou_loss
 from .modules import (

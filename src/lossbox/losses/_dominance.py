@@ -8,6 +8,7 @@ bit and so on (a wavelet matrix). "Of lower quality than i" then is, for every 1
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 DENSE = 1 << 12
@@ -28,38 +29,41 @@ def dominance_sums(scores: Tensor, quality: Tensor, values: Tensor, delta: float
     """
     if scores.device.type != "cpu" and len(scores) <= DENSE:
         return all_pairs(scores, quality, values, delta)
-    size = len(scores)
-    scores = scores - scores.mean()
-    ascending, by_score = scores.sort()
-    index = torch.arange(size, device=scores.device)
-    better, by_quality = quality.sort()
-    place = torch.empty_like(index).scatter_(0, by_quality, index)[by_score]
-    # The column of ones counts who goes to the 0-half.
-    moments = torch.cat([torch.ones_like(scores)[None], values, values * scores]).T[by_score]
+    size, index = len(scores), torch.arange(len(scores), device=scores.device)
+    scores, by_score = (scores - scores.mean()).sort()
+    values = values[:, by_score]
+    better, by_quality = quality[by_score].sort()
+    # of each positive in the order of the scores: its place in the order of quality, and how many are of lower quality
+    place, lower = torch.empty_like(index), torch.empty_like(index)
+    place[by_quality], lower[by_quality] = index, torch.searchsorted(better, better)
 
-    thresholds = (scores - delta, scores + delta) if delta > 0 else (scores,)
-    # Who is above i: from the first score that reaches its threshold up to the end.
-    bounds = torch.stack([*(torch.searchsorted(ascending, threshold) for threshold in thresholds), torch.full_like(index, size)])
-    lower = torch.searchsorted(better, quality)
+    thresholds = torch.stack([scores - delta, scores + delta]) if delta > 0 else scores[None]
+    # Above i is all from the first score that reaches the threshold up to the end.
+    bounds = torch.cat([torch.searchsorted(scores, thresholds), torch.full_like(index, size)[None]])
+    moments = torch.cat([values, values * scores]).T.contiguous()
     above = moments.new_zeros(len(thresholds), size, moments.shape[1])
     for bit in reversed(range(size.bit_length())):
-        zero = (place >> bit & 1) == 0
-        sums = torch.cat([torch.zeros_like(moments[:1]), (moments * zero[:, None]).cumsum(0)])
-        at_bounds = sums.index_select(0, bounds.view(-1)).view(*bounds.shape, -1)
-        taken = lower >> bit & 1
-        above += (at_bounds[-1] - at_bounds[:-1]) * taken[:, None]
-        # A range maps to a range of its half: zeros go to the front, in their order, and ones behind them.
-        zeros, counts = sums[:, 0].long(), at_bounds[..., 0].long()
-        bounds = torch.where(taken.bool(), zeros[-1] + bounds - counts, counts)
-        goes_to = torch.where(zero, zeros[:-1], zeros[-1] + index - zeros[:-1])
+        zero = place >> bit & 1 ^ 1
+        zeros_before = F.pad(zero.cumsum(0), (1, 0))
+        num_zeros = zeros_before[-1]
+        # zeros go to the front, in their order, and ones behind them: a range maps to a range of either half
+        goes_to = torch.where(zero > 0, zeros_before[:-1], num_zeros + index - zeros_before[:-1])
         place = torch.empty_like(place).scatter_(0, goes_to, place)
         moments = torch.empty_like(moments).index_copy_(0, goes_to, moments)
-    total, moment = above[..., 1:].movedim(-1, 0).chunk(2)
+        in_zeros = zeros_before.index_select(0, bounds.view(-1)).view(bounds.shape)
+        taken = (lower >> bit & 1).bool()
+        sums = F.pad(moments.cumsum(0), (0, 0, 1, 0))
+        # where the half is not taken, the sum from the end to the end
+        start = torch.where(taken, in_zeros[:-1], in_zeros[-1])
+        above += sums.index_select(0, in_zeros[-1]) - sums.index_select(0, start.view(-1)).view(above.shape)
+        bounds = torch.where(taken, num_zeros + bounds - in_zeros, in_zeros)
+    total, moment = above.movedim(-1, 0).chunk(2)
     if delta == 0:
-        return total.squeeze(1)
-    # sum_{s_k >= t} v_k (s_k - t), at both thresholds
-    low, high = (moment - torch.stack(thresholds) * total).unbind(1)
-    return (low - high) / (2 * delta)
+        sums = total.squeeze(1)
+    else:  # sum_{s_k >= t} v_k (s_k - t), at both thresholds
+        low, high = (moment - thresholds * total).unbind(1)
+        sums = (low - high) / (2 * delta)
+    return torch.empty_like(sums).index_copy_(1, by_score, sums)
 
 
 def all_pairs(scores: Tensor, quality: Tensor, values: Tensor, delta: float) -> Tensor:

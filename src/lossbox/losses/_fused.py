@@ -21,12 +21,12 @@ COPIES = 256
 COUNTERS = 1 << 20
 
 
-def locate(scores: Tensor, member: Tensor | None, edges: Tensor, base: Tensor, floor: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def locate(scores: Tensor, counted: Tensor | None, edges: Tensor, base: Tensor, floor: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Interval (int32), offset, and the sums of ones and of offsets in each interval (but the number of scores in interval 0).
 
     Args:
         scores: (N,) float32 or float64.
-        member: (N,) bool or None: all.
+        counted: (N,) bool or None: all.
         edges: (K,) the ascending knots in the scores' dtype.
         base: (K + 1,) float64, the lower knot of each interval.
         floor: the greatest number below the first edge.
@@ -41,7 +41,7 @@ def locate(scores: Tensor, member: Tensor | None, edges: Tensor, base: Tensor, f
         with torch.cuda.device_of(scores):  # type: ignore[no-untyped-call]  # Triton launches on the current GPU, whichever the tensors are on
             _locate[grid](
                 scores,
-                scores if member is None else member.contiguous(),
+                scores if counted is None else counted.contiguous(),
                 edges,
                 base,
                 floor,
@@ -50,7 +50,7 @@ def locate(scores: Tensor, member: Tensor | None, edges: Tensor, base: Tensor, f
                 sums,
                 len(scores),
                 len(edges),
-                HAS_MEMBER=member is not None,
+                HAS_COUNTED=counted is not None,
                 ROUNDS=len(edges).bit_length(),
                 COPIES=copies,
                 BLOCK=BLOCK,
@@ -72,7 +72,7 @@ def evaluate(value: Tensor, slope: Tensor, interval: Tensor, offset: Tensor) -> 
 @triton.jit
 def _locate(
     scores,
-    member,
+    counted,
     edges,
     base,
     floor,
@@ -81,7 +81,7 @@ def _locate(
     sums,
     num_scores,
     num_edges,
-    HAS_MEMBER: tl.constexpr,
+    HAS_COUNTED: tl.constexpr,
     ROUNDS: tl.constexpr,
     COPIES: tl.constexpr,
     BLOCK: tl.constexpr,
@@ -90,9 +90,9 @@ def _locate(
     exists = place < num_scores
     lowest = tl.load(floor)
     score = tl.load(scores + place, mask=exists, other=0.0)
-    if HAS_MEMBER:
-        is_member = tl.load(member + place, mask=exists, other=0) != 0
-        score = tl.where(is_member, score, lowest)
+    if HAS_COUNTED:
+        is_counted = tl.load(counted + place, mask=exists, other=0) != 0
+        score = tl.where(is_counted, score, lowest)
     is_nan = score != score
     inside = tl.where(is_nan, lowest, tl.minimum(tl.maximum(score, lowest), tl.load(edges + num_edges - 1)))
     # binary search: the number of edges <= the score
@@ -107,21 +107,21 @@ def _locate(
     tl.store(offset + place, beyond.to(offset.dtype.element_ty), mask=exists)
 
     # Nobody looks at interval 0, but for a NaN.
-    counted = exists & ((found > 0) | is_nan)
+    adds = exists & ((found > 0) | is_nan)
     size = num_edges + 1
     row = tl.program_id(0) % COPIES
-    lowest_found, highest_found = tl.min(tl.where(counted, found, num_edges), 0), tl.max(tl.where(counted, found, 0), 0)
+    lowest_found, highest_found = tl.min(tl.where(adds, found, num_edges), 0), tl.max(tl.where(adds, found, 0), 0)
     if lowest_found >= highest_found:
-        ones = tl.sum(tl.where(counted, 1.0, 0.0), 0)
+        ones = tl.sum(tl.where(adds, 1.0, 0.0), 0)
         if ones > 0:
             tl.atomic_add(sums + row * size + highest_found, ones.to(base.dtype.element_ty), sem="relaxed")
-            total = tl.sum(tl.where(counted, beyond, 0.0), 0)
+            total = tl.sum(tl.where(adds, beyond, 0.0), 0)
             tl.atomic_add(sums + (COPIES + row) * size + highest_found, total, sem="relaxed")
     else:
         rows = ((place + row) % COPIES).to(tl.int32)
         one = tl.full([BLOCK], 1.0, base.dtype.element_ty)
-        tl.atomic_add(sums + rows * size + found, one, mask=counted, sem="relaxed")
-        tl.atomic_add(sums + (COPIES + rows) * size + found, beyond, mask=counted, sem="relaxed")
+        tl.atomic_add(sums + rows * size + found, one, mask=adds, sem="relaxed")
+        tl.atomic_add(sums + (COPIES + rows) * size + found, beyond, mask=adds, sem="relaxed")
 
 
 @triton.jit

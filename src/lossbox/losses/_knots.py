@@ -2,8 +2,8 @@
 
 Every ranking loss needs just two sums, with ``H(x) = clamp(x / (2 delta) + 1/2, 0, 1)`` (``1[x >= 0]`` for ``delta = 0``):
 
-    gather   F(i) = sum_j v_j H(s_j - s_i)    at each positive i
-    spread   G(j) = sum_i w_i H(s_j - s_i)    at each negative j
+    sums_above   F(i) = sum_j v_j H(s_j - s_i)    at each positive i
+    sums_below   G(j) = sum_i w_i H(s_j - s_i)    at each negative j
 
 ``H(. - s_i)`` is piecewise linear with the two knots ``s_i - delta`` and ``s_i + delta``. So F and G, as functions of the *other* score,
 are piecewise linear between the same 2P knots, and P is small. Only the knots are ever sorted. One pass over the negatives finds the
@@ -76,16 +76,18 @@ def place_knots(positive_scores: Tensor, delta: float) -> Knots:
     return Knots(position, low, high, delta)
 
 
-def locate(knots: Knots, scores: Tensor, member: Tensor | None = None) -> Located:
+def locate(knots: Knots, scores: Tensor, counted: Tensor | None = None) -> Located:
     """Find each score's interval and sum up the intervals.
 
     Args:
-        knots: K of them, K >= 1.
+        knots: K of them.
         scores: (N,) float32 or float64; NaN poisons every sum, infinities are like the farthest finite scores.
-        member: (N,) bool; a score that is not a member counts nowhere and receives 0 from ``evaluate``.
+        counted: (N,) bool; a score that is not counted adds to no sum, and ``evaluate`` gives 0 there.
     """
     position = knots.position
     num_intervals = len(position) + 1
+    if num_intervals == 1:
+        return Located(torch.zeros_like(scores, dtype=torch.int32), torch.zeros_like(scores), position.new_zeros(1), position.new_zeros(1))
     # The smallest numbers of the scores' dtype that are not below the knots: `score >= knot` is then the same in that dtype.
     edges = position.to(scores.dtype)
     edges = torch.where(edges.to(position.dtype) < position, torch.nextafter(edges, torch.full_like(edges, torch.inf)), edges)
@@ -93,7 +95,7 @@ def locate(knots: Knots, scores: Tensor, member: Tensor | None = None) -> Locate
     base = torch.cat([position[:1], position])
     fused = _fused_passes(scores.device.type)
     if fused is not None:
-        interval, offset, weight_sum, offset_sum = fused.locate(scores, member, edges, base, floor)
+        interval, offset, weight_sum, offset_sum = fused.locate(scores, counted, edges, base, floor)
         return Located(interval, offset, weight_sum + 0 * offset_sum.sum(), offset_sum)
 
     find = _interval_finder(edges, floor, len(scores))
@@ -104,8 +106,8 @@ def locate(knots: Knots, scores: Tensor, member: Tensor | None = None) -> Locate
     bounds = (floor.item(), edges[-1].item()) if on_cpu else (floor, edges[-1])  # numbers are faster, and cost no wait here
     for part in _parts(scores):
         # H does not change below the first knot and above the last: clamp, so that outliers and infinities cost no digits.
-        # Who is no member goes below the first knot, where every sum is 0.
-        inside = scores[part] if member is None else torch.where(member[part], scores[part], floor)
+        # A score that is not counted is put below the first knot, where every sum is 0.
+        inside = scores[part] if counted is None else torch.where(counted[part], scores[part], floor)
         inside = torch.clamp(inside, *bounds)
         here = find(inside)
         interval[part] = here
@@ -130,7 +132,7 @@ def weigh(located: Located, weight: Tensor) -> Located:
     return Located(located.interval, located.offset, weight_sum + 0 * offset_sum.sum(), offset_sum)
 
 
-def gather(knots: Knots, located: Located) -> Tensor:
+def sums_above(knots: Knots, located: Located) -> Tensor:
     """F at each positive, (P,)."""
     above = _sum_from_top(located.weight_sum)
     if knots.delta == 0:
@@ -142,7 +144,7 @@ def gather(knots: Knots, located: Located) -> Tensor:
     return (area.index_select(0, knots.low) - area.index_select(0, knots.high)) / (2 * knots.delta)
 
 
-def spread(knots: Knots, weight: Tensor) -> tuple[Tensor, Tensor]:
+def sums_below(knots: Knots, weight: Tensor) -> tuple[Tensor, Tensor]:
     """G as a table: its value at the base of each interval and its slope inside, (K + 1,) each, for (P,) weights w_i."""
     zero, step = knots.position.new_zeros(1), torch.zeros_like(knots.position)
     if knots.delta == 0:

@@ -25,8 +25,8 @@ from torch.autograd.function import once_differentiable
 from ._checks import check_per_positive, check_ranking_input
 from ._knots import sum_dtype
 from ._logspace import softplus
+from ._ranking import positive_index, zero_loss
 from ._reduce import upcast
-from .error_driven import positive_index, zero_loss
 
 PAIRS = 1 << 20
 """Pairs handled at a time, or all those of one positive where they are more: what the temporaries take."""

@@ -24,12 +24,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from . import _knots
-from ._checks import check_per_positive, check_ranking_input
-from ._distributed import meet
 from ._dominance import dominance_sums
+from ._ranking import rank_positives
 from ._reduce import upcast
-from .error_driven import Ranking, attach_gradient, error_driven_loss, loss_of_ranking, positive_index, rank, zero_loss
 
 
 class ALRPTerms(NamedTuple):
@@ -76,15 +73,13 @@ def ap_loss(
         >>> ap_loss(logits, torch.tensor([1, 0, 0, 1]), delta=0)
         tensor(0.4167, grad_fn=<SqueezeBackward1>)
     """
-
-    def error(ranking: Ranking) -> Tensor:
-        if not interpolated:
-            return ranking.false_positives / ranking.rank
+    ranking = rank_positives(logits, targets, delta=delta, global_batch=global_batch)
+    error = ranking.false_positives / ranking.rank
+    if interpolated:
         order = ranking.scores.argsort()
         precision = ranking.true_positives / ranking.rank
-        return 1 - torch.empty_like(precision).scatter_(0, order, precision[order].cummax(0).values)
-
-    return error_driven_loss(logits, targets, error, delta=delta, global_batch=global_batch)
+        error = 1 - torch.empty_like(precision).scatter_(0, order, precision[order].cummax(0).values)
+    return ranking.loss(value=error, excess=error)
 
 
 def alrp_loss(
@@ -137,25 +132,16 @@ def alrp_loss(
         >>> error.grad
         tensor([0.6667, 0.1667])
     """
-    check_ranking_input(logits, targets, delta)
-    positives = positive_index(targets)
-    check_per_positive(localization_error, "localization_error", len(positives))
-    ranks = meet(len(positives), logits.device, global_batch)
-    if not sum(ranks.counts):
-        return ALRPTerms(zero_loss(logits, targets, ranks), localization_error.sum())
-    ranking = rank(logits, targets, positives, delta, ranks)
-    errors = ranking.join(localization_error)
-    fixed = errors.detach().to(ranking.scores.dtype)
-    classification = loss_of_ranking(
-        logits,
-        targets,
-        positives,
-        ranking,
-        error=lambda r: (r.false_positives + fixed + r.sum_above(fixed)) / r.rank,
-        target_error=lambda r: fixed / r.rank,
-        value=lambda r: r.false_positives / r.rank,
-    )
-    return ALRPTerms(classification, _localization(ranking, errors, smooth_localization).to(classification.dtype))
+    ranking = rank_positives(logits, targets, delta=delta, global_batch=global_batch)
+    e = ranking.join(localization_error, "localization_error")
+    with torch.no_grad():
+        fixed = e.to(ranking.scores.dtype)
+        error = (ranking.false_positives + fixed + ranking.sum_above(fixed)) / ranking.rank
+        target_error = fixed / ranking.rank
+        weight = ranking.sum_below(1 / ranking.rank, hard=not smooth_localization) / max(len(ranking), 1)
+    classification = ranking.loss(value=ranking.false_positives / ranking.rank, excess=error - target_error)
+    e = upcast(e)
+    return ALRPTerms(classification, (e * weight.to(e.dtype)).sum().to(classification.dtype))
 
 
 def ndcg_loss(logits: Float[Tensor, ...], targets: Tensor, *, delta: float = 1.0, global_batch: bool = False) -> Float[Tensor, ""]:
@@ -184,23 +170,12 @@ def ndcg_loss(logits: Float[Tensor, ...], targets: Tensor, *, delta: float = 1.0
         >>> ndcg_loss(torch.tensor([2.0, 1.0, 0.0]), torch.tensor([0, 1, 0]), delta=0)
         tensor(0.3691)
     """
-
-    def gain(position: Tensor) -> Tensor:
-        return 1 / torch.log2(1 + position)
-
-    def shortfall(ranking: Ranking, position: Tensor) -> Tensor:
-        best = gain(torch.arange(1, len(ranking) + 1, dtype=position.dtype, device=position.device)).sum()
-        return 1 / len(ranking) - gain(position) / best
-
-    return error_driven_loss(
-        logits,
-        targets,
-        lambda ranking: shortfall(ranking, ranking.rank),
-        lambda ranking: shortfall(ranking, ranking.true_positives),
-        delta=delta,
-        normalizer=1.0,
-        global_batch=global_batch,
-    )
+    ranking = rank_positives(logits, targets, delta=delta, global_batch=global_batch)
+    discount, least_discount = torch.log2(1 + ranking.rank), torch.log2(1 + ranking.true_positives)
+    largest_gain = (1 / torch.log2(torch.arange(2, len(ranking) + 2, dtype=discount.dtype, device=discount.device))).sum()
+    error = 1 / max(len(ranking), 1) - 1 / discount / largest_gain
+    target_error = 1 / max(len(ranking), 1) - 1 / least_discount / largest_gain
+    return ranking.loss(value=error, excess=error - target_error, normalizer=1.0)
 
 
 def rank_sort_loss(
@@ -246,53 +221,24 @@ def rank_sort_loss(
         >>> logits.grad
         tensor([ 0.1000, -0.1000,  0.0000])
     """
-    check_ranking_input(logits, targets, delta)
-    positives = positive_index(targets)
-    check_per_positive(quality, "quality", len(positives))
-    ranks = meet(len(positives), logits.device, global_batch)
-    if not sum(ranks.counts):
-        nothing = zero_loss(logits, targets, ranks)
-        return RankSortTerms(nothing, nothing)
-    ranking = rank(logits, targets, positives, delta, ranks)
-    with torch.no_grad():
-        true_positives = ranking.true_positives - 1 + ranking._own_knots.step_at_zero
-        above = ranking.false_positives
-        ranking_error = above / (true_positives + above) / len(ranking)
-        share = ranking_error / torch.where(above > 0, above, 1.0)
-        sorting_error, sorting_gradient = _sort(ranking, ranking.join(quality.detach()), true_positives)
-        values = torch.stack([ranking_error.sum(), sorting_error])
-        own = torch.stack([-ranking_error, sorting_gradient])
-        shares = torch.stack([share, torch.zeros_like(share)])
-    return RankSortTerms(*attach_gradient(logits, values, ranking, positives, own, shares).unbind())
+    ranking = rank_positives(logits, targets, delta=delta, global_batch=global_batch)
+    y = ranking.join(quality.detach(), "quality").contiguous()
+    scores, false_positives, self_term = ranking.scores, ranking.false_positives, 0.5 if delta > 0 else 1.0
+    true_positives = ranking.true_positives - 1 + self_term
+    ranking_error = false_positives / (true_positives + false_positives)
 
+    shortfall = 1 - y.to(scores.dtype)
+    above = ranking.sum_above(shortfall) + self_term * shortfall
+    # the part of both sums that is of lower quality than i, and the rest
+    worse, worse_shortfall = dominance_sums(scores, y, torch.stack([torch.ones_like(shortfall), shortfall]), delta)
+    better, better_shortfall = true_positives - worse, above - worse_shortfall
+    sorting_excess = above / true_positives - better_shortfall / better
+    # i gives its excess to those above it of lower quality in equal shares of H; what k receives is the same sum with both orders reversed
+    share = torch.where(worse > 0, sorting_excess / torch.where(worse > 0, worse, 1.0), 0.0)
+    received = dominance_sums(-scores, -y, share[None], delta).squeeze(0)
 
-def _localization(ranking: Ranking, error: Tensor, smooth: bool) -> Tensor:
-    """``1/|P| sum_k E(k) sum_{i: s_k >= s_i} 1/rank(i)``: the double sum in the order that leaves E in front."""
-    with torch.no_grad():
-        inverse_rank = 1 / ranking.rank
-        if smooth and ranking._own_knots.delta > 0:
-            located = ranking._positives
-            value, slope = _knots.spread(ranking._own_knots, inverse_rank)
-            weight = _knots.evaluate(value, slope, located.interval, located.offset) + 0.5 * inverse_rank  # the self term is 1, not H(0)
-        else:
-            ascending, order = ranking.scores.sort()
-            below = torch.searchsorted(ascending, ranking.scores, right=True)
-            weight = inverse_rank[order].cumsum(0)[below - 1]
-        weight /= len(ranking)
-    error = upcast(error)
-    return (error * weight.to(error.dtype)).sum()
-
-
-def _sort(ranking: Ranking, quality: Tensor, true_positives: Tensor) -> tuple[Tensor, Tensor]:
-    """The mean sorting error above its target, and its gradient with respect to the positives' scores, (P,)."""
-    scores, quality, delta = ranking.scores, quality.contiguous(), ranking._own_knots.delta
-    shortfall = 1 - quality.to(scores.dtype)
-    # Sums over the positives above i that are of lower quality; those above of no lower quality are the rest.
-    worse, worse_shortfall = dominance_sums(scores, quality, torch.stack([torch.ones_like(shortfall), shortfall]), delta)
-    better = true_positives - worse
-    better_shortfall = ranking.sum_above(shortfall) + ranking._own_knots.step_at_zero * shortfall - worse_shortfall
-    excess = ((better_shortfall + worse_shortfall) / true_positives - better_shortfall / better) / len(ranking)
-    share = torch.where(worse > 0, excess / torch.where(worse > 0, worse, 1.0), 0.0)
-    # Positive k receives from those i that it lies above although it is of lower quality: the same sums with both orders reversed.
-    received = dominance_sums(-scores, -quality, share[None], delta).squeeze(0)
-    return excess.sum(), received - share * worse
+    values = torch.stack([ranking_error.sum(), sorting_excess.sum()])
+    at_positives = torch.stack([-ranking_error, received - share * worse])
+    to_negatives = torch.stack([ranking_error, torch.zeros_like(ranking_error)])
+    count = max(len(ranking), 1)
+    return RankSortTerms(*ranking.attach_gradient(values / count, at_positives / count, to_negatives / count).unbind())

@@ -1,0 +1,232 @@
+"""The positives of a batch, ranked among its positives and negatives: what a ranking loss reads, and how its gradient is attached."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from . import _knots
+from ._checks import check_per_positive, check_ranking_input
+from ._distributed import Processes, add_up, add_up_intervals, count_positives, highest, join
+from ._gradient import with_gradient
+from ._logspace import may_look
+from ._reduce import upcast
+
+
+class _State(NamedTuple):
+    """What a ``Ranking`` was made of: only its own methods look inside."""
+
+    logits: Tensor
+    is_negative: Tensor  # (M,) of the flattened logits
+    positives: Tensor  # (own P,) places in the flattened logits
+    processes: Processes
+    knots: _knots.Knots
+    among_positives: _knots.Located
+    among_negatives: _knots.Located
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """Where each of P positives stands, in the order of ``logits[targets == 1]``. All float64, no gradients.
+
+    ``H(x) = clamp(x / (2 delta) + 1/2, 0, 1)``, or ``1[x >= 0]`` where delta is 0. In a global batch the P positives are those of all
+    processes, one process's after the other's.
+
+    Attributes:
+        scores: (P,) s_i.
+        true_positives: (P,) ``rank+(i) = 1 + sum_{k in P, k != i} H(s_k - s_i)``.
+        false_positives: (P,) ``N_FP(i) = sum_{j in N} H(s_j - s_i)``.
+        delta: half the width of H.
+    """
+
+    scores: Float[Tensor, " p"]
+    true_positives: Float[Tensor, " p"]
+    false_positives: Float[Tensor, " p"]
+    delta: float
+    _state: _State
+
+    @property
+    def rank(self) -> Float[Tensor, " p"]:
+        """(P,) ``rank+(i) + N_FP(i)``."""
+        return self.true_positives + self.false_positives
+
+    def __len__(self) -> int:
+        return len(self.scores)
+
+    def sum_above(self, values: Float[Tensor, " p"]) -> Float[Tensor, " p"]:
+        """(P,) ``sum_{k in P, k != i} H(s_k - s_i) values_k``, for values of one sign."""
+        values = values.to(self.scores.dtype)
+        knots = self._state.knots
+        return _knots.sums_above(knots, _knots.weigh(self._state.among_positives, values)) - knots.step_at_zero * values
+
+    def sum_below(self, values: Float[Tensor, " p"], *, hard: bool = False) -> Float[Tensor, " p"]:
+        """(P,) ``values_k + sum_{i in P, i != k} H(s_k - s_i) values_i``, for values of one sign; ``hard`` takes 1[x >= 0] for H."""
+        values = values.to(self.scores.dtype)
+        if hard and self.delta > 0:
+            ascending, order = self.scores.sort()
+            below = torch.searchsorted(ascending, self.scores, right=True)
+            return values[order].cumsum(0)[below - 1]
+        knots, located = self._state.knots, self._state.among_positives
+        below = _knots.evaluate(*_knots.sums_below(knots, values), located.interval, located.offset)
+        return below + (1 - knots.step_at_zero) * values
+
+    def join(self, values: Float[Tensor, " own"], name: str = "values") -> Float[Tensor, " p"]:
+        """(P,) one value per positive of all processes, from those of this process, in the order of its ``logits[targets == 1]``.
+
+        What an error of your own needs to know of each positive goes through this. Every process must call it, in the same order. The
+        gradient that comes back is that at this process's values, times the number of processes. In a ranking of one process the result is
+        ``values``.
+
+        Raises:
+            ValueError: ``values`` are not one per positive; ``name`` is what the message calls them.
+        """
+        check_per_positive(values, name, len(self._state.positives))
+        return join(self._state.processes, values)
+
+    def loss(
+        self,
+        value: Float[Tensor, " p"],
+        excess: Float[Tensor, " p"],
+        *,
+        normalizer: float | None = None,
+        pmf: Callable[[Tensor], Tensor] | None = None,
+    ) -> Float[Tensor, ""]:
+        """``1/Z sum_i value_i``, with the gradient of the error-driven update.
+
+        It is *defined*: ``-excess_i / Z`` at positive i and ``sum_i excess_i p(j|i) / Z`` at negative j. A positive that no negative
+        outranks receives nothing.
+
+        Args:
+            value: (P,) what is reported.
+            excess: (P,) the error less the target error.
+            normalizer: Z; P if not given.
+            pmf: phi of ``error_driven_loss``.
+        """
+        scale = 1 / (max(len(self), 1) if normalizer is None else normalizer)
+        phi, above = (None, self.false_positives) if pmf is None else self._weigh_negatives(pmf)
+        excess = torch.where(above > 0, excess, 0.0)[None] * scale
+        return self._attach(value.sum()[None] * scale, -excess, excess / torch.where(above > 0, above, 1.0), phi).squeeze(0)
+
+    def attach_gradient(
+        self, values: Float[Tensor, " v"], at_positives: Float[Tensor, "v p"], to_negatives: Float[Tensor, "v p"]
+    ) -> Float[Tensor, " v"]:
+        """``values`` with a *defined* gradient each: ``at_positives_i`` at positive i, ``sum_i to_negatives_i p(j|i)`` at negative j."""
+        above = self.false_positives
+        return self._attach(values, at_positives, to_negatives / torch.where(above > 0, above, 1.0))
+
+    def _attach(self, values: Tensor, at_positives: Tensor, share: Tensor, phi: Tensor | None = None) -> Tensor:
+        """The gradient at negative j is ``phi_j sum_i H(s_j - s_i) share_i``."""
+        logits = self._state.logits
+        if not len(self):
+            return _zero(logits, self._state.is_negative, self._state.processes).expand(len(values))
+        values = values.to(torch.promote_types(logits.dtype, torch.float32))
+        attached: Tensor = with_gradient(_keep_for_gradient, logits, self._state, values, at_positives, share, phi)
+        return attached
+
+    def _weigh_negatives(self, pmf: Callable[[Tensor], Tensor]) -> tuple[Tensor | None, Tensor]:
+        """phi at every entry, (M,), 0 where it is no negative, and its sum above each positive, (P,)."""
+        if not len(self):
+            return None, self.false_positives
+        logits, negative, processes = self._state.logits, self._state.is_negative, self._state.processes
+        flat = _flat(logits)
+        if processes.size > 1:  # one place more, which is no negative
+            flat, negative = (torch.cat([each, each.new_zeros(1)]) for each in (flat, negative))
+        # A pmf may look at the maximum of its scores: in the place of those that are no negatives it sees the highest negative of all
+        # processes.
+        top = highest(processes, torch.where(negative, flat, -torch.inf).max())
+        phi = torch.where(negative, pmf(torch.where(negative, flat, top)), 0.0)[: logits.numel()]
+        weighed = _knots.weigh(self._state.among_negatives, phi.to(self.scores.dtype))
+        return phi, _knots.sums_above(self._state.knots, add_up_intervals(processes, weighed))
+
+
+@torch.no_grad()
+def rank_positives(logits: Tensor, targets: Tensor, *, delta: float, global_batch: bool = False) -> Ranking:
+    """Rank the positives of a batch, or of the batches of all processes, among all positives and negatives.
+
+    Args:
+        logits: scores of any shape.
+        targets: 1 positive, 0 negative, -1 ignored, of the shape of ``logits``.
+        delta: half the width of the smoothed step, >= 0.
+        global_batch: of ``error_driven_loss``.
+
+    Raises:
+        ValueError: shapes, devices or dtypes that do not fit, delta negative or not finite.
+    """
+    check_ranking_input(logits, targets, delta)
+    flat, positives, is_negative = _flat(logits), positive_index(targets), targets.reshape(-1) == 0
+    processes = count_positives(len(positives), flat.device, global_batch)
+    scores = join(processes, flat.index_select(0, positives).to(_knots.sum_dtype(flat.device)))
+    knots = _knots.place_knots(scores, delta)
+    among_positives = _knots.locate(knots, scores)
+    among_negatives = add_up_intervals(processes, _knots.locate(knots, flat, counted=is_negative)) if len(scores) else among_positives
+    state = _State(logits, is_negative, positives, processes, knots, among_positives, among_negatives)
+    above = _knots.sums_above(knots, among_positives) - knots.step_at_zero
+    return Ranking(scores, 1 + above, _knots.sums_above(knots, among_negatives), delta, state)
+
+
+def positive_index(targets: Tensor) -> Tensor:
+    """(P,) int64, the places of the positives in the flattened targets: the one wait for the device in a ranking loss."""
+    positive = targets.reshape(-1) == 1
+    if not may_look(positive):
+        return positive.nonzero().squeeze(1)
+    # Few of them: eight bytes at a time is eight times as fast, then the eight entries of each that is not 0.
+    end = len(positive) - len(positive) % 8
+    places = torch.arange(8, device=positive.device) + 8 * positive[:end].view(torch.int64).nonzero()
+    places = torch.cat([places.view(-1), torch.arange(end, len(positive), device=positive.device)])
+    return places[positive[places]]
+
+
+def zero_loss(logits: Tensor, targets: Tensor) -> Tensor:
+    """The loss without positives: 0 with a live graph whose gradient is 0, and NaN where a logit that counts is NaN."""
+    return _zero(logits, targets.reshape(-1) == 0, None)
+
+
+def _zero(logits: Tensor, is_negative: Tensor, processes: Processes | None) -> Tensor:
+    flat = _flat(logits)
+    poison = torch.where((flat.isnan() & is_negative).any(), torch.nan, 0.0).to(flat.dtype)
+    return upcast(logits.reshape(-1)[:0]).sum() + (poison if processes is None else add_up(processes, poison))
+
+
+def _keep_for_gradient(
+    logits: Tensor, state: _State, values: Tensor, at_positives: Tensor, share: Tensor, phi: Tensor | None
+) -> tuple[Tensor, tuple[Tensor | None, ...], Callable[..., Tensor]]:
+    knots, negatives = state.knots, state.among_negatives
+    saved = (knots.position, knots.low, knots.high, negatives.interval, negatives.offset, state.positives, at_positives, share, phi)
+    return values.clone(), saved, partial(_gradient_of_logits, logits.shape, knots.delta, state.processes)
+
+
+def _gradient_of_logits(
+    shape: torch.Size,
+    delta: float,
+    processes: Processes,
+    position: Tensor,
+    low: Tensor,
+    high: Tensor,
+    interval: Tensor,
+    offset: Tensor,
+    positives: Tensor,
+    at_positives: Tensor,
+    share: Tensor,
+    phi: Tensor | None,
+    upstream: Tensor,
+) -> Tensor:
+    """The N-sized work of the backward pass: the positives' shares, summed at every negative."""
+    upstream = upstream.to(position.dtype) * processes.size
+    share, own = ((part * upstream[:, None]).sum(0) for part in (share, at_positives))
+    table = _knots.sums_below(_knots.Knots(position, low, high, delta), share)
+    gradient = _knots.evaluate(*table, interval, offset)
+    if phi is not None:
+        gradient *= phi
+    gradient[positives] = own[processes.own].to(gradient.dtype)
+    return gradient.reshape(shape)
+
+
+def _flat(logits: Tensor) -> Tensor:
+    """(M,) detached, float32 or float64."""
+    return upcast(logits.detach().reshape(-1))
