@@ -38,7 +38,7 @@ from torchvision.ops import MultiScaleRoIAlign
 
 from lossbox.assignment import OverlapAssigner
 from lossbox.decoding import Decoder
-from lossbox.detectors import FasterRCNN, RetinaNet, add_true_boxes
+from lossbox.detectors import Backbone, FasterRCNN, RetinaNet, add_true_boxes
 from lossbox.objective import ALRPObjective
 from lossbox.records import Batch, RawPredictions, Targets
 from lossbox.training import DetectionTask, FirstStage, WarmupCosine
@@ -55,6 +55,7 @@ class Levels(nn.Module):
     def __init__(self, pyramid: nn.Module, channels: int) -> None:
         super().__init__()
         self.pyramid = copy.deepcopy(pyramid)
+        self.pyramid.normalize = lambda images: images  # type: ignore[assignment]  # torchvision's detectors normalize images themselves
         self.out_channels = channels
 
     def forward(self, images: Tensor) -> OrderedDict[str, Tensor]:
@@ -63,7 +64,7 @@ class Levels(nn.Module):
 
 def retinanet(options: argparse.Namespace) -> tuple[DetectionTask, nn.Module]:
     strides, scales = (8, 16, 32, 64, 128), (1.0, 2**0.5)
-    ours = RetinaNet(CLASSES, backbone=options.backbone, strides=strides, channels=options.channels, scales=scales, ratios=RATIOS)
+    ours = RetinaNet(CLASSES, backbone=Backbone(options.backbone, strides=strides, channels=options.channels), scales=scales, ratios=RATIOS)
     sizes = tuple(tuple(4 * stride * scale for scale in scales) for stride in strides)
     theirs = TheirRetinaNet(
         Levels(ours.pyramid, options.channels),
@@ -76,7 +77,7 @@ def retinanet(options: argparse.Namespace) -> tuple[DetectionTask, nn.Module]:
 
 def faster_rcnn(options: argparse.Namespace) -> tuple[DetectionTask, nn.Module]:
     strides, hidden = (4, 8, 16, 32, 64), 4 * options.channels
-    ours = FasterRCNN(CLASSES, backbone=options.backbone, strides=strides, channels=options.channels, head_channels=hidden)
+    ours = FasterRCNN(CLASSES, backbone=Backbone(options.backbone, strides=strides, channels=options.channels), head_channels=hidden)
     theirs = TheirFasterRCNN(
         Levels(ours.pyramid, options.channels),
         None,

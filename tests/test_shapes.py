@@ -9,7 +9,7 @@ import torch
 from lossbox import losses, boxes
 from lossbox.assignment import ATSSAssigner, OverlapAssigner, SampledAssigner
 from lossbox.decoding import Decoder
-from lossbox.detectors import FasterRCNN, RetinaNet, add_true_boxes
+from lossbox.detectors import Backbone, FasterRCNN, RetinaNet, add_true_boxes
 from lossbox.metrics import Evaluator
 from lossbox.objective import ALRPObjective, SeparateObjective
 from lossbox.records import Targets
@@ -28,13 +28,15 @@ balance.end_period()
 
 truth = Targets(torch.tensor([[4.0, 4.0, 40.0, 44.0]]), torch.tensor([1]), torch.tensor([False]), 1, (64, 64), (64, 64))
 empty = Targets(torch.zeros(0, 4), torch.zeros(0, dtype=torch.int64), torch.zeros(0, dtype=torch.bool), 2, (64, 60), (64, 60))
-detector = RetinaNet(3, stages=2, strides=(8, 16), channels=16, head_convs=1)
+detector = RetinaNet(3, backbone=Backbone(stages=2, strides=(8, 16), channels=16), head_convs=1)
 raw = detector(torch.rand(2, 3, 64, 64))
 for assigner in (ATSSAssigner(), OverlapAssigner()):
     for objective in (ALRPObjective(), ALRPObjective(localization="iou"), SeparateObjective()):
         sum(objective(raw, assigner(raw, [truth, empty]), [truth, empty]).values()).backward(retain_graph=True)
 found = Decoder(score_threshold=0.0)(raw, [(64, 64), (64, 60)])
-two_stages = FasterRCNN(3, stages=2, strides=(8, 16), channels=16, region_levels=2, head_channels=8, max_proposals=9)
+two_stages = FasterRCNN(
+    3, backbone=Backbone(stages=2, strides=(8, 16), channels=16), region_levels=2, head_channels=8, max_proposals=9
+)
 proposed = two_stages.propose(torch.rand(2, 3, 64, 64))
 refined = two_stages.refine(proposed.features, add_true_boxes(proposed.boxes, [truth, empty]))
 sampled = SampledAssigner(OverlapAssigner(allow_low_quality_matches=False))(refined, [truth, empty])

@@ -5,7 +5,7 @@ import torch
 from torchvision.models.detection.anchor_utils import AnchorGenerator
 
 from lossbox.detectors import cell_centers, pyramid_anchors
-from lossbox.detectors.anchors import cached_pyramid_anchors
+from lossbox.detectors.anchors import anchor_shapes, anchors_on
 
 
 def test_anchors_are_a_loop_over_level_row_column_ratio_scale() -> None:
@@ -36,20 +36,28 @@ def test_cell_centers_go_row_by_row() -> None:
 
 
 def test_the_cache_returns_one_tensor_and_tells_options_apart() -> None:
-    arguments = (((2, 3),), (8,), 4.0, (1.0,), (1.0,), torch.device("cpu"))
-    first = cached_pyramid_anchors(*arguments)
-    assert cached_pyramid_anchors(*arguments) is first
-    assert not torch.equal(cached_pyramid_anchors(((2, 3),), (8,), 3.0, (1.0,), (1.0,), torch.device("cpu")), first)
+    levels = [torch.zeros(1, 5, 2, 3), torch.zeros(1, 5, 1, 2)]
+    first, level_sizes = anchors_on(levels, (8, 16), anchor_scale=4.0, ratios=(0.5, 2.0))
+    assert torch.equal(first, pyramid_anchors([(2, 3), (1, 2)], [8, 16], scales=(1.0,), ratios=(0.5, 2.0)))
+    assert level_sizes == (12, 4)
+    assert anchors_on(levels, (8, 16), anchor_scale=4.0, ratios=(0.5, 2.0))[0] is first
+    assert not torch.equal(anchors_on(levels, (8, 16), anchor_scale=3.0, ratios=(0.5, 2.0))[0], first)
 
 
 def test_anchors_first_made_under_inference_mode_serve_a_training_step() -> None:
-    arguments = (((7, 9),), (8,), 4.0, (1.0,), (1.0,), torch.device("cpu"))
+    levels = [torch.zeros(1, 5, 7, 9)]
     with torch.inference_mode():
-        cached_pyramid_anchors(*arguments)
-    anchors = cached_pyramid_anchors(*arguments)
+        anchors_on(levels, (8,), anchor_scale=4.0)
+    anchors, _ = anchors_on(levels, (8,), anchor_scale=4.0)
     assert not anchors.is_inference()
     factor = torch.ones(len(anchors), 4, requires_grad=True)
     (factor * anchors).sum().backward()
+
+
+@pytest.mark.parametrize("option", ["strides", "scales", "ratios"])
+def test_anchors_of_nothing_are_refused(option: str) -> None:
+    with pytest.raises(ValueError, match=rf"{option}: numbers > 0 expected, got \(\)"):
+        anchor_shapes(**{"strides": (8, 16), option: ()})  # type: ignore[arg-type]
 
 
 def test_one_stride_a_level() -> None:

@@ -10,9 +10,14 @@ import torch
 from torch import nn
 from torchvision.models import get_model, resnet
 
-from lossbox.detectors import FCOS, FoveaBox, Pyramid, RetinaNet, build_pyramid
-from lossbox.detectors.layers import DeformableConv, StoredBatchNorm
-from lossbox.detectors.trunks import ResNetTrunk, TimmTrunk, timm_trunk
+from lossbox.detectors import FCOS, Backbone, FoveaBox, Pyramid, RetinaNet
+from lossbox.detectors.deformable import DeformableConv
+from lossbox.detectors.resnet_trunk import ResNetTrunk
+from lossbox.detectors.timm_trunk import TimmTrunk, timm_trunk
+
+
+def build_pyramid(name: str = "resnet18", **options: Any) -> Pyramid:
+    return Pyramid(Backbone(name, **options))
 
 
 @pytest.mark.parametrize("size", [(64, 64), (33, 70), (1, 129)])
@@ -45,11 +50,14 @@ def test_bottleneck_backbones_fit(name: str) -> None:
 
 def test_the_features_are_those_of_torchvisions_resnet() -> None:
     net = get_model("resnet18").eval()
-    pyramid = Pyramid(ResNetTrunk(net, stages=3), strides=(16,), channels=4).eval()
+    pyramid = build_pyramid(strides=(16,), channels=4)
+    pyramid.trunk = ResNetTrunk(net, stages=3)
+    pyramid.eval()
     with torch.no_grad():
-        x = torch.rand(1, 3, 64, 48)
+        images = torch.rand(1, 3, 64, 48)
+        x = pyramid.normalize(images)
         expected = net.layer3(net.layer2(net.layer1(net.maxpool(net.relu(net.bn1(net.conv1(x)))))))
-        (found,) = pyramid(x)
+        (found,) = pyramid(images)
         torch.testing.assert_close(found, pyramid.fpn.layer_blocks[0](pyramid.fpn.inner_blocks[0](expected)))
 
 
@@ -64,7 +72,7 @@ def test_every_parameter_that_is_there_is_used() -> None:
 def test_from_random_numbers_nothing_is_frozen() -> None:
     pyramid = build_pyramid("resnet18", strides=(8, 16), channels=8)
     assert all(p.requires_grad for p in pyramid.parameters())
-    assert not any(isinstance(m, StoredBatchNorm) for m in pyramid.modules())
+    assert all(m.training for m in pyramid.train().modules())
 
 
 def test_pretrained_freezes_the_first_stage_and_the_statistics(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -84,22 +92,13 @@ def test_pretrained_freezes_the_first_stage_and_the_statistics(monkeypatch: pyte
             assert torch.equal(value, before[name])
 
 
-def test_a_stored_norm_is_a_batch_norm_in_eval_mode_and_shares_its_checkpoints() -> None:
-    live = nn.BatchNorm2d(3)
-    live(torch.rand(4, 3, 5, 5) * 7)
-    stored = StoredBatchNorm(3)
-    stored.load_state_dict(live.state_dict())
-    x = torch.rand(2, 3, 4, 4)
-    torch.testing.assert_close(stored.train()(x), live.eval()(x))
-
-
 @pytest.mark.parametrize("stages", [1, 3])
 def test_frozen_stages_can_be_chosen(stages: int) -> None:
     pyramid = build_pyramid("resnet18", strides=(8, 16, 32), channels=8, frozen_stages=stages)
     trained = [any(p.requires_grad for p in stage.parameters()) for stage in pyramid.trunk.stages]
     assert trained == [i >= stages for i in range(4)]
     with pytest.raises(ValueError, match="frozen_stages: 0 to 4"):
-        pyramid.freeze(5)
+        pyramid.trunk.freeze(5)
 
 
 @pytest.mark.parametrize(("name", "stages"), [("resnet18", 2), ("timm/tf_efficientnet_lite0", 3)])
@@ -173,14 +172,14 @@ def test_a_backbone_of_timm_by_name() -> None:
     sum(level.square().mean() for level in levels).backward()  # type: ignore[union-attr]
     assert [name for name, p in pyramid.named_parameters() if p.requires_grad and p.grad is None] == []
     # the stage of stride 32 is not there
-    whole = timm_trunk(TIMM)
+    whole = timm_trunk(Backbone(TIMM))
     assert whole.strides == (4, 8, 16, 32)
     assert sum(p.numel() for p in pyramid.trunk.parameters()) < 0.4 * sum(p.numel() for p in whole.parameters())
 
 
 def test_the_features_of_timm_are_those_of_its_own_features_only() -> None:
     net = timm.create_model("mobilenetv3_small_050", features_only=True, out_indices=(1, 2, 3)).eval()
-    trunk = timm_trunk(TIMM, strides=(8, 16)).eval()
+    trunk = timm_trunk(Backbone(TIMM, strides=(8, 16))).eval()
     trunk.net.load_state_dict({f"model.{name}": value for name, value in net.state_dict().items()}, strict=False)
     x = torch.rand(1, 3, 64, 96)
     with torch.no_grad():
@@ -193,7 +192,7 @@ NARROW = {"channels": [8, 16, 24, 32], "layers": [1, 1, 1, 1], "stem_type": "dee
 
 def test_options_make_another_model_of_timm_and_every_detector_passes_them_on() -> None:
     net = timm.create_model("resnet18", features_only=True, out_indices=(2, 3), **NARROW).eval()
-    trunk = timm_trunk("timm/resnet18", strides=(8, 16), options=NARROW).eval()
+    trunk = timm_trunk(Backbone("timm/resnet18", NARROW, strides=(8, 16))).eval()
     assert trunk.channels == (8, 16, 24)
     trunk.net.load_state_dict({f"model.{name}": value for name, value in net.state_dict().items()})
     x = torch.rand(1, 3, 64, 96)
@@ -201,7 +200,7 @@ def test_options_make_another_model_of_timm_and_every_detector_passes_them_on() 
         for found, expected in zip(trunk(x)[1:], net(x), strict=True):
             torch.testing.assert_close(found, expected)
     for detector in (RetinaNet, FCOS, FoveaBox):
-        small: Any = detector(2, backbone="timm/resnet18", backbone_options=NARROW, strides=(8, 16), channels=8, head_convs=0)
+        small: Any = detector(2, backbone=Backbone("timm/resnet18", NARROW, strides=(8, 16), channels=8), head_convs=0)
         assert small.pyramid.trunk.channels == (8, 16, 24)
         assert small(torch.rand(1, 3, 64, 96)).logits.shape[-1] == 2
 
@@ -221,9 +220,10 @@ def test_stages_and_norms_of_timm_can_be_frozen() -> None:
     trunk = pyramid.trunk
     assert isinstance(trunk, TimmTrunk)
     trained = {name for name, p in trunk.net.named_parameters() if p.requires_grad}
-    assert {name.split(".")[1] for name in trunk._reached[0]} == {"conv_stem", "bn1", "blocks"}
+    first = {name for name, p in trunk.net.named_parameters() if any(p is one for one in trunk.by_stage()[0])}
+    assert {name.split(".")[1] for name in first} == {"conv_stem", "bn1", "blocks"}
     assert all(name.split(".")[1:3] in (["blocks", "1"], ["blocks", "2"], ["blocks", "3"]) for name in trained)
-    assert len(trained) + len(trunk._reached[0]) == len(list(trunk.net.parameters()))
+    assert len(trained) + len(first) == len(list(trunk.net.parameters()))
     before = {name: value.clone() for name, value in pyramid.state_dict().items() if "running" in name}
     assert len(before) > 10
     pyramid(torch.rand(2, 3, 64, 64) * 9)
@@ -273,12 +273,12 @@ def test_weights_of_timm_that_cannot_be_fetched_are_named(monkeypatch: pytest.Mo
         ({"strides": (2, 4)}, r"strides: one of 4, 8, 16, 32 \(what 4 stages make\).* got \(2, 4\)"),
         ({"strides": (16, 32), "stages": 2}, r"strides: one of 4, 8 \(what 2 stages make\)"),
         ({"name": "timm/resnet18", "options": {"widths": 3}}, r"backbone: a model of timm .* got 'timm/resnet18' with {'widths': 3} "),
-        ({"options": {"out_indices": (1,)}}, "backbone_options: what changes the model expected, not features_only, .*out_indices.* got"),
+        ({"options": {"out_indices": (1,)}}, "backbone.options: what changes the model expected, not features_only, .*out_indices.* got"),
         (
             {"options": {"act_layer": "relu"}, "weights": "DEFAULT"},
-            "backbone_options: none beside weights DEFAULT expected, .* got {'act_layer'",
+            "backbone.options: none beside weights DEFAULT expected, .* got {'act_layer'",
         ),
-        ({"name": "resnet18", "options": {"a": 1}}, "backbone_options: none with a backbone of torchvision expected, got {'a': 1}"),
+        ({"name": "resnet18", "options": {"a": 1}}, "backbone.options: none with a backbone of torchvision expected, got {'a': 1}"),
         ({"deformable_stages": (2,)}, r"deformable_stages: none with a backbone of timm expected, got \(2,\)"),
         ({"name": "resnet18", "deformable_stages": (0, 2)}, r"deformable_stages: some of 1 to 4 .* got \(0, 2\)"),
         ({"name": "resnet18", "stages": 2, "strides": (8,), "deformable_stages": (3,)}, "deformable_stages: some of 1 to 2"),

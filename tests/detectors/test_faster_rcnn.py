@@ -1,18 +1,18 @@
 """Faster R-CNN: shapes at odd sizes, one forward for training and evaluation, proposals that only fill up, autocast, checkpoints."""
 
 import io
+from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
 
 from lossbox.decoding import decode
-from lossbox.detectors import FasterRCNN
+from lossbox.detectors import Backbone, FasterRCNN
 
+BACKBONE = Backbone(stages=2, strides=(4, 8, 16), channels=16)
 SMALL: dict[str, Any] = {
-    "strides": (4, 8, 16),
-    "stages": 2,
-    "channels": 16,
+    "backbone": BACKBONE,
     "region_levels": 2,
     "region_size": 3,
     "finest_scale": 12.0,
@@ -54,7 +54,7 @@ def test_the_whole_is_one_stage_after_the_other() -> None:
 
 
 def test_training_mode_changes_nothing_but_the_batch_norms() -> None:
-    model, images = detector(frozen_norm=True), torch.rand(2, 3, 48, 64)
+    model, images = detector(backbone=replace(BACKBONE, frozen_norm=True)), torch.rand(2, 3, 48, 64)
     trained, evaluated = model.train()(images), model.eval()(images)
     assert torch.equal(trained.anchors, evaluated.anchors)
     assert torch.equal(trained.logits, evaluated.logits)
@@ -97,7 +97,7 @@ def test_gradients_reach_every_parameter_and_not_through_the_proposals() -> None
 
 
 def test_bf16_autocast_and_channels_last_agree_with_float32() -> None:
-    model, images = detector(frozen_norm=True), torch.rand(2, 3, 45, 64)
+    model, images = detector(backbone=replace(BACKBONE, frozen_norm=True)), torch.rand(2, 3, 45, 64)
     found = model.propose(images)
     expected = model.refine(found.features, found.boxes)
     model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]

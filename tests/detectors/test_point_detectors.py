@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -11,12 +12,13 @@ from torch import nn
 from lossbox.assignment import CenterAssigner, FoveaAssigner
 from lossbox.boxes import PointCoder
 from lossbox.decoding import decode
-from lossbox.detectors import FCOS, CenternessHead, DenseHead, FoveaBox, cell_centers
+from lossbox.detectors import FCOS, Backbone, CenternessHead, DenseHead, FoveaBox, cell_centers
 from lossbox.losses import giou_loss
 from lossbox.objective import ALRPObjective, SeparateObjective, WithCenterness
 from lossbox.records import Targets
 
-SMALL: dict[str, Any] = {"strides": (8, 16, 32), "stages": 3, "channels": 16, "head_convs": 1}
+BACKBONE = Backbone(stages=3, strides=(8, 16, 32), channels=16)
+SMALL: dict[str, Any] = {"backbone": BACKBONE, "head_convs": 1}
 DETECTORS: list[Any] = [FoveaBox, FCOS]
 
 
@@ -43,11 +45,11 @@ def test_the_square_of_a_point_has_the_unit_of_its_level() -> None:
 
 def test_the_default_base_edges_and_towers_are_the_published_ones() -> None:
     with torch.device("meta"):
-        detector = FoveaBox(80, backbone="resnet50")
+        detector = FoveaBox(80, backbone=Backbone("resnet50"))
     assert [detector.base_scale * stride for stride in detector.pyramid.strides] == [16, 32, 64, 128, 256]
     assert sum(isinstance(m, nn.Conv2d) for m in detector.head.modules()) == 2 * (4 + 1)
     with torch.device("meta"):
-        fcos = FCOS(80, backbone="resnet50")
+        fcos = FCOS(80, backbone=Backbone("resnet50"))
     assert sum(isinstance(m, nn.GroupNorm) for m in fcos.head.modules()) == 2 * 4
     assert fcos.head.scales.shape == (5,)
 
@@ -100,7 +102,7 @@ def test_gradients_reach_every_parameter_and_a_checkpoint_holds_no_constants(det
 @pytest.mark.parametrize("detector", DETECTORS)
 def test_bf16_autocast_and_channels_last_agree_with_float32(detector: Callable[..., nn.Module]) -> None:
     torch.manual_seed(0)
-    net = detector(3, frozen_norm=True, **SMALL)
+    net = detector(3, backbone=replace(BACKBONE, frozen_norm=True), head_convs=1)
     images = torch.rand(2, 3, 77, 96)
     expected = net(images)
     net = net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]

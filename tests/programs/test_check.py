@@ -113,7 +113,7 @@ RECIPE = """
 data: {{train_annotations: {folder}/train.json, train_images: {folder}/train, val_annotations: {folder}/val.json, val_images: {folder}/val,
        image_size: 80}}
 model: {{detector: {{class_path: lossbox.detectors.retinanet.RetinaNet,
-         init_args: {{strides: [8, 16], anchor_scale: 2.0, scales: [1.0], ratios: [1.0]}}}}}}
+         init_args: {{backbone: {{strides: [8, 16]}}, anchor_scale: 2.0, scales: [1.0], ratios: [1.0]}}}}}}
 """
 
 

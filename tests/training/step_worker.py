@@ -14,7 +14,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from lossbox.assignment import ATSSAssigner, OverlapAssigner
 from lossbox.decoding import Decoder
-from lossbox.detectors import FCOS, FasterRCNN, RetinaNet
+from lossbox.detectors import FCOS, Backbone, FasterRCNN, RetinaNet
 from lossbox.losses import APLoss, SelfBalance, giou_loss, ndcg_loss
 from lossbox.objective import ALRPObjective, RankSortObjective, SeparateObjective, WithCenterness
 from lossbox.records import Batch, Targets
@@ -23,7 +23,7 @@ from lossbox.training import DetectionTask, FirstStage, WarmupCosine
 # Boxes in the images of the first and of the second rank: one batch a step. An epoch ends after the first two.
 STEPS = (((2, 1), (3,)), ((2, 0), (0,)), ((0,), (1, 1)), ((0,), (0, 0)))
 EPOCH_ENDS_AFTER = 2
-SMALL = {"stages": 2, "strides": (8, 16), "channels": 8}
+SMALL = {"backbone": Backbone(stages=2, strides=(8, 16), channels=8)}
 dense = partial(RetinaNet, 3, **SMALL, head_convs=1)
 ap = partial(SeparateObjective, localization=giou_loss, frame="boxes", classification_per="batch", self_balance=True)
 

@@ -15,7 +15,7 @@ from lossbox.assignment import ATSSAssigner, OverlapAssigner, SampledAssigner
 from lossbox.data.digits import write_digits
 from lossbox.data.module import CocoDataModule
 from lossbox.decoding import Decoder
-from lossbox.detectors import FasterRCNN, RetinaNet
+from lossbox.detectors import Backbone, FasterRCNN, RetinaNet
 from lossbox.objective import ALRPObjective
 from lossbox.records import Batch, Targets
 from lossbox.training import DetectionTask, FirstStage, WarmupCosine
@@ -35,7 +35,7 @@ def digits(tmp_path_factory):
 def recipe(digits, tmp_path_factory):
     """The path of a recipe of a tiny run: two epochs of three steps."""
     paths = {name: str(getattr(digits, name)) for name in ("train_annotations", "train_images", "val_annotations", "val_images")}
-    head = {"stages": 2, "strides": [4, 8], "channels": 8, "head_convs": 1, "scales": [1.0], "ratios": [1.0]}
+    head = {"backbone": {"stages": 2, "strides": [4, 8], "channels": 8}, "head_convs": 1, "scales": [1.0], "ratios": [1.0]}
     content = {
         "data": {**paths, "image_size": 96, "batch_size": 2, "augmentation": {"scale_jitter": [0.7, 1.4]}},
         "model": {
@@ -187,7 +187,7 @@ def test_a_resumed_run_has_the_same_average_and_no_row_twice(averaged, recipe, t
 
 def tiny(assigner=None, **options):
     seed_everything(0)
-    detector = RetinaNet(10, stages=2, strides=(4, 8), channels=8, head_convs=1, scales=(1.0,), ratios=(1.0,))
+    detector = RetinaNet(10, backbone=Backbone(stages=2, strides=(4, 8), channels=8), head_convs=1, scales=(1.0,), ratios=(1.0,))
     return DetectionTask(detector, assigner or ATSSAssigner(), ALRPObjective(), Decoder(), WarmupCosine(), **options)
 
 
@@ -240,8 +240,8 @@ def test_the_drawn_assignment_leaves_no_trace(digits):
 
 
 def test_of_two_stages_the_anchors_of_the_first_are_drawn():
-    sizes = {"channels": 16, "max_proposals": 20, "region_levels": 2, "region_size": 3, "head_channels": 16}
-    detector = FasterRCNN(3, stages=2, strides=(8, 16), ratios=(1.0,), **sizes)
+    sizes = {"max_proposals": 20, "region_levels": 2, "region_size": 3, "head_channels": 16}
+    detector = FasterRCNN(3, backbone=Backbone(stages=2, strides=(8, 16), channels=16), ratios=(1.0,), **sizes)
     anchors, regions = OverlapAssigner(0.5, 0.3), OverlapAssigner(0.5, 0.5, allow_low_quality_matches=False)
     model = DetectionTask(detector, regions, ALRPObjective(), Decoder(), WarmupCosine(), first_stage=FirstStage(anchors, ALRPObjective()))
     box = Targets(torch.tensor([[20.0, 20.0, 60.0, 60.0]]), torch.tensor([2]), torch.tensor([False]), 1, (96, 96), (96, 96))

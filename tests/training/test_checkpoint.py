@@ -3,10 +3,10 @@
 import pytest
 import torch
 
-from lossbox.detectors import FCOS, FasterRCNN, FoveaBox, RetinaNet
+from lossbox.detectors import FCOS, Backbone, FasterRCNN, FoveaBox, RetinaNet
 from lossbox.training.checkpoint import start_from
 
-SMALL = {"strides": (8, 16), "stages": 3, "channels": 8}
+SMALL = {"backbone": Backbone(stages=3, strides=(8, 16), channels=8)}
 DETECTORS = {
     "retinanet": lambda classes, **options: RetinaNet(classes, **{**SMALL, "head_convs": 1, **options}),
     "foveabox": lambda classes, **options: FoveaBox(classes, **{**SMALL, "head_convs": 1, **options}),
@@ -68,7 +68,7 @@ def test_the_same_number_of_classes_is_no_reason_to_take_them_for_the_same():
 
 def test_what_does_not_fit_is_named_and_counted():
     content = stored(DETECTORS["retinanet"](3))
-    before = DETECTORS["retinanet"](2, stages=2, head_convs=2, scales=(1.0,))
+    before = DETECTORS["retinanet"](2, backbone=Backbone(stages=2, strides=(8, 16), channels=8), head_convs=2, scales=(1.0,))
     line = start_from(before, content, ["cat", "pig"], source="a.ckpt")
     # the tower is one convolution longer, an anchor scale is missing, a stage is gone
     assert "all 2 classes new, as its outputs have another shape or place; not taken: " in line

@@ -22,7 +22,8 @@ def digits(tmp_path):
 def words(digits, tmp_path):
     """A tiny run whose detector has an anchor of one shape on a place."""
     paths = {name: str(getattr(digits, name)) for name in ("train_annotations", "train_images", "val_annotations", "val_images")}
-    detector = {"stages": 2, "strides": [4, 8], "channels": 8, "head_convs": 1, "scales": [1.0], "ratios": [1.0], "anchor_scale": "auto"}
+    backbone = {"stages": 2, "strides": [4, 8], "channels": 8}
+    detector = {"backbone": backbone, "head_convs": 1, "scales": [1.0], "ratios": [1.0], "anchor_scale": "auto"}
     content = {
         "out": str(tmp_path / "run"),
         "data": {**paths, "image_size": "auto", "batch_size": 2},

@@ -23,7 +23,7 @@ def write_recipe(folder: Path) -> Path:
     """Everything that remembers or draws something: augmentation, a sampling assigner, batch norms, self-balance, AdamW, a schedule."""
     data = write_digits(folder / "digits", train_images=2 * STEPS, val_images=2, size=64, progress=False)
     paths = {name: str(getattr(data, name)) for name in ("train_annotations", "train_images", "val_annotations", "val_images")}
-    head = {"stages": 2, "strides": [4, 8], "channels": 8, "head_convs": 1, "scales": [1.0], "ratios": [1.0]}
+    head = {"backbone": {"stages": 2, "strides": [4, 8], "channels": 8}, "head_convs": 1, "scales": [1.0], "ratios": [1.0]}
     sampled = {"assigner": {"class_path": "lossbox.assignment.ATSSAssigner"}, "count": 64}
     content = {
         "data": {**paths, "image_size": 64, "batch_size": 2, "augmentation": {"scale_jitter": [0.7, 1.4], "photometric": 0.5}},

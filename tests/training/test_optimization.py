@@ -4,14 +4,14 @@ import pytest
 import torch
 from torch import nn
 
-from lossbox.detectors import FasterRCNN, RetinaNet
+from lossbox.detectors import Backbone, FasterRCNN, RetinaNet
 from lossbox.training.optimization import WarmupCosine, WarmupSteps, parameter_groups
 
 FACTORIES = (WarmupCosine, WarmupSteps)
 
 
 def detector(**options):
-    return RetinaNet(2, **{"strides": (8, 16, 32), "channels": 8, "head_convs": 1, **options})
+    return RetinaNet(2, backbone=Backbone(**{"strides": (8, 16, 32), "channels": 8, **options}), head_convs=1)
 
 
 def rates(model, groups):
@@ -46,7 +46,7 @@ def test_without_rates_of_the_trunk_there_are_the_two_groups_of_ever(factory):
     ],
 )
 def test_each_earlier_stage_learns_more_slowly(factory, backbone, prefixes):
-    model = nn.ModuleDict({"detector": detector(backbone=backbone), "objective": nn.Linear(2, 2)})
+    model = nn.ModuleDict({"detector": detector(name=backbone), "objective": nn.Linear(2, 2)})
     optimizer, schedule = factory(learning_rate=1.0, backbone_rate=0.5, depth_decay=0.1)(model, 1000)
     groups = [{**group, "lr": group["initial_lr"]} for group in optimizer.param_groups]
     found = rates(model, groups)
@@ -75,7 +75,7 @@ def test_frozen_stages_are_in_no_group_and_no_group_is_empty():
 
 
 def test_faster_rcnn_has_a_trunk_too():
-    model = FasterRCNN(2, strides=(8, 16), stages=3, channels=8, region_levels=2, head_channels=8)
+    model = FasterRCNN(2, backbone=Backbone(stages=3, strides=(8, 16), channels=8), region_levels=2, head_channels=8)
     found = rates(model, parameter_groups(model, 1.0, 0.1, 0.25))
     assert {rate for name, rate in found.items() if name.startswith("pyramid.trunk.")} == {0.25}
     assert {rate for name, rate in found.items() if not name.startswith("pyramid.trunk.")} == {1.0}

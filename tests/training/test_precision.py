@@ -112,12 +112,12 @@ def test_the_first_process_of_torchrun_decides(tmp_path, slow, expected):
 def words(tmp_path_factory):
     """Options that make a training a matter of seconds."""
     data = write_digits(tmp_path_factory.mktemp("digits"), train_images=4, val_images=2, size=64, progress=False)
-    detector = {"stages": 2, "strides": "[4,8]", "channels": 8}
+    backbone = {"stages": 2, "strides": "[4,8]", "channels": 8}
     trainer = {"max_epochs": 2, "log_every_n_steps": 1}
     options = {
         **{f"data.{name}": getattr(data, name) for name in ("train_annotations", "train_images", "val_annotations", "val_images")},
         **{"data.image_size": 64, "data.batch_size": 2},
-        **{f"model.detector.init_args.{name}": value for name, value in detector.items()},
+        **{f"model.detector.init_args.backbone.{name}": value for name, value in backbone.items()},
         **{f"trainer.{name}": value for name, value in trainer.items()},
     }
     return ["--config", "digits_retinanet_focal", *(word for name, value in options.items() for word in (f"--{name}", str(value)))]

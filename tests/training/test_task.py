@@ -14,7 +14,7 @@ from lossbox.assignment import ATSSAssigner
 from lossbox.data.digits import write_digits
 from lossbox.data.module import CocoDataModule
 from lossbox.decoding import Decoder
-from lossbox.detectors.retinanet import RetinaNet
+from lossbox.detectors import Backbone, RetinaNet
 from lossbox.multi_scale import MultiScale, detect_multi_scale
 from lossbox.objective import ALRPObjective
 from lossbox.records import Assignment, Detections, Targets
@@ -41,7 +41,7 @@ def digits(tmp_path_factory):
 def recipe(digits, tmp_path_factory):
     """The path of a recipe of a tiny run: two epochs of three steps."""
     paths = {name: str(getattr(digits, name)) for name in ("train_annotations", "train_images", "val_annotations", "val_images")}
-    head = {"stages": 2, "strides": [4, 8], "channels": 8, "head_convs": 1, "scales": [1.0], "ratios": [1.0]}
+    head = {"backbone": {"stages": 2, "strides": [4, 8], "channels": 8}, "head_convs": 1, "scales": [1.0], "ratios": [1.0]}
     content = {
         "data": {**paths, "image_size": 64, "batch_size": 2, "augmentation": {"scale_jitter": [0.7, 1.4]}},
         "model": {
@@ -165,7 +165,7 @@ def test_the_weight_of_a_resumed_epoch_depends_on_its_checkpoint(straight, recip
 
 def tiny(objective=None, decoder=None, assigner=None, **options):
     seed_everything(0)
-    detector = RetinaNet(10, stages=2, strides=(4, 8), channels=8, head_convs=1, scales=(1.0,), ratios=(1.0,))
+    detector = RetinaNet(10, backbone=Backbone(stages=2, strides=(4, 8), channels=8), head_convs=1, scales=(1.0,), ratios=(1.0,))
     return DetectionTask(
         detector, assigner or ATSSAssigner(), objective or ALRPObjective(), decoder or Decoder(), WarmupCosine(), **options
     )
@@ -301,12 +301,14 @@ def test_a_run_without_an_end_has_no_schedule(digits):
 def test_what_is_frozen_stays_through_training_and_validation(frozen, digits):
     """Lightning trains a model in the modes that it finds, and gives them back after a validation."""
     model = tiny()
-    model.detector = RetinaNet(10, backbone="timm/mobilenetv3_small_050", stages=3, strides=(8, 16), channels=8, head_convs=0, **frozen)
+    backbone = Backbone("timm/mobilenetv3_small_050", stages=3, strides=(8, 16), channels=8, **frozen)
+    model.detector = RetinaNet(10, backbone=backbone, head_convs=0)
     held = [name for name, _ in model.named_buffers() if "running" in name]
     if "frozen_stages" in frozen:
-        reached = model.detector.pyramid.trunk._reached[1]
-        held = [name for name in held if name.removeprefix("detector.pyramid.trunk.net.").rpartition(".")[0] + ".weight" in reached]
-        held += ["detector.pyramid.trunk.net." + name for name in reached]
+        frozen_parameters = {id(parameter) for stage in model.detector.pyramid.trunk.by_stage()[:2] for parameter in stage}
+        names = {name for name, parameter in model.named_parameters() if id(parameter) in frozen_parameters}
+        held = [name for name in held if name.rpartition(".")[0] + ".weight" in names]
+        held += names
         assert any("running" in name for name in held)
     before = {name: value.clone() for name, value in model.state_dict().items()}
     fit(model, digits, max_epochs=2)

@@ -11,7 +11,7 @@ from lossbox.assignment import OverlapAssigner, SampledAssigner
 from lossbox.data.digits import write_digits
 from lossbox.data.module import CocoDataModule
 from lossbox.decoding import Decoder
-from lossbox.detectors import FasterRCNN, RetinaNet
+from lossbox.detectors import Backbone, FasterRCNN, RetinaNet
 from lossbox.losses import l1_loss, sigmoid_cross_entropy_loss
 from lossbox.objective import ALRPObjective, RankSortObjective, SeparateObjective
 from lossbox.records import Batch, Targets
@@ -19,9 +19,7 @@ from lossbox.training import DetectionTask, FirstStage, WarmupCosine
 
 FIRST, SECOND = OverlapAssigner(0.7, 0.3), OverlapAssigner(0.5, 0.5, allow_low_quality_matches=False)
 DETECTOR: dict[str, Any] = {
-    "stages": 2,
-    "strides": (4, 8, 16),
-    "channels": 16,
+    "backbone": Backbone(stages=2, strides=(4, 8, 16), channels=16),
     "anchor_scale": 4.0,
     "ratios": (1.0,),
     "max_proposals": 40,
@@ -170,7 +168,7 @@ def test_the_self_balance_of_both_stages_is_state_and_ends_with_the_epoch() -> N
 def test_a_detector_and_its_stages_must_fit() -> None:
     with pytest.raises(ValueError, match=r"first_stage: one expected, with assigner and objective .* for FasterRCNN, got None"):
         task(ALRPObjective(), None)
-    dense = RetinaNet(1, stages=1, strides=(4,), channels=8)
+    dense = RetinaNet(1, backbone=Backbone(stages=1, strides=(4,), channels=8))
     with pytest.raises(ValueError, match=r"first_stage: none expected for RetinaNet"):
         DetectionTask(dense, FIRST, ALRPObjective(), Decoder(), WarmupCosine(), first_stage=FirstStage(FIRST, ALRPObjective()))
     with pytest.raises(ValueError, match=r"first_stage\.weight: a finite number >= 0 expected, got -1"):

@@ -1,16 +1,18 @@
-"""Detectors: images in, raw predictions out; no targets, no losses, no training mode."""
+"""Detectors: images in, raw predictions out. They see no targets, compute no loss, and do the same in training and in evaluation."""
 
 from .anchors import cell_centers, pyramid_anchors
-from .backbone import Pyramid, build_pyramid
+from .backbone import Backbone
 from .dense_head import CenternessHead, DenseHead
 from .faster_rcnn import FasterRCNN
 from .fcos import FCOS
 from .foveabox import FoveaBox
 from .proposals import add_true_boxes, choose_proposals, crop_regions
+from .pyramid import Pyramid
 from .retinanet import RetinaNet
 
 __all__ = [
     "FCOS",
+    "Backbone",
     "CenternessHead",
     "DenseHead",
     "FasterRCNN",
@@ -18,7 +20,6 @@ __all__ = [
     "Pyramid",
     "RetinaNet",
     "add_true_boxes",
-    "build_pyramid",
     "cell_centers",
     "choose_proposals",
     "crop_regions",

@@ -83,51 +83,60 @@ def pyramid_anchors(
 def anchor_shapes(
     strides: Sequence[int], *, anchor_scale: float = 4.0, scales: Sequence[float] = (1.0, 2**0.5), ratios: Sequence[float] = (0.5, 1.0, 2.0)
 ) -> list[Float[Tensor, "k 2"]]:
-    """For each level the (width, height) of the anchors on one place, in pixels; the options are those of ``pyramid_anchors``.
+    """For each level the (width, height) of the anchors on one cell, in pixels; the options are those of ``pyramid_anchors``.
+
+    Raises:
+        ValueError: no stride, or a number that is not > 0.
 
     Example:
         >>> anchor_shapes([8, 16], anchor_scale=2.0, scales=(1.0,), ratios=(1.0,))
         [tensor([[16., 16.]]), tensor([[32., 32.]])]
     """
+    check_positive(strides=strides, anchor_scale=(anchor_scale,), scales=scales, ratios=ratios)
     levels = [pyramid_anchors([(1, 1)], [stride], anchor_scale=anchor_scale, scales=scales, ratios=ratios) for stride in strides]
     return [level[:, 2:] - level[:, :2] for level in levels]
 
 
-def decided(anchor_scale: float | Literal["auto"]) -> float:
-    """The anchor scale of a detector that is built.
-
-    Raises:
-        ValueError: it says ``auto`` still.
+def check_positive(**options: Sequence[float | Literal["auto"]]) -> None:
+    """Raises ValueError where an option holds no number, one that is not > 0, or ``auto``.
 
     Example:
-        >>> decided(4.0)
-        4.0
+        >>> check_positive(scales=(1.0, 0.0))
+        Traceback (most recent call last):
+        ValueError: scales: numbers > 0 expected, got (1.0, 0.0)
     """
-    if anchor_scale == "auto":
-        raise ValueError(
-            "anchor_scale: a number > 0 expected, got 'auto', which `lossbox fit` decides by the training boxes; the number stands in the "
-            "config.yaml of the run, and `lossbox check` prints it"
-        )
-    return anchor_scale
+    for name, values in options.items():
+        if "auto" in values:
+            raise ValueError(
+                f"{name}: a number > 0 expected, got 'auto', which `lossbox fit` decides by the training boxes; the number stands in the "
+                "config.yaml of the run, and `lossbox check` prints it"
+            )
+        if not values or not all(value > 0 for value in values):  # type: ignore[operator]
+            raise ValueError(f"{name}: numbers > 0 expected, got {tuple(values)}")
 
 
-def cached_pyramid_anchors(
-    sizes: tuple[tuple[int, int], ...],
+def anchors_on(
+    levels: Sequence[Float[Tensor, "b c _h _w"]],
     strides: tuple[int, ...],
+    *,
     anchor_scale: float,
-    scales: tuple[float, ...],
-    ratios: tuple[float, ...],
-    device: torch.device,
-) -> Float[Tensor, "a 4"]:
-    """``pyramid_anchors``, made once for each of the last 32 shapes of an image. Not to be written into."""
-    if torch.compiler.is_compiling():
-        # a tracer's stand-ins must not enter the cache, and it makes a constant of the result anyway
-        return pyramid_anchors(sizes, strides, anchor_scale=anchor_scale, scales=scales, ratios=ratios, device=device)
-    return _cached(sizes, strides, anchor_scale, scales, ratios, device)
+    scales: tuple[float, ...] = (1.0,),
+    ratios: tuple[float, ...] = (1.0,),
+) -> tuple[Float[Tensor, "a 4"], tuple[int, ...]]:
+    """``pyramid_anchors`` of feature maps and the number of anchors on each, made once for each of the last 32 shapes.
+
+    The anchors are shared by all calls: nothing may be written into them.
+    """
+    sizes = tuple((level.shape[2], level.shape[3]) for level in levels)
+    # a tracer's stand-ins must not enter the cache, and it makes a constant of the result anyway
+    make = _anchors if torch.compiler.is_compiling() else _cached_anchors
+    anchors = make(sizes, strides, anchor_scale, scales, ratios, levels[0].device)
+    return anchors, tuple(rows * columns * len(scales) * len(ratios) for rows, columns in sizes)
 
 
-@lru_cache(maxsize=32)
-def _cached(
+# A tensor made under inference_mode (a validation before the first step) could not take part in a training step later.
+@torch.inference_mode(False)
+def _anchors(
     sizes: tuple[tuple[int, int], ...],
     strides: tuple[int, ...],
     anchor_scale: float,
@@ -135,6 +144,7 @@ def _cached(
     ratios: tuple[float, ...],
     device: torch.device,
 ) -> Tensor:
-    # A tensor made under inference_mode (a validation before the first step) could not take part in a training step later.
-    with torch.inference_mode(False):
-        return pyramid_anchors(sizes, strides, anchor_scale=anchor_scale, scales=scales, ratios=ratios, device=device)
+    return pyramid_anchors(sizes, strides, anchor_scale=anchor_scale, scales=scales, ratios=ratios, device=device)
+
+
+_cached_anchors = lru_cache(maxsize=32)(_anchors)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Literal
+from typing import Literal, cast
 
 import torch
 from jaxtyping import Float
@@ -12,10 +12,10 @@ from torch import Tensor, nn
 
 from ..boxes import DeltaCoder, box_area
 from ..records import Proposals, RawPredictions
-from .anchors import cached_pyramid_anchors, decided
-from .backbone import build_pyramid
+from .anchors import anchors_on, check_positive
+from .backbone import Backbone
 from .proposals import choose_proposals, crop_regions
-from .trunks import Normalization
+from .pyramid import Pyramid
 
 NOTHING = -1e4
 """The logit of a proposal that only fills up a batch: finite, so that a loss that gives it no weight stays finite; its score is 0."""
@@ -30,16 +30,11 @@ class FasterRCNN(nn.Module):
 
     Args:
         num_classes: C.
-        backbone: a ResNet, ResNeXt or Wide ResNet of torchvision by name, or ``timm/...`` for a model of timm.
-        weights: null for random numbers, ``DEFAULT`` for ImageNet weights, a file, or ``bundled`` (see ``build_pyramid``).
-        stages: how many of the four stages of the ResNet are used; coarser levels come from stride-2 convolutions.
-        frozen_stages: the stem and so many stages are not trained; by default 1 with weights and 0 without.
-        frozen_norm: batch norms keep the statistics that they were loaded with; by default True with weights only.
-        strides: of the levels in pixels, finest first, each twice the one before.
-        channels: of every level and of the first stage.
+        backbone: the network that the images go through, and the pyramid on top of it. In Python, name the strides beside other options:
+            ``Backbone("resnet50", strides=(4, 8, 16, 32, 64))``; a recipe keeps these strides.
         anchor_scale: side of the square anchor of scale 1, in strides; in a recipe ``auto`` has it decided by the training boxes.
-        scales: of the anchors on one place.
-        ratios: height over width of the anchors on one place.
+        scales: of the anchors on one cell.
+        ratios: height over width of the anchors on one cell.
         anchor_delta_std: what the four box offsets of the first stage are divided by.
         nms_threshold: IoU with a better proposal of its level above which one falls.
         top_k_per_level: candidates for proposals, a level.
@@ -60,7 +55,8 @@ class FasterRCNN(nn.Module):
         sigmoids: Oksuz et al., aLRP Loss, NeurIPS 2020, App. G.4.
 
     Example:
-        >>> detector = FasterRCNN(3, strides=(8, 16), stages=3, channels=16, region_levels=2, head_channels=32, max_proposals=20)
+        >>> backbone = Backbone(stages=3, strides=(8, 16), channels=16)
+        >>> detector = FasterRCNN(3, backbone=backbone, region_levels=2, head_channels=32, max_proposals=20)
         >>> found = detector.propose(torch.rand(2, 3, 64, 64))
         >>> tuple(found.predictions.logits.shape), found.boxes.shape[0], found.boxes.shape[2]
         ((2, 240, 1), 2, 4)
@@ -72,13 +68,7 @@ class FasterRCNN(nn.Module):
         self,
         num_classes: int,
         *,
-        backbone: str = "resnet18",
-        weights: str | None = None,
-        stages: int = 4,
-        frozen_stages: int | None = None,
-        frozen_norm: bool | None = None,
-        strides: tuple[int, ...] = (4, 8, 16, 32, 64),
-        channels: int = 256,
+        backbone: Backbone = Backbone(strides=(4, 8, 16, 32, 64)),
         anchor_scale: float | Literal["auto"] = 8.0,
         scales: tuple[float, ...] = (1.0,),
         ratios: tuple[float, ...] = (0.5, 1.0, 2.0),
@@ -94,39 +84,27 @@ class FasterRCNN(nn.Module):
         prior: float = 0.01,
     ) -> None:
         super().__init__()
-        anchor_scale = decided(anchor_scale)
-        for name, values in (("anchor_scale", (anchor_scale,)), ("scales", scales), ("ratios", ratios), ("finest_scale", (finest_scale,))):
-            if not values or not all(value > 0 for value in values):
-                raise ValueError(f"{name}: numbers > 0 expected, got {values}")
+        check_positive(anchor_scale=(anchor_scale,), scales=scales, ratios=ratios, finest_scale=(finest_scale,))
         for name, value in (("top_k_per_level", top_k_per_level), ("max_proposals", max_proposals), ("region_size", region_size)):
             if value < 1:
                 raise ValueError(f"{name}: a number >= 1 expected, got {value}")
         if not 0 <= nms_threshold <= 1:
             raise ValueError(f"nms_threshold: a number in [0, 1] expected, got {nms_threshold}")
-        if not 1 <= region_levels <= len(strides):
-            raise ValueError(f"region_levels: 1 to {len(strides)} (the number of strides) expected, got {region_levels}")
-        self.anchor_scale, self.scales, self.ratios = anchor_scale, tuple(scales), tuple(ratios)
+        if not 1 <= region_levels <= len(backbone.strides):
+            raise ValueError(f"region_levels: 1 to {len(backbone.strides)} (the number of strides) expected, got {region_levels}")
+        self.anchor_scale, self.scales, self.ratios = cast(float, anchor_scale), tuple(scales), tuple(ratios)
         self.nms_threshold, self.top_k_per_level, self.max_proposals = nms_threshold, top_k_per_level, max_proposals
         self.region_levels, self.region_size, self.finest_scale = region_levels, region_size, finest_scale
         self.anchor_coder, self.coder = DeltaCoder(anchor_delta_std), DeltaCoder(delta_std)
-        self.pyramid = build_pyramid(
-            backbone,
-            weights=weights,
-            strides=strides,
-            channels=channels,
-            stages=stages,
-            frozen_stages=frozen_stages,
-            frozen_norm=frozen_norm,
-        )
-        self.proposal_head = ProposalHead(channels, num_anchors=len(scales) * len(ratios), prior=prior)
-        self.head = RegionHead(channels * region_size**2, num_classes=num_classes, channels=head_channels, prior=prior)
-        self.normalize = Normalization(self.pyramid.trunk.mean, self.pyramid.trunk.std)
+        self.pyramid = Pyramid(backbone)
+        self.proposal_head = ProposalHead(backbone.channels, num_anchors=len(scales) * len(ratios), prior=prior)
+        self.head = RegionHead(backbone.channels * region_size**2, num_classes=num_classes, channels=head_channels, prior=prior)
 
     def forward(self, images: Float[Tensor, "b 3 h w"]) -> RawPredictions:
         """Both stages.
 
         Args:
-            images: (b, 3, h, w), RGB in [0, 1]; normalized here. Any height and width; one image of any size is a batch of its own.
+            images: (b, 3, h, w), RGB in [0, 1], not normalized. Any height and width; one image of any size is a batch of its own.
 
         Returns:
             What ``refine`` says about the proposals of ``propose``.
@@ -150,15 +128,16 @@ class FasterRCNN(nn.Module):
         Raises:
             ValueError: not a batch of RGB images of floats.
         """
-        levels = self.pyramid(self.normalize(images))
+        levels = self.pyramid(images)
         logits, regression = self.proposal_head(levels)
-        sizes = tuple((level.shape[2], level.shape[3]) for level in levels)
-        per_place = len(self.scales) * len(self.ratios)
+        anchors, level_sizes = anchors_on(
+            levels, self.pyramid.strides, anchor_scale=self.anchor_scale, scales=self.scales, ratios=self.ratios
+        )
         predictions = RawPredictions(
             logits=logits,
             regression=regression,
-            anchors=cached_pyramid_anchors(sizes, self.pyramid.strides, self.anchor_scale, self.scales, self.ratios, logits.device),
-            level_sizes=tuple(rows * columns * per_place for rows, columns in sizes),
+            anchors=anchors,
+            level_sizes=level_sizes,
             coder=self.anchor_coder,
         )
         boxes = choose_proposals(
@@ -199,7 +178,7 @@ class ProposalHead(nn.Module):
 
     Args:
         channels: of the levels.
-        num_anchors: on one place.
+        num_anchors: on one cell.
         prior: probability of an object at the start, in (0, 1).
 
     Raises:

@@ -119,20 +119,22 @@ def _image_size(recipe: Mapping[str, Any]) -> int | tuple[int, int] | Literal["a
 
 def _anchor_options(recipe: Mapping[str, Any]) -> dict[str, Any] | None:
     """Strides, anchor_scale, scales and ratios, defaults included; None where the detector has no anchors."""
-    given = (recipe.get("model") or {}).get("detector")
-    if isinstance(given, str):
-        given = {"class_path": given}
-    if not given or "class_path" not in given:
+    detector = (recipe.get("model") or {}).get("detector")
+    if isinstance(detector, str):
+        detector = {"class_path": detector}
+    if not detector or "class_path" not in detector:
         return None
-    module, _, name = given["class_path"].rpartition(".")
+    module, _, name = detector["class_path"].rpartition(".")
     try:
         parameters = inspect.signature(getattr(importlib.import_module(module), name)).parameters
     except (ImportError, AttributeError, ValueError) as error:
-        raise ValueError(f"config: model.detector.class_path: {given['class_path']} cannot be imported: {error}") from error
-    wanted = ("strides", "anchor_scale", "scales", "ratios")
-    if not all(option in parameters for option in wanted):
+        raise ValueError(f"config: model.detector.class_path: {detector['class_path']} cannot be imported: {error}") from error
+    names = ("anchor_scale", "scales", "ratios")
+    if not all(option in parameters for option in ("backbone", *names)):
         return None
-    return {option: (given.get("init_args") or {}).get(option, parameters[option].default) for option in wanted}
+    options = detector.get("init_args") or {}
+    strides = (options.get("backbone") or {}).get("strides", parameters["backbone"].default.strides)
+    return {"strides": strides} | {option: options.get(option, parameters[option].default) for option in names}
 
 
 # -- one part

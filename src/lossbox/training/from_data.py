@@ -65,7 +65,8 @@ def _of_the_boxes(section: Namespace) -> dict[str, Choice]:
         train = read_part("train", Path(data.train_annotations), Path(data.train_images), on_bad_box=data.on_bad_box)
     options, grid = section.model.detector.get("init_args"), None
     if options is not None and "anchor_scale" in options:
-        grid = AnchorGrid(anchor_shapes(options.strides, anchor_scale=1.0, scales=options.scales, ratios=options.ratios), options.strides)
+        strides = options.backbone.strides
+        grid = AnchorGrid(anchor_shapes(strides, anchor_scale=1.0, scales=options.scales, ratios=options.ratios), strides)
     chosen = choose(train, image_size=data.image_size, anchors=grid)
     names = {"image_size": IMAGE_SIZE, "anchor_scale": ANCHOR_SCALE}
     return {names[name]: choice for name, choice in chosen.items()}

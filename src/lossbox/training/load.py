@@ -137,11 +137,8 @@ def _build(recipe: Mapping[str, Any], data: Mapping[str, Any], num_classes: int,
 
     detector = recipe["model"].get("detector") or {}
     options = {**detector.get("init_args", {}), "num_classes": num_classes}
-    if options.get("weights") is not None:
-        # The checkpoint holds all weights. What the name of some decides besides, which kind of batch norm is built, is kept.
-        if options.get("frozen_norm", False) is None:
-            options["frozen_norm"] = True
-        options["weights"] = None
+    if isinstance(options.get("backbone"), dict):
+        options["backbone"] = {**options["backbone"], "weights": None}  # the checkpoint holds all weights
     model = {**recipe["model"], "detector": {**detector, "init_args": options}}
     parser: ArgumentParser = ArgumentParser(exit_on_error=False)
     parser.add_class_arguments(DetectionTask, "model")

@@ -10,7 +10,7 @@ from torch import nn
 from torch.optim import SGD, AdamW, Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
-from ..detectors.trunks import Trunk
+from ..detectors.trunk import Trunk
 
 
 @dataclass(frozen=True)
@@ -132,8 +132,8 @@ def parameter_groups(
         ValueError: rates of a trunk for a model that has none.
 
     Example:
-        >>> from lossbox.detectors import RetinaNet
-        >>> model = RetinaNet(2, strides=(8, 16), stages=3, channels=8, head_convs=0)
+        >>> from lossbox.detectors import Backbone, RetinaNet
+        >>> model = RetinaNet(2, backbone=Backbone(stages=3, strides=(8, 16), channels=8), head_convs=0)
         >>> [(group["lr"], group["weight_decay"]) for group in parameter_groups(model, 1.0, 0.1, 0.5, 0.5)]
         [(1.0, 0.1), (1.0, 0.0), (0.125, 0.1), (0.125, 0.0), (0.25, 0.1), (0.25, 0.0), (0.5, 0.1), (0.5, 0.0)]
     """
