@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.utils.data._utils.pin_memory import pin_memory
 
-from lossbox.records import Batch, Targets
+from lossbox.records import Batch, Detections, Targets
 
 
 def batch():
@@ -25,11 +25,11 @@ def test_a_loader_that_pins_memory_gets_a_batch_of_pinned_tensors(monkeypatch):
         return pinned[-1]
 
     monkeypatch.setattr(torch.Tensor, "pin_memory", pin)
-    given = batch()
-    got = pin_memory(given)
+    source = batch()
+    got = pin_memory(source)
     assert isinstance(got, Batch)
     assert {id(tensor) for tensor in parts(got)} == {id(tensor) for tensor in pinned}
-    assert all(torch.equal(a, b) for a, b in zip(parts(got), parts(given), strict=True))
+    assert all(torch.equal(a, b) for a, b in zip(parts(got), parts(source), strict=True))
     assert [(t.image_id, t.size, t.original_size) for t in got.targets] == [(0, (8, 8), (16, 16)), (3, (8, 8), (16, 16))]
 
 
@@ -38,3 +38,17 @@ def test_pinned_memory_reaches_the_device():
     got = pin_memory(batch())
     assert all(tensor.is_pinned() for tensor in parts(got) if tensor.numel())
     assert all(tensor.is_cuda for tensor in parts(got.to("cuda")))
+
+
+def test_detections_are_resized_along_each_axis_by_itself_and_back():
+    found = Detections(torch.tensor([[1.0, 2.0, 3.0, 4.0]]), torch.tensor([0.5]), torch.tensor([4]))
+    moved = found.resized((50, 100), (200, 200))
+    assert moved.boxes.tolist() == [[2.0, 8.0, 6.0, 16.0]]
+    assert (moved.scores.tolist(), moved.labels.tolist()) == ([0.5], [4])
+    assert moved.resized((200, 200), (50, 100)).boxes.tolist() == found.boxes.tolist()
+
+
+def test_detections_are_mirrored_and_back():
+    found = Detections(torch.tensor([[1.0, 2.0, 3.0, 4.0]]), torch.tensor([0.5]), torch.tensor([4]))
+    assert found.mirrored(10).boxes.tolist() == [[7.0, 2.0, 9.0, 4.0]]
+    assert found.mirrored(10).mirrored(10).boxes.tolist() == found.boxes.tolist()

@@ -38,7 +38,7 @@ class Targets:
         crowd: (n,) True where the annotation is a COCO crowd region: never a positive, its anchors are ignored.
         image_id: the COCO id of the image.
         size: (height, width) of the image after its transforms, without the padding of the batch.
-        original_size: (height, width) of the file on disk; detections are scaled back to it before they are evaluated.
+        original_size: (height, width) of the file on disk; detections are mapped back to it before they are evaluated.
     """
 
     boxes: Float[Tensor, "n 4"]
@@ -52,7 +52,7 @@ class Targets:
         return replace(self, boxes=self.boxes.to(device), labels=self.labels.to(device), crowd=self.crowd.to(device))
 
     def of_one_class(self) -> Targets:
-        """The same boxes, all of class 0: what a first stage that finds any object is trained on."""
+        """The same boxes, all of class 0: the targets of a first stage, which finds objects of any class."""
         return replace(self, labels=torch.zeros_like(self.labels))
 
 
@@ -79,7 +79,7 @@ class Batch:
 
 @dataclass(frozen=True)
 class RawPredictions:
-    """What a detector says before any threshold, about b images.
+    """What a detector predicts for b images, before any threshold.
 
     Attributes:
         logits: (b, a, C), one score per class, before the sigmoid.
@@ -88,7 +88,7 @@ class RawPredictions:
             area fills up the shorter of such lists: it is assigned to nothing and detects nothing.
         level_sizes: anchors on each pyramid level, finest first; they sum to a.
         coder: turns ``regression`` into boxes and back.
-        centerness: (b, a), before the sigmoid: how central each anchor says to lie in its object; None where a detector does not say.
+        centerness: (b, a), before the sigmoid: how central each anchor lies in its object; None where a detector does not predict it.
     """
 
     logits: Float[Tensor, "b a c"]
@@ -142,6 +142,27 @@ class Detections:
     boxes: Float[Tensor, "n 4"]
     scores: Float[Tensor, " n"]
     labels: Int[Tensor, " n"]
+
+    def resized(self, size: tuple[int, int], to: tuple[int, int]) -> Detections:
+        """The same detections in another frame: that of the image of (height, width) ``size`` when it is resized to ``to``.
+
+        Example:
+            >>> found = Detections(torch.tensor([[10.0, 10.0, 20.0, 20.0]]), torch.tensor([0.9]), torch.tensor([0]))
+            >>> found.resized((50, 100), (100, 300)).boxes
+            tensor([[30., 20., 60., 40.]])
+        """
+        factors = (to[1] / size[1], to[0] / size[0])
+        return replace(self, boxes=self.boxes * self.boxes.new_tensor(factors * 2))
+
+    def mirrored(self, width: float) -> Detections:
+        """The same detections in the frame of the mirror image of an image of this width.
+
+        Example:
+            >>> Detections(torch.tensor([[1.0, 2.0, 4.0, 6.0]]), torch.tensor([0.9]), torch.tensor([0])).mirrored(10).boxes
+            tensor([[6., 2., 9., 6.]])
+        """
+        x1, y1, x2, y2 = self.boxes.unbind(-1)
+        return replace(self, boxes=torch.stack([width - x2, y1, width - x1, y2], -1))
 
     def cpu(self) -> Detections:
         return Detections(self.boxes.cpu(), self.scores.cpu(), self.labels.cpu())

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from lossbox.decoding import decode
+from lossbox.decoding import Decoder
 from lossbox.detectors import Backbone, FasterRCNN
 
 BACKBONE = Backbone(stages=2, strides=(4, 8, 16), channels=16)
@@ -71,11 +71,11 @@ def test_a_proposal_is_refined_by_itself_and_what_fills_up_detects_nothing() -> 
         nothing = model.refine(features, boxes[:, :0])
     torch.testing.assert_close(both.logits[1, :1], alone.logits[0])
     torch.testing.assert_close(both.regression[1, :1], alone.regression[0])
-    found = decode(both, [(64, 64)] * 2, score_threshold=0.0, nms_threshold=1.0)
+    found = Decoder(score_threshold=0.0, nms_threshold=1.0)(both, [(64, 64)] * 2)
     assert [len(one.scores) for one in found] == [10, 5]
     assert (both.logits[1, 1].sigmoid() == 0).all()  # or it would take the place of a candidate
     assert nothing.logits.shape == (2, 0, 5)
-    assert [len(one.scores) for one in decode(nothing, [(64, 64)] * 2)] == [0, 0]
+    assert [len(one.scores) for one in Decoder()(nothing, [(64, 64)] * 2)] == [0, 0]
 
 
 def test_gradients_reach_every_parameter_and_not_through_the_proposals() -> None:

@@ -11,7 +11,7 @@ from torch import nn
 
 from lossbox.assignment import CenterAssigner, FoveaAssigner
 from lossbox.boxes import PointCoder
-from lossbox.decoding import decode
+from lossbox.decoding import Decoder
 from lossbox.detectors import FCOS, Backbone, CenternessHead, DenseHead, FoveaBox, cell_centers
 from lossbox.losses import giou_loss
 from lossbox.objective import ALRPObjective, SeparateObjective, WithCenterness
@@ -151,7 +151,7 @@ def test_two_boxes_are_learned_by_heart(detector: Callable[..., Any], objective:
         totals.append(total.item())
     assert totals[-1] < 0.5 * totals[0]
     with torch.no_grad():
-        found = decode(net(images), [(96, 96)] * 2, score_threshold=0.0)
+        found = Decoder(score_threshold=0.0)(net(images), [(96, 96)] * 2)
     for i, one in enumerate(found):
         assert one.labels[0] == i
         assert (one.boxes[0] - boxes[i]).abs().max() < 12

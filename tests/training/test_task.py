@@ -13,14 +13,12 @@ from torch import nn
 from lossbox.assignment import ATSSAssigner
 from lossbox.data.digits import write_digits
 from lossbox.data.module import CocoDataModule
-from lossbox.decoding import Decoder
+from lossbox.decoding import Decoder, MultiScale
 from lossbox.detectors import Backbone, RetinaNet
-from lossbox.multi_scale import MultiScale, detect_multi_scale
 from lossbox.objective import ALRPObjective
 from lossbox.records import Assignment, Detections, Targets
 from lossbox.training import DetectionTask, WarmupCosine, WarmupSteps
 from lossbox.training.cli import LossboxCLI
-from lossbox.training.task import to_original
 from lossbox.training.watch import LossWatch, gradient_balance
 
 
@@ -276,14 +274,6 @@ def test_detections_are_evaluated_in_the_frame_of_the_file(digits, image_size):
     assert trainer.callback_metrics["val/classification"].item() > 0
 
 
-def test_to_original_scales_each_axis_by_itself():
-    target = Targets(torch.zeros(0, 4), torch.zeros(0).long(), torch.zeros(0).bool(), 1, size=(30, 50), original_size=(90, 100))
-    moved = to_original(Detections(torch.tensor([[1.0, 2.0, 3.0, 4.0]]), torch.tensor([0.5]), torch.tensor([4])), target)
-    assert moved.boxes.tolist() == [[2.0, 6.0, 6.0, 12.0]]
-    assert moved.scores.tolist() == [0.5]
-    assert moved.labels.tolist() == [4]
-
-
 def test_channels_last_is_the_same_detector():
     images = torch.rand(2, 3, 64, 64)
     plain, last = tiny(), tiny(channels_last=True)
@@ -335,7 +325,7 @@ def test_validation_looks_at_several_scales_where_asked(straight, tmp_path):
     sizes = [target.size for target in batch.targets]
     with torch.inference_mode():
         found = twice.model.detect(batch.images, sizes)
-        expected = detect_multi_scale(batch.images, sizes, once.model.detect, scales=(0.5, 1.0))
+        expected = MultiScale(scales=(0.5, 1.0))(batch.images, sizes, once.model.detect)
     assert sum(len(one.scores) for one in found) > 0
     for mine, other in zip(found, expected, strict=True):
         torch.testing.assert_close(mine.boxes, other.boxes)

@@ -40,6 +40,7 @@ def run(argv: Sequence[str]) -> None:
         raise ValueError(f"--iou must be in (0, 1), got {options.iou}")
 
     from .. import metrics, report
+    from ..decoding import write_thresholds
 
     with _progress(stages=4 + options.bounds + options.calibration) as stage:
         stage("reading the ground truth")
@@ -73,7 +74,7 @@ def run(argv: Sequence[str]) -> None:
         report.write_json(options.json, numbers)
         print(f"all numbers: {options.json}")
     if options.thresholds:
-        report.write_thresholds(options.thresholds, numbers)
+        write_thresholds(options.thresholds, numbers)
         print(f"the score at which to cut each class: {options.thresholds}")
     if options.plots:
         with _progress(stages=1) as stage:

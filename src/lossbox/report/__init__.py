@@ -25,7 +25,6 @@ from .tables import (
     print_metrics,
     summarize,
     write_json,
-    write_thresholds,
 )
 
 __all__ = [
@@ -62,5 +61,4 @@ __all__ = [
     "toy_precision_table",
     "trace",
     "write_json",
-    "write_thresholds",
 ]

@@ -166,9 +166,8 @@ def _detections_in(target: Targets, truth: GroundTruth, found: DetectionColumns)
     rows = np.flatnonzero(truth.image_ids[found.image] == target.image_id)
     boxes = torch.from_numpy(found.boxes[rows]).float()
     boxes[:, 2:] += boxes[:, :2]
-    (height, width), (original_height, original_width) = target.size, target.original_size
-    ratio = boxes.new_tensor((width / original_width, height / original_height) * 2)
-    return Detections(boxes * ratio, torch.from_numpy(found.scores[rows]).float(), torch.from_numpy(found.category[rows]))
+    detections = Detections(boxes, torch.from_numpy(found.scores[rows]).float(), torch.from_numpy(found.category[rows]))
+    return detections.resized(target.original_size, target.size)
 
 
 def draw_assignment(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import math
 import os
 import statistics
@@ -87,17 +86,6 @@ def olrp_table(metrics: Mapping[str, Any], *, per_class: bool = True) -> Table:
 
 def _number(value: float | None) -> str:
     return "-" if value is None or math.isnan(value) else f"{value:.3f}"
-
-
-def write_thresholds(path: Path, metrics: Mapping[str, Any]) -> None:
-    """Writes ``category_id,name,threshold``: the LRP-optimal score of each class, empty where the class has no true positive."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(("category_id", "name", "threshold"))
-        for row in metrics["per_class"]:
-            cut = row["threshold"]
-            writer.writerow((row["id"], row["name"], "" if cut is None or math.isnan(cut) else cut))
 
 
 def wide_console() -> Console:

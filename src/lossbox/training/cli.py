@@ -32,6 +32,7 @@ from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
 
 from .. import report
 from ..data.module import CocoDataModule
+from ..decoding import write_thresholds
 from .callbacks import IMAGES, LastEpoch, RunFiles
 from .checkpoint import read_checkpoint, start_from
 from .from_data import settle_auto
@@ -227,7 +228,7 @@ class LossboxCLI(LightningCLI):
 
     def _write_metrics(self) -> None:
         report.write_json(self.out / "metrics.json", self.model.metrics)
-        report.write_thresholds(self.out / "thresholds.csv", self.model.metrics)
+        write_thresholds(self.out / "thresholds.csv", self.model.metrics)
 
     def _draw(self) -> None:
         """What the last validation found, as images; every process takes part, the first one draws."""

@@ -15,7 +15,7 @@ from ..decoding import Decoder
 from ..records import Batch, Detections
 from .checkpoint import read_checkpoint
 from .precision import precision_in_use
-from .task import DetectionTask, to_original
+from .task import DetectionTask
 
 if TYPE_CHECKING:
     from jsonargparse import ArgumentParser
@@ -47,7 +47,7 @@ class Trained:
         images = batch.images.to(self.device)
         with torch.autocast(self.device.type, self.autocast, enabled=self.autocast is not None):
             found = self.task.detect(images, [target.size for target in batch.targets])
-        return [to_original(detections.cpu(), target) for detections, target in zip(found, batch.targets, strict=True)]
+        return [one.cpu().resized(target.size, target.original_size) for one, target in zip(found, batch.targets, strict=True)]
 
 
 def load_trained(

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple, Protocol, cast
 
@@ -18,10 +18,10 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
+from ..decoding import MultiScale
 from ..detectors.proposals import add_true_boxes
 from ..metrics import DetectionColumns, GroundTruth
 from ..metrics.evaluator import Evaluator
-from ..multi_scale import MultiScale
 from ..records import Assignment, Batch, Detections, Proposals, RawPredictions, Targets
 from .watch import LossWatch, gradient_magnitudes, gradient_ratio
 
@@ -258,7 +258,8 @@ class DetectionTask(LightningModule):
         sizes = [target.size for target in batch.targets]
         found = self.decoder(predictions, sizes) if self.multi_scale is None else self.detect(batch.images, sizes)
         assert self._evaluator is not None
-        self._evaluator.update([t.image_id for t in batch.targets], [to_original(d, t) for d, t in zip(found, batch.targets, strict=True)])
+        found = [one.resized(target.size, target.original_size) for one, target in zip(found, batch.targets, strict=True)]
+        self._evaluator.update([target.image_id for target in batch.targets], found)
 
     def on_validation_epoch_end(self) -> None:
         assert self._evaluator is not None
@@ -271,17 +272,3 @@ class DetectionTask(LightningModule):
         if self._evaluator is None:
             raise RuntimeError("nothing was validated yet")
         return self._evaluator.columns(seen_only=True)
-
-
-def to_original(detections: Detections, target: Targets) -> Detections:
-    """Moves detections from the frame of the transformed image to that of the file on disk.
-
-    Example:
-        >>> target = Targets(torch.zeros(0, 4), torch.zeros(0).long(), torch.zeros(0).bool(), 7, size=(50, 100), original_size=(100, 300))
-        >>> found = Detections(torch.tensor([[10.0, 10.0, 20.0, 20.0]]), torch.tensor([0.9]), torch.tensor([0]))
-        >>> to_original(found, target).boxes
-        tensor([[30., 20., 60., 40.]])
-    """
-    (height, width), (original_height, original_width) = target.size, target.original_size
-    ratio = (original_width / width, original_height / height)
-    return replace(detections, boxes=detections.boxes * detections.boxes.new_tensor(ratio * 2))

@@ -4,14 +4,19 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 from lossbox.boxes import DeltaCoder
-from lossbox.decoding import Decoder, decode, read_thresholds
+from lossbox.decoding import Decoder, read_thresholds, write_thresholds
 from lossbox.detectors import pyramid_anchors
-from lossbox.records import RawPredictions
+from lossbox.records import Detections, RawPredictions
+
+
+def decode(predictions: RawPredictions, sizes: list[tuple[int, int]], **options: Any) -> list[Detections]:
+    return Decoder(**options)(predictions, sizes)
 
 
 def raw(logits: torch.Tensor, regression: torch.Tensor, anchors: torch.Tensor, level_sizes: tuple[int, ...]) -> RawPredictions:
@@ -151,17 +156,6 @@ def test_an_option_out_of_range_is_named(option: dict[str, float]) -> None:
     (name,) = option
     with pytest.raises(ValueError, match=f"{name}: a number"):
         Decoder(**option)  # type: ignore[arg-type]
-    with pytest.raises(ValueError, match=f"{name}: a number"):
-        decode(random_predictions(0), [(40, 56)] * 2, **option)  # type: ignore[arg-type]
-
-
-def test_the_decoder_of_recipes_is_the_function() -> None:
-    predictions, sizes = random_predictions(2), [(40, 56)] * 2
-    options = {"score_threshold": 0.4, "nms_threshold": 0.2, "top_k_per_level": 11, "max_detections": 6}
-    for a, b in zip(Decoder(**options)(predictions, sizes), decode(predictions, sizes, **options), strict=True):  # type: ignore[arg-type]
-        assert a.boxes.equal(b.boxes)
-        assert a.labels.equal(b.labels)
-        assert len(a.scores) == 6
 
 
 def test_detections_take_no_gradient() -> None:
@@ -191,11 +185,11 @@ def write_csv(path: Path, *rows: str) -> Path:
     return path
 
 
-@pytest.mark.parametrize("given", [(0.3, 0.7, math.nan), {0: 0.3, 1: 0.7}])
-def test_class_thresholds_cut_each_class_at_its_own_score(given: Sequence[float] | Mapping[int, float]) -> None:
+@pytest.mark.parametrize("thresholds", [(0.3, 0.7, math.nan), {0: 0.3, 1: 0.7}])
+def test_class_thresholds_cut_each_class_at_its_own_score(thresholds: Sequence[float] | Mapping[int, float]) -> None:
     predictions, sizes = random_predictions(3), [(40, 56)] * 2
     everything = decode(predictions, sizes, max_detections=10_000)
-    cut = decode(predictions, sizes, max_detections=10_000, class_thresholds=given)
+    cut = decode(predictions, sizes, max_detections=10_000, thresholds=thresholds)
     for a, b in zip(everything, cut, strict=True):
         # cutting before the suppression is cutting after it: only a better box of the same class makes a box fall
         kept = (a.labels == 0) & (a.scores >= 0.3) | (a.labels == 1) & (a.scores >= 0.7)
@@ -207,23 +201,23 @@ def test_class_thresholds_cut_each_class_at_its_own_score(given: Sequence[float]
 
 def test_a_score_at_its_class_threshold_counts_as_lrp_counts_it() -> None:
     score = decode(one_anchor(0.7), [(40, 40)])[0].scores.item()
-    assert len(decode(one_anchor(0.7), [(40, 40)], class_thresholds=[score])[0].scores) == 1
-    assert len(decode(one_anchor(0.7), [(40, 40)], class_thresholds=[score + 1e-6])[0].scores) == 0
+    assert len(decode(one_anchor(0.7), [(40, 40)], thresholds=[score])[0].scores) == 1
+    assert len(decode(one_anchor(0.7), [(40, 40)], thresholds=[score + 1e-6])[0].scores) == 0
     # both thresholds hold
-    assert len(decode(one_anchor(0.7), [(40, 40)], class_thresholds=[0.0], score_threshold=0.9)[0].scores) == 0
+    assert len(decode(one_anchor(0.7), [(40, 40)], thresholds=[0.0], score_threshold=0.9)[0].scores) == 0
 
 
 @pytest.mark.parametrize(
-    ("given", "message"),
+    ("thresholds", "message"),
     [
-        ([0.5, 0.5], "one for each of the 3 classes expected, got 2"),
+        ([0.5, 0.5], "there are 2 classes, the detector 3"),
         ({3: 0.5}, r"labels in \[0, 3\) expected, got 3"),
         ([0.5, 1.5, 0.5], "got 1.5 for label 1"),
     ],
 )
-def test_class_thresholds_that_do_not_fit_are_named(given: Sequence[float] | Mapping[int, float], message: str) -> None:
-    with pytest.raises(ValueError, match=f"class_thresholds: .*{message}"):
-        decode(random_predictions(0), [(40, 56)] * 2, class_thresholds=given)
+def test_class_thresholds_that_do_not_fit_are_named(thresholds: Sequence[float] | Mapping[int, float], message: str) -> None:
+    with pytest.raises(ValueError, match=f"thresholds: .*{message}"):
+        decode(random_predictions(0), [(40, 56)] * 2, thresholds=thresholds)
 
 
 def test_the_decoder_reads_thresholds_in_the_order_of_the_labels(tmp_path: Path) -> None:
@@ -232,11 +226,21 @@ def test_the_decoder_reads_thresholds_in_the_order_of_the_labels(tmp_path: Path)
     assert list(read_thresholds(path)) == [2, 5, 9]
     predictions, sizes = random_predictions(2), [(40, 56)] * 2
     found = Decoder(thresholds=path)(predictions, sizes)
-    expected = decode(predictions, sizes, class_thresholds=[math.nan, 0.2, 0.6])
+    expected = decode(predictions, sizes, thresholds=[math.nan, 0.2, 0.6])
     for a, b in zip(found, expected, strict=True):
         assert a.scores.equal(b.scores)
         assert a.labels.equal(b.labels)
         assert set(a.labels.tolist()) == {1, 2}
+
+
+def test_thresholds_are_read_as_they_were_written(tmp_path: Path) -> None:
+    rows = [(3, 'mid, "dle"', 0.1 + 0.2), (5, "none", None), (9, "later", math.nan)]
+    write_thresholds(tmp_path / "t.csv", {"per_class": [dict(zip(("id", "name", "threshold"), row, strict=True)) for row in rows]})
+    found = read_thresholds(tmp_path / "t.csv")
+    assert list(found) == [3, 5, 9]
+    assert found[3] == 0.1 + 0.2
+    assert math.isnan(found[5])
+    assert math.isnan(found[9])
 
 
 def test_a_thresholds_file_of_other_classes_is_named(tmp_path: Path) -> None:
@@ -275,8 +279,7 @@ def test_a_score_with_centerness_is_the_geometric_mean_of_the_two() -> None:
     for found, expected, without in zip(
         decode(raw, [(40, 250)] * 2, score_threshold=0.4), scores, decode(plain, [(40, 250)] * 2), strict=True
     ):
-        wanted = expected[expected > 0.4].sort(descending=True).values
-        torch.testing.assert_close(found.scores, wanted)
+        torch.testing.assert_close(found.scores, expected[expected > 0.4].sort(descending=True).values)
         assert 3 < len(found.scores) < len(without.scores)
         for box, score, label in zip(found.boxes, found.scores, found.labels, strict=True):
             assert score == pytest.approx(expected[int(box[0]) // 30, label].item())

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from lossbox.multi_scale import detect_multi_scale, merge_detections
+from lossbox.decoding import MultiScale, merge_detections
 from lossbox.records import Detections
 
 BOX = torch.tensor([10.0, 6.0, 22.0, 18.0])
@@ -39,7 +39,7 @@ def test_every_look_brings_its_boxes_back():
     """The two images differ in size, so that mirroring about the padded width would put the box elsewhere."""
     images = torch.stack([drawn(32, 64, (32, 64)), drawn(24, 40, (32, 64))])
     finder = Finder()
-    found = detect_multi_scale(images, [(32, 64), (24, 40)], finder, scales=(1.0, 0.5, 2.0), nms_threshold=1.0)
+    found = MultiScale(scales=(1.0, 0.5, 2.0), nms_threshold=1.0)(images, [(32, 64), (24, 40)], finder)
     assert finder.shown == [
         shown
         for shape, sizes in [
@@ -61,13 +61,13 @@ def test_sizes_that_do_not_divide_are_mapped_back_by_their_own_factor():
     def whole(images, sizes):
         return [Detections(torch.tensor([[0.0, 0.0, size[1], size[0]]]), torch.ones(1), torch.zeros(1).long()) for size in sizes]
 
-    (found,) = detect_multi_scale(torch.rand(1, 3, 32, 32), [(9, 7)], whole, scales=(0.5, 0.3), nms_threshold=1.0)
+    (found,) = MultiScale(scales=(0.5, 0.3), nms_threshold=1.0)(torch.rand(1, 3, 32, 32), [(9, 7)], whole)
     torch.testing.assert_close(found.boxes, torch.tensor([[0.0, 0.0, 7.0, 9.0]]).expand(4, 4))
 
 
 def test_one_scale_without_mirror_is_the_detector_itself():
     images = torch.stack([drawn(32, 64, (32, 64))])
-    (once,) = detect_multi_scale(images, [(32, 64)], Finder(), flip=False)
+    (once,) = MultiScale(flip=False)(images, [(32, 64)], Finder())
     assert once.boxes.tolist() == [BOX.tolist()]
 
 
@@ -93,13 +93,18 @@ def test_merging_keeps_the_best_of_each_class():
     [
         ({"scales": ()}, "scales"),
         ({"scales": (1.0, 0.0)}, "scales"),
-        ({"sizes": []}, "sizes"),
         ({"nms_threshold": 1.5}, "nms_threshold"),
         ({"max_detections": 0}, "max_detections"),
+        ({"multiple": 0}, "multiple"),
     ],
 )
 def test_options_out_of_range_are_named(options, name):
     with pytest.raises(ValueError, match=f"^{name}: "):
-        detect_multi_scale(torch.zeros(1, 3, 8, 8), options.pop("sizes", [(8, 8)]), Finder(), **options)
+        MultiScale(**options)
+
+
+def test_calls_that_do_not_fit_are_named():
+    with pytest.raises(ValueError, match=r"^sizes: "):
+        MultiScale()(torch.zeros(1, 3, 8, 8), [], Finder())
     with pytest.raises(ValueError, match=r"^parts: "):
         merge_detections([])

@@ -1,0 +1,7 @@
+"""From raw predictions to detections: thresholds, non-maximum suppression, several scales and mirror images."""
+
+from .decoder import Decoder, ScoresAndBoxes, class_scores
+from .multi_scale import MultiScale, merge_detections
+from .thresholds import read_thresholds, write_thresholds
+
+__all__ = ["Decoder", "MultiScale", "ScoresAndBoxes", "class_scores", "merge_detections", "read_thresholds", "write_thresholds"]
