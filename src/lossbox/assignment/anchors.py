@@ -23,7 +23,7 @@ class OverlapAssigner:
     With ``allow_low_quality_matches`` each box also gets the anchor of its own largest IoU, however small, even if that anchor has a larger
     IoU with another box. Anchors outside the image take part as any other; those without area are ignored.
 
-    Ties: of boxes with equal IoU the first one gets the anchor. All anchors with the largest IoU of a box are given to it; one claimed
+    Ties: of boxes with equal IoU the first one gets the anchor. All anchors with the largest IoU of a box are matched to it; one claimed
     by several boxes goes to the one of highest IoU, then to the first. An IoU of 0 gives nothing.
 
     Attributes:
@@ -229,6 +229,6 @@ def _best_claim(anchor: Int[Tensor, "b m k"], claim: Float[Tensor, "b m k"], anc
 
 
 def _first(among: Bool[Tensor, "b a"], order: Float[Tensor, "b a"], count: Int[Tensor, "b 1"]) -> Bool[Tensor, "b a"]:
-    """Those of ``among`` that are the first ``count`` of their row in the given order (numbers < 1)."""
+    """Those of ``among`` that are the first ``count`` of their row by ``order`` (numbers < 1)."""
     place = torch.where(among, order, 1.0).argsort(1).argsort(1)
     return among & (place < count)

@@ -58,7 +58,7 @@ def pyramid_anchors(
         sizes: rows and columns of each level, finest first.
         strides: pixels from one cell to the next, one per level.
         anchor_scale: side of the square anchor of scale 1, in strides.
-        scales: sizes on one place, as factors.
+        scales: sizes on one cell, as factors.
         ratios: height over width.
         device: where the result lies.
 

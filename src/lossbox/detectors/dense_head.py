@@ -1,4 +1,4 @@
-"""The heads of dense detectors: two towers of convolutions, shared by all levels, that say class and box on every place."""
+"""The heads of dense detectors: two towers of convolutions, shared by all levels, that predict class and box on every cell."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ class Tower(nn.Module):
 class DenseHead(nn.Module):
     """Class scores and box regression of every anchor, by one tower each.
 
-    A tower is ``convs`` times (3 x 3 convolution, norm, ReLU), then a 3 x 3 convolution puts out ``num_anchors`` predictions per place.
+    A tower is ``convs`` times (3 x 3 convolution, norm, ReLU), then a 3 x 3 convolution puts out ``num_anchors`` predictions per cell.
     Weights are drawn from N(0, 0.01^2), biases are 0, but those of the class scores are ``-log((1 - prior) / prior)``: every class starts
     at probability ``prior``, so that the many negatives do not drown the first steps.
 
@@ -65,7 +65,7 @@ class DenseHead(nn.Module):
         channels: of the levels and of the towers.
         num_classes: C.
         levels: how many there are.
-        num_anchors: predictions on one place.
+        num_anchors: predictions on one cell.
         convs: of each tower, before the last one; 0 or more.
         norm: after each convolution of a tower: ``"none"``, ``"group"`` or ``"batch"``, as for ``Tower``.
         prior: probability of each class at the start, in (0, 1).
@@ -105,14 +105,14 @@ class DenseHead(nn.Module):
         self.box = _last(channels, num_anchors * 4)
 
     def forward(self, levels: Sequence[Float[Tensor, "b c _h _w"]]) -> tuple[Float[Tensor, "b a classes"], Float[Tensor, "b a 4"]]:
-        """Levels, finest first, to logits and regression; the order of a: level, row, column, anchor on the place."""
+        """Levels, finest first, to logits and regression; the order of a: level, row, column, anchor on the cell."""
         logits = [_flat(self.classification(level), self.num_classes) for level in self.classification_tower(levels)]
         regression = [_flat(self.box(level), 4) for level in self.box_tower(levels)]
         return torch.cat(logits, 1), torch.cat(regression, 1)
 
 
 class CenternessHead(nn.Module):
-    """Class scores, box regression and centerness of every point, as in FCOS: one point per place, one learned factor a level.
+    """Class scores, box regression and centerness of every point, as in FCOS: one point per cell, one learned factor per level.
 
     The towers, weights and biases are those of ``DenseHead``. The centerness comes from the tower of the box; what the box regresses is
     multiplied by the factor of its level, which starts at 1.

