@@ -12,6 +12,9 @@ from lossbox.boxes import (
     PointCoder,
     box_area,
     centerness_targets,
+    paired_ciou,
+    paired_diou,
+    paired_eiou,
     paired_giou,
     paired_iou,
     pairwise_intersection,
@@ -49,6 +52,18 @@ def test_pairwise_intersection_is_that_of_each_pair(n: int, m: int) -> None:
 def test_boxes_disjoint_in_both_directions_share_nothing() -> None:
     # both sides of the intersection are negative here, and their product is not
     assert pairwise_intersection(torch.tensor([[0.0, 0.0, 1.0, 1.0]]), torch.tensor([[5.0, 5.0, 6.0, 6.0]])).item() == 0
+
+
+def test_boxes_with_sides_of_nearly_1e19_are_finite_in_float32() -> None:
+    """The stated limit: the square of a longer side is no float32."""
+    side = 9e18
+    boxes = torch.tensor([[0, 0, side, side], [0, 0, side / 2, side / 2]], requires_grad=True)
+    others = torch.tensor([[0, 0, side / 2, side], [side / 2, side / 2, side, side]])
+    for overlap, expected in ((paired_iou, [0.5, 0]), (paired_giou, [0.5, -0.5]), (paired_diou, [0.5 - 1 / 32, -0.25])):
+        assert overlap(boxes, others).tolist() == pytest.approx(expected)
+    for overlap in (paired_iou, paired_giou, paired_diou, paired_ciou, paired_eiou):
+        (gradient,) = torch.autograd.grad(overlap(boxes, others).sum(), boxes)
+        assert gradient.isfinite().all()
 
 
 def test_pairwise_intersection_names_the_wrong_argument() -> None:

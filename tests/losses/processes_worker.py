@@ -44,14 +44,14 @@ def problems():
     found["saturated"][0] = found["saturated"][0].sign() * 50 + found["saturated"][0].round()
     for name, kind in (("no positives", 1), ("no negatives", 0), ("nothing that counts", -1)):
         for number in (0, 1):
-            found[f"{name} on rank {number}"] = problem = draw()
+            found[f"{name} on process {number}"] = problem = draw()
             # the first of two and of four, or the last, goes without
             here = (problem[1] == kind) if kind >= 0 else (problem[1] >= 0)
             problem[3][here] = (problem[3][here] / 2 + 2 * (1 - number)).clamp(max=3.9)
-    found["nothing at all on ranks 0 and 3"] = draw()
-    found["nothing at all on ranks 0 and 3"][3] = found["nothing at all on ranks 0 and 3"][3] / 2 + 1
-    found["only on rank 1"] = draw()
-    found["only on rank 1"][3] = found["only on rank 1"][3] / 4 + 1
+    found["nothing at all on processes 0 and 3"] = draw()
+    found["nothing at all on processes 0 and 3"][3] = found["nothing at all on processes 0 and 3"][3] / 2 + 1
+    found["only on process 1"] = draw()
+    found["only on process 1"][3] = found["only on process 1"][3] / 4 + 1
     found["no positives anywhere"] = draw(positives=0)
     found["no negatives anywhere"] = draw(positives=0.7, ignored=0.3)
     found["ignored only"] = draw(positives=0, ignored=1.1)
@@ -70,7 +70,7 @@ def problems():
 
 
 def share(problem, world_size):
-    """The logits, targets and values of each of so many ranks."""
+    """The logits, targets and values of each of so many processes."""
     logits, targets, values, place = problem
     rank = (place * world_size / 4).long()
     return [(logits[rank == r], targets[rank == r], values[(rank == r) & (targets == 1)]) for r in range(world_size)]

@@ -1,4 +1,4 @@
-"""Self-balance: the formula, its state, resuming, and several ranks."""
+"""Self-balance: the formula, its state, resuming, and several processes."""
 
 import pytest
 import torch
@@ -49,7 +49,8 @@ def test_steps_that_say_nothing_are_left_out(skipped):
     for pair in steps(0):
         balance.update(*pair)
         balance.update(torch.tensor(skipped[0]), torch.tensor(skipped[1]), counts=skipped[2])
-    assert balance.count == len(steps(0))
+    assert balance.sum_localization.item() == pytest.approx(sum(float(pair[1]) for pair in steps(0)), rel=1e-6)
+    assert balance.sum_classification.item() == pytest.approx(sum(float(pair[0]) for pair in steps(0)), rel=1e-6)
     balance.end_period()
     assert balance.weight.item() == pytest.approx(expected_weight(steps(0)), rel=1e-6)
 
@@ -69,7 +70,7 @@ def test_a_period_that_was_never_finite_keeps_the_weight(pair):
     balance.update(*map(torch.tensor, pair))
     balance.end_period()
     assert balance.weight == 7
-    assert balance.mean_localization == 0
+    assert balance.sum_localization == 0
 
 
 def test_resuming_in_the_middle_of_a_period_is_exact():
@@ -98,7 +99,7 @@ def _rank(index, world, file, results):
     dist.destroy_process_group()
 
 
-def test_all_ranks_agree_on_the_mean_over_all_steps(tmp_path):
+def test_all_processes_agree_on_the_mean_over_all_steps(tmp_path):
     with mp.Manager() as manager:
         results = manager.dict()
         mp.spawn(_rank, (2, tmp_path / "store", results), nprocs=2)

@@ -15,9 +15,9 @@ LOSSES = worker.losses(False)
 
 
 @pytest.fixture(scope="module")
-def ranks(tmp_path_factory, run_processes):
-    """world size -> rank -> problem -> loss -> what came out."""
-    folder = tmp_path_factory.mktemp("ranks")
+def processes(tmp_path_factory, run_processes):
+    """world size -> process -> problem -> loss -> what came out."""
+    folder = tmp_path_factory.mktemp("processes")
     run_processes(worker.__file__, 4, folder)
     return {size: [torch.load(Path(folder) / f"{size}_{rank}.pt") for rank in range(size)] for size in worker.WORLD_SIZES}
 
@@ -33,22 +33,22 @@ def same(found, expected, dtype):
 
 @pytest.mark.parametrize("name", PROBLEMS)
 @pytest.mark.parametrize("world_size", worker.WORLD_SIZES)
-def test_values_and_averaged_gradients_are_those_of_one_batch(ranks, world_size, name):
+def test_values_and_averaged_gradients_are_those_of_one_batch(processes, world_size, name):
     logits, targets, values = one_batch(PROBLEMS[name], world_size)
     for loss, function in LOSSES.items():
-        parts = [found[name][loss] for found in ranks[world_size]]
+        parts = [found[name][loss] for found in processes[world_size]]
         expected = worker.compute(function, logits, targets, values)
         for part in parts:
-            assert_close(part["values"], parts[0]["values"], rtol=0, atol=0, equal_nan=True)  # all ranks say the same
+            assert_close(part["values"], parts[0]["values"], rtol=0, atol=0, equal_nan=True)  # all processes say the same
             same(part["values"], expected["values"], logits.dtype)
-        # an entry lies on one rank, so its gradients add up to that rank's
+        # an entry belongs to one process, so its gradients add up to that process's
         for of in ("logits", "localization"):
             averaged = torch.cat([part[of].double() for part in parts]) / world_size
             same(averaged, expected[of].double(), logits.dtype)
 
 
-@pytest.mark.parametrize("name", ["even", "ties", "no positives on rank 0", "no negatives on rank 1", "no positives anywhere"])
-def test_they_are_those_of_the_papers(ranks, name):
+@pytest.mark.parametrize("name", ["even", "ties", "no positives on process 0", "no negatives on process 1", "no positives anywhere"])
+def test_they_are_those_of_the_papers(processes, name):
     logits, targets, values = one_batch(PROBLEMS[name], 4)
     value, gradient = reference.ap(logits, targets, 0.5)
     classification, localization, of_logits, of_error = reference.alrp(logits, targets, values, 0.5)
@@ -61,24 +61,24 @@ def test_they_are_those_of_the_papers(ranks, name):
         "rank_sort 0.5": ([ranking, sorting], 0.7 * of_ranking - 1.9 * of_sorting),
     }
     for loss, (numbers, gradient) in expected.items():
-        parts = [found[name][loss] for found in ranks[4]]
+        parts = [found[name][loss] for found in processes[4]]
         same(parts[0]["values"], torch.stack(numbers).double(), torch.float64)
         same(torch.cat([part["logits"] for part in parts]) / 4, gradient, torch.float64)
-    same(torch.cat([found[name]["alrp 0.5"]["localization"].double() for found in ranks[4]]) / 4, -1.9 * of_error, torch.float64)
+    same(torch.cat([found[name]["alrp 0.5"]["localization"].double() for found in processes[4]]) / 4, -1.9 * of_error, torch.float64)
 
 
-def test_a_nan_of_one_rank_is_seen_by_all(ranks):
+def test_a_nan_of_one_process_is_seen_by_all(processes):
     for name in ("NaN", "NaN without positives"):
-        for found in ranks[4]:
+        for found in processes[4]:
             assert all(found[name][loss]["values"][0].isnan() for loss in LOSSES), name
 
 
-def test_a_rank_ranks_alone_unless_it_is_asked(ranks):
-    for found, (logits, targets, values) in zip(ranks[4], worker.share(PROBLEMS["even"], 4), strict=True):
+def test_a_process_ranks_alone_unless_it_is_asked(processes):
+    for found, (logits, targets, values) in zip(processes[4], worker.share(PROBLEMS["even"], 4), strict=True):
         alone = worker.compute(LOSSES["ap 0.5"], logits, targets, values)
         for of, tensor in alone.items():
             assert_close(found["even"]["alone"][of], tensor)
-    assert ranks[4][0]["even"]["alone"]["values"] != ranks[4][0]["even"]["ap 0.5"]["values"]
+    assert processes[4][0]["even"]["alone"]["values"] != processes[4][0]["even"]["ap 0.5"]["values"]
 
 
 def test_the_problems_are_what_they_are_called():
@@ -88,13 +88,13 @@ def test_the_problems_are_what_they_are_called():
     for number in (0, 1):
         for world_size in (2, 4):
             last = number * (world_size - 1)
-            positives, negatives, _ = counts(f"no positives on rank {number}", world_size)[last]
+            positives, negatives, _ = counts(f"no positives on process {number}", world_size)[last]
             assert positives == 0 < negatives
-            positives, negatives, _ = counts(f"no negatives on rank {number}", world_size)[last]
+            positives, negatives, _ = counts(f"no negatives on process {number}", world_size)[last]
             assert negatives == 0 < positives
-            positives, negatives, ignored = counts(f"nothing that counts on rank {number}", world_size)[last]
+            positives, negatives, ignored = counts(f"nothing that counts on process {number}", world_size)[last]
             assert positives == negatives == 0 < ignored
-    assert counts("nothing at all on ranks 0 and 3", 4)[::3] == [(0, 0, 0)] * 2
+    assert counts("nothing at all on processes 0 and 3", 4)[::3] == [(0, 0, 0)] * 2
     sizes = [sum(count) for count in counts("uneven", 4)]
     assert max(sizes) > 3 * min(sizes) > 0
 

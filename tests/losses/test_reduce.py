@@ -1,7 +1,8 @@
 import pytest
 import torch
 
-from lossbox.losses._reduce import check_same_shape, reduce_loss, upcast
+from lossbox.boxes._dtype import upcast
+from lossbox.losses._reduce import check_same_shape, reduce_loss
 
 LOSS = torch.tensor([[1.0, 2.0, 3.0], [4.0, 5.0, 6.0]])
 WEIGHT = torch.tensor([[1.0, 0.0, 2.0], [1.0, 1.0, 0.5]])

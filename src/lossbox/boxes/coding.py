@@ -9,6 +9,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from ._dtype import upcast
+
 MAX_LOG_SCALE = math.log(1000 / 16)
 """The largest log of a size ratio that is decoded: a network's wild first guesses would overflow ``exp``."""
 
@@ -75,9 +77,7 @@ class DeltaCoder:
         Returns:
             (..., 4) ``x1 y1 x2 y2`` in the frame of the anchors (float16 and bfloat16 give float32).
         """
-        if regression.dtype in (torch.float16, torch.bfloat16):
-            regression = regression.float()
-        dx, dy, dw, dh = regression.unbind(-1)
+        dx, dy, dw, dh = upcast(regression).unbind(-1)
         anchor_x, anchor_y, anchor_width, anchor_height = _center_and_size(anchors)
         std_x, std_y, std_width, std_height = self.std
         x = anchor_x + dx * std_x * anchor_width
@@ -143,10 +143,8 @@ class PointCoder:
         Returns:
             (..., 4) ``x1 y1 x2 y2`` around the point, in the frame of the anchors (float16 and bfloat16 give float32).
         """
-        if regression.dtype in (torch.float16, torch.bfloat16):
-            regression = regression.float()
         x, y, side, _ = _center_and_size(anchors)
-        left, top, right, bottom = (regression.clamp(-MAX_LOG_SCALE, MAX_LOG_SCALE).exp() * side[..., None]).unbind(-1)
+        left, top, right, bottom = (upcast(regression).clamp(-MAX_LOG_SCALE, MAX_LOG_SCALE).exp() * side[..., None]).unbind(-1)
         return torch.stack([x - left, y - top, x + right, y + bottom], -1)
 
 

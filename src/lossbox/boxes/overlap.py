@@ -2,6 +2,9 @@
 
 Boxes are ``x1 y1 x2 y2`` in any one unit; one with ``x2 < x1`` or ``y2 < y1`` is empty, and lies between its corners. What
 torchvision.ops has right is taken from there.
+
+Areas have to be finite: in float32, where computation takes place unless the boxes are float64, the box around both may have sides of up to
+1e19. Beyond, values and gradients may be NaN.
 """
 
 from __future__ import annotations
@@ -11,6 +14,8 @@ import math
 import torch
 from jaxtyping import Float
 from torch import Tensor
+
+from ._dtype import upcast
 
 
 def paired_iou(boxes: Float[Tensor, "n 4"], others: Float[Tensor, "n 4"]) -> Float[Tensor, " n"]:
@@ -157,9 +162,9 @@ def pairwise_intersection(boxes: Float[Tensor, "n 4"], others: Float[Tensor, "m 
         >>> pairwise_intersection(torch.tensor([[0., 0., 2., 2.]]), torch.tensor([[1., 0., 3., 2.], [5., 5., 6., 6.]]))
         tensor([[2., 0.]])
     """
-    for name, given in (("boxes", boxes), ("others", others)):
-        if given.ndim != 2 or given.shape[-1] != 4:
-            raise ValueError(f"{name}: a (k, 4) tensor expected, got {tuple(given.shape)}")
+    for name, tensor in (("boxes", boxes), ("others", others)):
+        if tensor.ndim != 2 or tensor.shape[-1] != 4:
+            raise ValueError(f"{name}: a (k, 4) tensor expected, got {tuple(tensor.shape)}")
     x1, y1, x2, y2 = boxes.unsqueeze(1).unbind(-1)
     other_x1, other_y1, other_x2, other_y2 = others.unbind(-1)
     width = (torch.minimum(x2, other_x2) - torch.maximum(x1, other_x1)).clamp(min=0)
@@ -187,11 +192,9 @@ def _corners(boxes: Tensor, others: Tensor) -> tuple[Tensor, Tensor, Tensor, Ten
     """Top left and bottom right of the boxes, then of the others, (n, 2) each, in float32 or float64."""
     if boxes.shape != others.shape or boxes.shape[-1] != 4:
         raise ValueError(f"boxes and others: two (n, 4) tensors of one shape expected, got {tuple(boxes.shape)} and {tuple(others.shape)}")
-    if boxes.dtype in (torch.float16, torch.bfloat16):
-        boxes, others = boxes.float(), others.float()
     # once for all: each slice boxes[..., :2] costs its backward a tensor of zeros
-    low, high = boxes.chunk(2, -1)
-    other_low, other_high = others.chunk(2, -1)
+    low, high = upcast(boxes).chunk(2, -1)
+    other_low, other_high = upcast(others).chunk(2, -1)
     return low, high, other_low, other_high
 
 

@@ -74,3 +74,21 @@ def _raise_where(wrong: Tensor, name: str, what: str) -> None:
     if len(places):
         first = tuple(places[0].tolist())
         raise ValueError(f"{name}: {len(places)} of {wrong.numel()} entries {what}, the first at {first}")
+
+
+def check_positive(name: str, value: float) -> None:
+    """Raises ValueError unless ``value > 0``; NaN is refused."""
+    if not value > 0:
+        raise ValueError(f"{name}: a number > 0 expected, got {value}")
+
+
+def check_not_negative(name: str, value: float) -> None:
+    """Raises ValueError unless ``value >= 0``; NaN is refused."""
+    if not value >= 0:
+        raise ValueError(f"{name}: a number >= 0 expected, got {value}")
+
+
+def check_share(name: str, value: float) -> None:
+    """Raises ValueError unless ``0 <= value <= 1``."""
+    if not 0 <= value <= 1:
+        raise ValueError(f"{name}: a number in [0, 1] expected, got {value}")

@@ -13,8 +13,8 @@ from torch.autograd.function import once_differentiable
 class _DefinedGradient(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, compute: Callable[..., Any], *arguments: Any) -> Any:
-        ctx.set_materialize_grads(False)
         values, saved, ctx.gradient = compute(x, *arguments)
+        ctx.set_materialize_grads(not isinstance(values, tuple))
         ctx.save_for_backward(*saved)
         ctx.others = (None,) * (1 + len(arguments))
         return values
@@ -29,6 +29,6 @@ def with_gradient(compute: Callable[..., Any], x: Tensor, *arguments: Any) -> An
     """``values`` of ``values, saved, gradient = compute(x, *arguments)``, which runs without autograd.
 
     ``gradient(*saved, *upstream)`` is the gradient with respect to ``x``: ``saved`` are the tensors that it needs (or None), ``upstream``
-    the gradient of each value, None where a value was not used. Nothing flows to the other arguments.
+    the gradient of each value, None where one of several was not used. Nothing flows to the other arguments.
     """
     return _DefinedGradient.apply(x, compute, *arguments)

@@ -7,7 +7,8 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.autograd.function import once_differentiable
+
+from ._gradient import with_gradient
 
 SMALLEST_SHARE = 1e-30
 """Where a softmax is smaller, its logarithm is not taken from it: it has fewer digits, or is 0."""
@@ -32,79 +33,67 @@ def error_margin(logits: Tensor, targets: Tensor, ignored: Tensor | None = None)
     return margin if ignored is None else torch.where(ignored, -torch.inf, margin)
 
 
-class _CrossEntropy(torch.autograd.Function):
-    """From the end of [0, 1] nearest to t: with ``r = round(t)`` and ``m = x (1 - 2 r)``, ``CE = softplus(m) - x (t - r)``.
-
-    No two terms cancel: the second is 0 for a hard target, and at most half of the first where m > 0. torch's own form leaves 0 of the
-    loss of a negative at -16 in float32. In place, which takes a third of the time of the same steps under autograd.
-    """
-
-    @staticmethod
-    def forward(ctx: Any, logits: Tensor, targets: Tensor, ignored: Tensor | None) -> tuple[Tensor, Tensor]:
-        ctx.set_materialize_grads(False)
-        nearest = targets.round()
-        margin = torch.addcmul(logits, logits, nearest, value=-2)
-        loss = softplus(margin)
-        error = margin.sigmoid_()
-        error.addcmul_(error, nearest, value=-2)
-        beyond = nearest.sub_(targets)
-        loss.addcmul_(logits, beyond)
-        error.add_(beyond)
-        if ignored is not None:
-            loss.masked_fill_(ignored, 0.0)
-            error.masked_fill_(ignored, 0.0)
-        ctx.save_for_backward(error, targets)
-        return loss, error
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, of_loss: Tensor | None, of_error: Tensor | None) -> tuple[Tensor | None, None, None]:
-        error, targets = ctx.saved_tensors
-        gradient = None if of_loss is None else error * of_loss
-        if of_error is not None:
-            through_error = (error + targets).mul_((1 - targets).sub_(error)).mul_(of_error)  # p (1 - p)
-            gradient = through_error if gradient is None else gradient.add_(through_error)
-        return gradient, None, None
-
-
 def cross_entropy(logits: Tensor, targets: Tensor, ignored: Tensor | None = None) -> tuple[Tensor, Tensor]:
     """``-t log(p) - (1 - t) log(1 - p)`` and the error ``p - t`` of targets in [0, 1], which take no gradient, to the last digits.
 
     Both are 0 where ``ignored``, whatever stands there, and so is their gradient.
     """
-    result: tuple[Tensor, Tensor] = _CrossEntropy.apply(logits, targets, ignored)
+    result: tuple[Tensor, Tensor] = with_gradient(_cross_entropy, logits, targets, ignored)
     return result
 
 
-class _SoftmaxCrossEntropy(torch.autograd.Function):
-    """With ``rest`` the summed probabilities of the other classes: ``-log(p_y) = -log1p(-rest)``, and the gradient at y is ``-rest``.
+def _cross_entropy(logits: Tensor, targets: Tensor, ignored: Tensor | None) -> tuple[Any, ...]:
+    """From the end of [0, 1] nearest to t: with ``r = round(t)`` and ``m = x (1 - 2 r)``, ``CE = softplus(m) - x (t - r)``.
 
-    Where p_y is near 1, ``log_softmax`` has nothing left of the difference.
+    No two terms cancel: the second is 0 for a hard target, and at most half of the first where m > 0. torch's own form leaves 0 of the
+    loss of a negative at -16 in float32. In place, which takes a third of the time of the same steps under autograd.
     """
+    nearest = targets.round()
+    margin = torch.addcmul(logits, logits, nearest, value=-2)
+    loss = softplus(margin)
+    error = margin.sigmoid_()
+    error.addcmul_(error, nearest, value=-2)
+    beyond = nearest.sub_(targets)
+    loss.addcmul_(logits, beyond)
+    error.add_(beyond)
+    if ignored is not None:
+        loss.masked_fill_(ignored, 0.0)
+        error.masked_fill_(ignored, 0.0)
+    return (loss, error), (error, targets), _cross_entropy_gradient
 
-    @staticmethod
-    def forward(ctx: Any, logits: Tensor, targets: Tensor) -> Tensor:
-        index = targets.unsqueeze(1)
-        share = logits.softmax(1)
-        own = share.gather(1, index)
-        far = -own.log()
-        if not may_look(own) or (own < SMALLEST_SHARE).any():  # p_y may be 0, the largest p is not
-            far = logits.amax(1, keepdim=True) - logits.gather(1, index) - share.amax(1, keepdim=True).log()
-        rest = share.scatter_(1, index, 0.0).sum(1, keepdim=True)
-        ctx.save_for_backward(share.scatter_(1, index, -rest))
-        return torch.where(rest < 0.5, -torch.log1p(-rest), far).squeeze(1)
 
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor, None]:
-        (gradient,) = ctx.saved_tensors
-        return gradient * upstream.unsqueeze(1), None
+def _cross_entropy_gradient(error: Tensor, targets: Tensor, of_loss: Tensor | None, of_error: Tensor | None) -> Tensor | None:
+    gradient = None if of_loss is None else error * of_loss
+    if of_error is not None:
+        through_error = (error + targets).mul_((1 - targets).sub_(error)).mul_(of_error)  # p (1 - p)
+        gradient = through_error if gradient is None else gradient.add_(through_error)
+    return gradient
 
 
 def softmax_cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
     """``-log(softmax(logits)_y)`` of (n, C) logits and (n,) classes; value and gradient to the last digits."""
-    loss: Tensor = _SoftmaxCrossEntropy.apply(logits, targets)
+    loss: Tensor = with_gradient(_softmax_cross_entropy, logits, targets)
     return loss
+
+
+def _softmax_cross_entropy(logits: Tensor, targets: Tensor) -> tuple[Any, ...]:
+    """With ``rest`` the summed probabilities of the other classes: ``-log(p_y) = -log1p(-rest)``, and the gradient at y is ``-rest``.
+
+    Where p_y is near 1, ``log_softmax`` has nothing left of the difference.
+    """
+    index = targets.unsqueeze(1)
+    share = logits.softmax(1)
+    own = share.gather(1, index)
+    far = -own.log()
+    if not may_look(own) or (own < SMALLEST_SHARE).any():  # p_y may be 0, the largest p is not
+        far = logits.amax(1, keepdim=True) - logits.gather(1, index) - share.amax(1, keepdim=True).log()
+    rest = share.scatter_(1, index, 0.0).sum(1, keepdim=True)
+    gradient = share.scatter_(1, index, -rest)
+    return torch.where(rest < 0.5, -torch.log1p(-rest), far).squeeze(1), (gradient,), _scale_rows
+
+
+def _scale_rows(gradient: Tensor, upstream: Tensor) -> Tensor:
+    return gradient * upstream.unsqueeze(1)
 
 
 def focal_cross_entropy(margin: Tensor, gamma: float) -> Tensor:
@@ -122,15 +111,3 @@ def power(x: Tensor, exponent: float) -> Tensor:
         return x**exponent
     zero = x == 0
     return torch.where(zero, 0.0, torch.where(zero, 1.0, x) ** exponent)
-
-
-def check_not_negative(name: str, value: float) -> None:
-    """Raises ValueError unless ``value >= 0``; NaN is refused."""
-    if not value >= 0:
-        raise ValueError(f"{name}: a number >= 0 expected, got {value}")
-
-
-def check_share(name: str, value: float) -> None:
-    """Raises ValueError unless ``0 <= value <= 1``."""
-    if not 0 <= value <= 1:
-        raise ValueError(f"{name}: a number in [0, 1] expected, got {value}")

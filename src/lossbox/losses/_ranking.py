@@ -11,12 +11,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from ..boxes._dtype import upcast
 from . import _knots
 from ._checks import check_per_positive, check_ranking_input
 from ._distributed import Processes, add_up, add_up_intervals, count_positives, highest, join
 from ._gradient import with_gradient
 from ._logspace import may_look
-from ._reduce import upcast
 
 
 class _State(NamedTuple):

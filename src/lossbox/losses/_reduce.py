@@ -19,6 +19,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from ..boxes._dtype import upcast
 from ._logspace import may_look
 
 Reduction = Literal["none", "mean", "sum"]
@@ -91,11 +92,6 @@ def set_aside(x: Tensor, ignored: Tensor | None) -> Tensor:
     if ignored is None:
         return x
     return torch.where(ignored if ignored.ndim >= x.ndim else ignored.unsqueeze(-1), 0, x)
-
-
-def upcast(x: Tensor) -> Tensor:
-    """float16, bfloat16, integers and booleans to float32; float32 and float64 stay."""
-    return x if x.dtype in (torch.float32, torch.float64) else x.float()
 
 
 def check_same_shape(name: str, x: Tensor, other_name: str, other: Tensor) -> None:

@@ -10,8 +10,9 @@ import torch.nn.functional as F
 from jaxtyping import Float, Shaped
 from torch import Tensor
 
-from ._logspace import check_not_negative
-from ._reduce import Reduction, check_same_shape, reduce_loss, upcast
+from ..boxes._dtype import upcast
+from ._checks import check_not_negative, check_positive
+from ._reduce import Reduction, check_same_shape, reduce_loss
 from .classification import sigmoid_cross_entropy_loss
 
 
@@ -297,11 +298,9 @@ def _transition(beta: float | None, sigma: float | None) -> float:
     if beta is not None and sigma is not None:
         raise ValueError(f"beta, sigma: only one of the two expected (beta = 1 / sigma^2), got beta={beta} and sigma={sigma}")
     if sigma is not None:
-        if not sigma > 0:
-            raise ValueError(f"sigma: a number > 0 expected, got {sigma}")
+        check_positive("sigma", sigma)
         return 1 / sigma**2
     if beta is None:
         return 1.0
-    if not beta >= 0:
-        raise ValueError(f"beta: a number >= 0 expected, got {beta}")
+    check_not_negative("beta", beta)
     return beta

@@ -13,8 +13,10 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from ._logspace import check_not_negative, error_margin, focal_cross_entropy
-from ._reduce import Reduction, find_ignored, reduce_loss, set_aside, upcast
+from ..boxes._dtype import upcast
+from ._checks import check_not_negative
+from ._logspace import error_margin, focal_cross_entropy
+from ._reduce import Reduction, find_ignored, reduce_loss, set_aside
 from .classification import check_classes, softmax_cross_entropy_loss
 
 

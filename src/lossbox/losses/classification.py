@@ -12,8 +12,10 @@ import torch
 from jaxtyping import Float, Int, Shaped
 from torch import Tensor
 
-from ._logspace import check_not_negative, check_share, cross_entropy, error_margin, focal_cross_entropy, softmax_cross_entropy, softplus
-from ._reduce import Reduction, check_same_shape, find_ignored, reduce_loss, set_aside, upcast
+from ..boxes._dtype import upcast
+from ._checks import check_not_negative, check_positive, check_share
+from ._logspace import cross_entropy, error_margin, focal_cross_entropy, softmax_cross_entropy, softplus
+from ._reduce import Reduction, check_same_shape, find_ignored, reduce_loss, set_aside
 
 
 def sigmoid_cross_entropy_loss(
@@ -244,8 +246,7 @@ def dr_loss(
     """
     check_same_shape("logits", logits, "targets", targets)
     for name, value in (("pos_lambda", pos_lambda), ("neg_lambda", neg_lambda), ("smoothness", smoothness)):
-        if not value > 0:
-            raise ValueError(f"{name}: a number > 0 expected, got {value}")
+        check_positive(name, value)
     logits = set_aside(upcast(logits), find_ignored(targets))
     if not logits.numel():
         return logits.sum()

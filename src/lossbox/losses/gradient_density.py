@@ -10,8 +10,10 @@ import torch
 from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 
+from ..boxes._dtype import upcast
+from ._checks import check_positive
 from ._logspace import cross_entropy
-from ._reduce import Reduction, check_same_shape, check_weight, find_ignored, reduce_loss, upcast
+from ._reduce import Reduction, check_same_shape, check_weight, find_ignored, reduce_loss
 
 
 def ghm_c_loss(
@@ -182,8 +184,7 @@ def _ghm_c_terms(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor, Tenso
 
 def _ghm_r_terms(input: Tensor, target: Tensor, mu: float) -> tuple[Tensor, Tensor]:
     check_same_shape("input", input, "target", target)
-    if not mu > 0:
-        raise ValueError(f"mu: a number > 0 expected, got {mu}")
+    check_positive("mu", mu)
     difference = upcast(input) - upcast(target)
     root = torch.sqrt(difference.square() + mu**2)
     return (difference / root).detach().abs(), root - mu

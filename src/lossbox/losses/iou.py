@@ -10,6 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ..boxes import paired_ciou, paired_diou, paired_eiou, paired_giou, paired_iou
+from ._checks import check_positive
 from ._logspace import power
 from ._reduce import Reduction, reduce_loss
 
@@ -240,6 +241,5 @@ def alpha_iou_loss(
         >>> alpha_iou_loss(torch.tensor([[0., 0., 2., 2.]]), torch.tensor([[1., 0., 3., 2.]]))
         tensor(0.9630)
     """
-    if not alpha > 0:
-        raise ValueError(f"alpha: a number > 0 expected, got {alpha}")
+    check_positive("alpha", alpha)
     return reduce_loss(1 - power(paired_iou(boxes, targets), alpha), weight=weight, reduction=reduction, normalizer=normalizer)

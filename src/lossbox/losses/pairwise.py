@@ -15,18 +15,19 @@ near enough to the lowest positive to count. Memory stays O(P + N).
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
+from ..boxes._dtype import upcast
 from ._checks import check_per_positive, check_ranking_input
+from ._gradient import with_gradient
 from ._knots import sum_dtype
 from ._logspace import softplus
 from ._ranking import positive_index, zero_loss
-from ._reduce import upcast
 
 PAIRS = 1 << 20
 """Pairs handled at a time, or all those of one positive where they are more: what the temporaries take."""
@@ -86,7 +87,7 @@ def ape_loss(
     if not len(positives):
         return zero_loss(logits, targets)
     sums = _sum_pairs(logits, targets, quality, positives, sharpness, cutoff)
-    value: Tensor = _GivenGradient.apply(logits, *sums)
+    value: Tensor = with_gradient(_keep_for_gradient, logits, *sums)
     return value
 
 
@@ -150,19 +151,11 @@ def _within_reach(flat: Tensor, labels: Tensor, reach: Tensor) -> tuple[Tensor, 
     return negatives, index, counts, lengths
 
 
-class _GivenGradient(torch.autograd.Function):
-    """A value whose gradient is known already, at some of the places."""
+def _keep_for_gradient(logits: Tensor, value: Tensor, index: Tensor, gradient: Tensor) -> tuple[Any, ...]:
+    return value.clone(), (index, gradient), partial(_gradient_of_logits, logits.shape, logits.dtype)
 
-    @staticmethod
-    def forward(ctx: Any, logits: Tensor, value: Tensor, index: Tensor, gradient: Tensor) -> Tensor:
-        ctx.shape, ctx.dtype = logits.shape, logits.dtype
-        ctx.save_for_backward(index, gradient)
-        return value.clone()
 
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:
-        index, gradient = ctx.saved_tensors
-        result = gradient.new_zeros(ctx.shape.numel(), dtype=ctx.dtype)
-        result.index_copy_(0, index, (gradient * upstream.to(gradient.dtype)).to(ctx.dtype))
-        return result.reshape(ctx.shape), None, None, None
+def _gradient_of_logits(shape: torch.Size, dtype: torch.dtype, index: Tensor, gradient: Tensor, upstream: Tensor) -> Tensor:
+    result = gradient.new_zeros(shape.numel(), dtype=dtype)
+    result.index_copy_(0, index, (gradient * upstream.to(gradient.dtype)).to(dtype))
+    return result.reshape(shape)

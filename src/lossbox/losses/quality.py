@@ -9,8 +9,10 @@ import torch
 from jaxtyping import Float, Shaped
 from torch import Tensor
 
-from ._logspace import check_not_negative, check_share, cross_entropy, power, softplus
-from ._reduce import Reduction, check_same_shape, find_ignored, reduce_loss, set_aside, upcast
+from ..boxes._dtype import upcast
+from ._checks import check_not_negative, check_share
+from ._logspace import cross_entropy, power, softplus
+from ._reduce import Reduction, check_same_shape, find_ignored, reduce_loss, set_aside
 
 
 def quality_focal_loss(

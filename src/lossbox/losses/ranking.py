@@ -24,9 +24,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from ..boxes._dtype import upcast
 from ._dominance import dominance_sums
 from ._ranking import rank_positives
-from ._reduce import upcast
 
 
 class ALRPTerms(NamedTuple):
