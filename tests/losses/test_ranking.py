@@ -1,6 +1,7 @@
 """The ranking losses against the papers' formulas (pairwise_reference), on drawn problems and in every corner."""
 
 import functools
+import runpy
 
 import hypothesis
 import numpy as np
@@ -10,7 +11,7 @@ import torch
 from hypothesis import strategies as st
 from torch.testing import assert_close
 
-from lossbox.losses import _knots, alrp_loss, ap_loss, debug_checks, ndcg_loss, rank_sort_loss
+from lossbox.losses import _checks, _knots, alrp_loss, ap_loss, debug_checks, ndcg_loss, rank_sort_loss
 
 DELTAS = (0.0, 0.25, 0.5, 1.0, 2.0)
 close = {
@@ -410,6 +411,13 @@ def test_more_pairs_than_memory_could_hold():
     loss = alrp_loss(logits, targets, error)
     grad = gradient(logits, loss.classification)
     assert_close(grad[targets == 1].double().sum(), -grad[targets == 0].double().sum(), rtol=1e-5, atol=0)
+
+
+@pytest.mark.parametrize(("name", "on"), [("LOSSBOX_DEBUG_CHECKS", True), ("LOSSBOX_DEBUG", False)])
+def test_debug_checks_have_a_variable_of_their_own(monkeypatch, name, on):
+    """That of ``--debug``, which shows tracebacks, is another."""
+    monkeypatch.setenv(name, "1")
+    assert runpy.run_path(_checks.__file__)["_debug"] is on
 
 
 def test_debug_checks_say_how_many_and_where():

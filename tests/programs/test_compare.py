@@ -49,7 +49,7 @@ def test_jobs_train_side_by_side_what_they_train_one_after_another(tiny_run, tmp
     words = ["compare", str(tiny_run.config), "--seeds", "0", "1", "--artifacts", "false", "--trainer.enable_checkpointing", "false"]
     part = tiny_run.images.parent / "train"  # that of the validation was changed
     words += ["--data.val_annotations", f"{part}.json", "--data.val_images", str(part)]
-    monkeypatch.setattr("lossbox.programs.compare.SILENCE", 0.1)
+    monkeypatch.setattr("lossbox.data.digits.SILENCE", 0.1)
     found, said = {}, {}
     for jobs in ("1", "2"):
         out = tmp_path / jobs

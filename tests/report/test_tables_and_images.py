@@ -1,5 +1,6 @@
 """Run folders to tables and images."""
 
+import csv
 import json
 import math
 
@@ -40,6 +41,28 @@ def test_the_log_of_a_resumed_run_continues_the_first(run):
     log(run, 10, LOG + "1,1.0,39,0.5,0.6,,6.0\n")
     log(run, 2, LOG)
     assert report.read_curves(run)["train/classification"] == ([9, 19, 25, 39], [0.9, 0.8, 0.6, 0.5])
+
+
+def test_results_have_a_row_per_epoch_of_a_resumed_run_and_a_validation_after_it(run):
+    log(run, 1, LOG + "1,nan,29,0.6,0.7,,5.0\n1,,29,,,,\n1,1.5,39,0.5,0.6,,7.0\n2,,40,,,0.5,\n")
+    path = report.write_results(run)
+    with path.open(newline="") as opened:
+        first, second = csv.DictReader(opened)
+    assert (first["epoch"], first["step"], first["gradient_balance"], first["train/total"], first["val/AP"]) == (
+        "1",
+        "20",
+        "1.5",
+        "0.95",
+        "0.25",
+    )
+    assert (second["epoch"], second["step"], second["gradient_balance"], second["weight/localization"]) == ("2", "40", "1.5", "6")
+    assert second["val/AP"] == "0.5"
+    assert [file.name for file in run.glob("results*")] == ["results.csv"]
+
+
+def test_without_a_log_there_are_no_results(tmp_path):
+    assert report.write_results(tmp_path) is None
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_folder_without_a_log_is_a_named_error(tmp_path):

@@ -9,6 +9,7 @@ import torch
 import yaml
 from lightning.pytorch import Trainer, seed_everything
 from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.loggers import CSVLogger
 from torch import nn
 
 from lossbox.assignment import ATSSAssigner, OverlapAssigner, SampledAssigner
@@ -19,7 +20,7 @@ from lossbox.detectors import Backbone, FasterRCNN, RetinaNet
 from lossbox.objective import ALRPObjective
 from lossbox.records import Batch, Targets
 from lossbox.training import DetectionTask, FirstStage, WarmupCosine
-from lossbox.training.callbacks import EMAWeights, LastEpoch, RunFiles, first_assignment, read_results
+from lossbox.training.callbacks import EMAWeights, LastEpoch, RunFiles, first_assignment
 from lossbox.training.cli import LossboxCLI
 
 EMA = {"decay": 0.8, "warmup": 2.0}
@@ -68,6 +69,11 @@ def averaged(recipe, tmp_path_factory):
         cli = LossboxCLI(["fit", "--config", str(recipe / "averaged.yaml"), "--out", str(run)])
     assert len(weights) == STEPS + 1
     return run, weights, cli.model.detected()[1]
+
+
+def read_results(run):
+    with (run / "results.csv").open(newline="") as opened:
+        return list(csv.DictReader(opened))
 
 
 def checkpoint(run, name="last"):
@@ -167,11 +173,12 @@ def test_a_resumed_run_has_the_same_average_and_no_row_twice(averaged, recipe, t
         patch.setattr(DetectionTask, "training_step", training_step)
         with pytest.raises(KillAt):
             LossboxCLI(words)
-    results = tmp_path / "results.csv"
     assert [row["epoch"] for row in read_results(tmp_path)] == ["1"]
-    # a row beyond the checkpoint, as of a run that goes on from an earlier one
-    ahead = results.read_text().splitlines()[1].replace("1,3,", "7,21,", 1)
-    results.write_text(results.read_text() + ahead + "\n")
+    # rows beyond the checkpoint, as of a run that goes on from an earlier one
+    log = tmp_path / "csv" / "version_0" / "metrics.csv"
+    columns, *rows = csv.reader(log.read_text().splitlines())
+    ahead = [["6" if name == "epoch" else "20" if name == "step" else cell for name, cell in zip(columns, rows[0], strict=True)]]
+    log.write_text("\n".join(",".join(row) for row in [columns, *rows, *ahead]) + "\n")
     drawn = (tmp_path / "train_batches.png").stat().st_mtime_ns
     LossboxCLI([*words, "--ckpt_path", "last"])
 
@@ -203,7 +210,8 @@ def fit(model, digits, folder, callbacks, **options):
 def test_a_validation_after_the_training_completes_the_last_row(digits, tmp_path):
     model = tiny()
     files = RunFiles()
-    trainer = fit(model, digits, tmp_path, [files], check_val_every_n_epoch=5, log_every_n_steps=2)
+    logger = CSVLogger(tmp_path, name="csv")
+    trainer = fit(model, digits, tmp_path, [files], check_val_every_n_epoch=5, log_every_n_steps=2, logger=logger)
     (row,) = read_results(tmp_path)
     assert "val/oLRP" not in row
     assert float(row["train/total"]) > 0

@@ -43,7 +43,7 @@ def test_two_processes_train_though_one_sees_no_boxes(tmp_path):
     words += [str(word) for pair in options.items() for word in pair]
     done = subprocess.run(words, capture_output=True, text=True, timeout=240, env={**os.environ, "OMP_NUM_THREADS": "1"})
     assert done.returncode == 0, done.stderr
-    assert done.stdout.count("epoch 2/2") == 1  # one rank speaks for both
+    assert done.stdout.count("epoch 2/2") == 1  # one process speaks for both
     assert "sync_dist" not in done.stderr
 
     rows = list(csv.DictReader((tmp_path / "run" / "csv" / "version_0" / "metrics.csv").open()))
@@ -51,9 +51,9 @@ def test_two_processes_train_though_one_sees_no_boxes(tmp_path):
     assert [row["step"] for row in steps] == ["0", "1", "2", "3"]  # 8 images / (2 processes x batches of 2) x 2 epochs
     for name in ("train/classification", "train/localization", "weight/localization", "gradient_balance"):
         assert all(row[name] for row in steps), name
-    # in each epoch one step has the image with boxes, whichever rank it is on
+    # in each epoch one step has the image with boxes, whichever process it is on
     assert [sum(float(row["train/classification"]) > 0 for row in steps[i : i + 2]) for i in (0, 2)] == [1, 1]
-    # what the rank with the positives pulls up and both push down: equal over both (Theorem 2), not on either
+    # what the process with the positives pulls up and both push down: equal over both (Theorem 2), not on either
     balances = [float(row["gradient_balance"]) for row in steps if float(row["train/classification"]) > 0]
     assert balances == pytest.approx([1, 1], abs=2e-2)
     metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())
@@ -61,16 +61,16 @@ def test_two_processes_train_though_one_sees_no_boxes(tmp_path):
 
 
 @pytest.fixture(scope="module")
-def ranks(tmp_path_factory, run_processes):
+def processes(tmp_path_factory, run_processes):
     """What the steps of each of two processes came to."""
     folder = tmp_path_factory.mktemp("steps")
     run_processes(worker.__file__, 2, folder, timeout=240)
-    return [torch.load(folder / f"{rank}.pt") for rank in range(2)]
+    return [torch.load(folder / f"{number}.pt") for number in range(2)]
 
 
 @pytest.mark.parametrize(("name", "dtype"), RUNS)
-def test_two_processes_take_the_steps_of_one(ranks, name, dtype):
-    first, second = (found[name, dtype] for found in ranks)
+def test_two_processes_take_the_steps_of_one(processes, name, dtype):
+    first, second = (found[name, dtype] for found in processes)
     *alone, validation = worker.run(name, dtype)
     tolerance = {"rtol": 1e-6, "atol": 1e-9} if dtype == torch.float64 else {"rtol": 2e-3, "atol": 2e-5}
     for one, other, expected in zip(first, second, alone, strict=False):
@@ -84,6 +84,6 @@ def test_two_processes_take_the_steps_of_one(ranks, name, dtype):
         for of in ("weights", "gradients", "parameters"):
             assert_close(one[of], expected[of], check_dtype=False, **tolerance)
     assert any(gradient.abs().sum() > 1e-3 for gradient in alone[1]["gradients"].values())
-    # the first rank validated its share of the first batch alone: nothing waited for the second
+    # the first process validated its share of the first batch alone: nothing waited for the second
     assert len(first) == len(alone) + 1 == len(second) + 1
     assert_close(first[-1], validation, **tolerance)

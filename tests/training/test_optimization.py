@@ -1,5 +1,10 @@
 """The rates of the optimizers: what learns how fast, and what is in no group."""
 
+import copy
+import math
+from dataclasses import replace
+from functools import partial
+
 import pytest
 import torch
 from torch import nn
@@ -62,6 +67,43 @@ def test_each_earlier_stage_learns_more_slowly(factory, backbone, prefixes):
     factors = {round(group["lr"] / group["initial_lr"], 9) for group in optimizer.param_groups}
     assert len(factors) == 1
     assert optimizer.param_groups[0]["initial_lr"] == 1.0
+
+
+def cosine(step, steps, warmup):
+    rise = max(1, round(warmup * steps))
+    return (step + 1) / rise if step < rise else 0.5 * (1 + math.cos(math.pi * (step - rise) / max(1, steps - rise)))
+
+
+def milestones(step, steps, warmup_steps, shares):
+    return min(1.0, (step + 1) / max(1, warmup_steps)) * 0.1 ** sum(step >= share * steps for share in shares)
+
+
+@pytest.mark.parametrize(
+    ("factory", "closed_form", "steps"),
+    [
+        *[(WarmupCosine(1.5, warmup=share), partial(cosine, warmup=share), n) for n in (1, 2, 7, 400) for share in (0.0, 0.1, 0.5, 1.0)],
+        *[
+            (WarmupSteps(1.5, warmup_steps=rise, milestones=shares), partial(milestones, warmup_steps=rise, shares=shares), n)
+            for n in (1, 7, 400)
+            for rise, shares in [(0, ()), (1, (0.6, 0.8)), (3, (0.3, 0.35, 1.0)), (350, (0.6, 0.8))]
+        ],
+    ],
+)
+def test_the_rate_of_every_step_is_the_closed_form_and_goes_on_from_a_checkpoint(factory, closed_form, steps):
+    factory = replace(factory, backbone_rate=0.5)
+    model = detector(stages=3, strides=(8,))
+    optimizer, schedule = factory(model, steps)
+    for step in range(steps):
+        if step == steps // 2:
+            saved = copy.deepcopy((optimizer.state_dict(), schedule.state_dict()))
+            optimizer, schedule = factory(model, steps)
+            optimizer.load_state_dict(saved[0])
+            schedule.load_state_dict(saved[1])
+        expected = 1.5 * closed_form(step, steps)
+        assert optimizer.param_groups[0]["lr"] == pytest.approx(expected, rel=1e-9, abs=1e-15)
+        assert optimizer.param_groups[-1]["lr"] == pytest.approx(expected / 2, rel=1e-9, abs=1e-15)
+        optimizer.step()
+        schedule.step()
 
 
 def test_frozen_stages_are_in_no_group_and_no_group_is_empty():

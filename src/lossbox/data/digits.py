@@ -27,7 +27,7 @@ EMPTY_EVERY = 25
 PARTS = ("train", "val")
 
 SILENCE = 10.0
-"""Seconds after which, where the progress bar is not drawn (no terminal), a line says how far the drawing is."""
+"""Seconds after which, without a progress bar (no terminal), a line is due that says how far it is: here, in trainings and comparisons."""
 
 MARKER = ".lossbox_digits"
 """A file in each folder of images: what lies there is ours and may be replaced."""

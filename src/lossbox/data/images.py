@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -16,10 +17,20 @@ from torchvision import tv_tensors
 from ..coco.read import CocoAnnotations, CocoImage
 from ..records import Targets
 
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
 EXIF_ORIENTATION = 0x0112
 
 Transform = Callable[[Tensor, Targets], tuple[Tensor, Targets]]
 Mosaic = Callable[[Sequence[tuple[Tensor, Targets]]], tuple[Tensor, Targets]]
+
+
+def rgb_pixels(image: Image) -> UInt8[Tensor, "3 h w"]:
+    """An image of Pillow's, of 8 bits per channel, as RGB."""
+    # Straight from a palette with transparency to RGB, Pillow warns.
+    rgb = (image.convert("RGBA") if image.mode == "P" else image).convert("RGB")
+    return torch.from_numpy(np.array(rgb)).permute(2, 0, 1).contiguous()
 
 
 def decode_image(record: CocoImage, *, source: Path) -> UInt8[Tensor, "3 h w"]:
@@ -40,17 +51,15 @@ def decode_image(record: CocoImage, *, source: Path) -> UInt8[Tensor, "3 h w"]:
         ValueError: it cannot be decoded, has more than 8 bits per channel, or another size than the JSON states.
     """
     try:
-        from PIL import Image
+        from PIL import Image as pillow
     except ImportError as error:
         raise ImportError("decoding images needs Pillow: pip install 'lossbox[train]'") from error
     where = f"{source}: image id {record.id}: {record.path}"
     try:
-        with Image.open(record.path) as opened:
+        with pillow.open(record.path) as opened:
             size, mode = opened.size, opened.mode
             if size == (record.width, record.height) and not mode.startswith(("I", "F")):
-                # Straight from a palette with transparency to RGB, Pillow warns.
-                rgb = (opened.convert("RGBA") if mode == "P" else opened).convert("RGB")
-                return torch.from_numpy(np.array(rgb)).permute(2, 0, 1).contiguous()
+                return rgb_pixels(opened)
             turned = opened.getexif().get(EXIF_ORIENTATION, 1) in (5, 6, 7, 8)
     except FileNotFoundError:
         raise FileNotFoundError(f"{where} does not exist") from None

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
-_debug = os.environ.get("LOSSBOX_DEBUG", "") not in ("", "0")
+_debug = os.environ.get("LOSSBOX_DEBUG_CHECKS", "") not in ("", "0")
 
 
 @contextmanager
@@ -17,7 +17,7 @@ def debug_checks(enabled: bool = True) -> Iterator[None]:
     """Look at every value that enters a ranking loss, and raise where it is no number or no label.
 
     Off by default, since looking makes an accelerator wait; a NaN then comes out as a NaN loss. The environment variable
-    ``LOSSBOX_DEBUG=1`` switches the checks on for a whole run.
+    ``LOSSBOX_DEBUG_CHECKS=1`` switches the checks on for a whole run.
 
     Args:
         enabled: False switches them off inside a block where they are on.

@@ -18,9 +18,6 @@ from typing import Any
 
 from .recipes import find_recipe, resume
 
-SILENCE = 15.0
-"""Seconds after which, without a terminal, a line says how far the trainings of ``--jobs`` are."""
-
 
 def run(argv: Sequence[str]) -> None:
     """Runs ``lossbox compare``: a study where the first word names one, and otherwise recipes against each other."""
@@ -136,6 +133,8 @@ def train_all(wanted: Mapping[tuple[Path, int], Path], overrides: Sequence[str],
 def _ended(running: Mapping[Future[None], tuple[Path, int]], wanted: Mapping[tuple[Path, int], Path]) -> Iterator[Future[None]]:
     """The trainings in the order in which they end; where nothing ends for a while, the last line of the log of each that runs."""
     from rich.progress import Progress
+
+    from ..data.digits import SILENCE
 
     waiting = set(running)
     with Progress(disable=not sys.stdout.isatty()) as bar:

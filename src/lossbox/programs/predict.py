@@ -171,7 +171,7 @@ def _batches(
     for number, file in enumerate(files):
         image_id = number + 1 if ids is None else ids[number]
         try:
-            batch.append((number, image_id, _load(file, image_id)))
+            batch.append((number, image_id, _load(file)))
         except (ValueError, OSError) as error:
             if skipped is None:
                 raise ValueError(f"{error}; --skip-bad leaves such images out") from error
@@ -183,35 +183,18 @@ def _batches(
         yield batch
 
 
-def _load(file: Path, image_id: int) -> Any:
+def _load(file: Path) -> Any:
     """(3, h, w) uint8, as the data set loads it."""
-    import torch
-    from PIL import Image
-
-    from ..coco.read import CocoImage
-    from ..data.images import decode_image
+    from ..training.images import read_image
 
     try:
-        with Image.open(file) as image:
-            width, height = image.size
-    except Exception as error:  # decoders of broken files raise OSError, SyntaxError, struct.error and more
-        raise ValueError(f"IMAGES: {file} is not an image that can be decoded: {error}") from error
-    none = torch.zeros(0, dtype=torch.long)
-    return decode_image(CocoImage(image_id, file, width, height, torch.zeros(0, 4), none, none.bool()), source=Path("IMAGES"))
+        return read_image(file)
+    except ValueError as error:
+        raise ValueError(f"IMAGES: {error}") from error
 
 
 def _detect(trained: Trained, batch: Sequence[Loaded]) -> list[Detections]:
-    import torch
-
-    from ..data.module import collate
-    from ..records import Targets
-
-    samples = []
-    for _, image_id, image in batch:
-        size = (image.shape[1], image.shape[2])
-        none = torch.zeros(0, dtype=torch.long)
-        samples.append(trained.data.eval_transforms(image, Targets(torch.zeros(0, 4), none, none.bool(), image_id, size, size)))
-    return trained.detect(collate(samples))
+    return trained.detect_images([image for *_, image in batch])
 
 
 def _calibrated(found: Detections, calibration: Calibration | None) -> Detections:

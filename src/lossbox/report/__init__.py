@@ -12,7 +12,8 @@ from .evaluation import (
     draw_score_iou,
     print_bounds,
 )
-from .images import draw_curves, draw_sheet, read_curves
+from .images import draw_curves, draw_sheet
+from .log import read_curves, read_log, write_results
 from .loss_curves import AXES, Axis, LossCurves, curves_of, draw_loss, plot_loss, trace
 from .run import confusion_matrix, draw_assignment, draw_confusion_matrix, draw_validation
 from .studies import draw_toy, print_toy, toy_loss_table, toy_precision_table
@@ -56,9 +57,11 @@ __all__ = [
     "print_metrics",
     "print_toy",
     "read_curves",
+    "read_log",
     "summarize",
     "toy_loss_table",
     "toy_precision_table",
     "trace",
     "write_json",
+    "write_results",
 ]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -13,34 +12,10 @@ from torch import Tensor
 
 from ..records import Detections, Targets
 from ._canvas import name_box, pyplot, sheet
+from .log import read_curves
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-
-
-def read_curves(run: Path) -> dict[str, tuple[list[int], list[float]]]:
-    """Reads the CSV logs of a run: ``{name: (steps, values)}``, undefined values left out.
-
-    A run that was interrupted and resumed has one file a start; from the step on where a later file begins, the earlier one is dropped.
-
-    Raises:
-        FileNotFoundError: the folder holds no CSV log.
-    """
-    files = sorted(run.glob("csv/version_*/metrics.csv"), key=lambda path: int(path.parent.name.split("_")[1]))
-    if not files:
-        raise FileNotFoundError(f"run: no log (csv/version_*/metrics.csv) in {run}; `lossbox fit --out {run}` writes one")
-    points: dict[str, dict[int, float]] = {}
-    for file in files:
-        with file.open(newline="") as opened:
-            rows = [{name: float(cell) for name, cell in row.items() if cell} for row in csv.DictReader(opened)]
-        first = min((row["step"] for row in rows), default=math.inf)
-        for name in points:
-            points[name] = {step: value for step, value in points[name].items() if step < first}
-        for row in rows:
-            for name, value in row.items():
-                if name not in ("step", "epoch") and math.isfinite(value):
-                    points.setdefault(name, {})[int(row["step"])] = value
-    return {name: (list(series), list(series.values())) for name, series in points.items() if series}
 
 
 _METRICS = ("val/AP", "val/AP50", "val/AP75", "val/oLRP")

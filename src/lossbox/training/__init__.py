@@ -1,10 +1,12 @@
 """The trainer: the task, its optimizers, what happens beside it, the command line, and trained detectors out of their checkpoints.
 
-Here is what a recipe names; everything else is in the modules. Needs the extra: ``pip install 'lossbox[train]'``.
+Here is what a recipe names, and a trained detector in Python; everything else is in the modules. Needs the extra:
+``pip install 'lossbox[train]'``.
 """
 
 from .callbacks import EMAWeights
+from .load import Prediction, Trained, load_trained
 from .optimization import WarmupCosine, WarmupSteps
 from .task import DetectionTask, FirstStage
 
-__all__ = ["DetectionTask", "EMAWeights", "FirstStage", "WarmupCosine", "WarmupSteps"]
+__all__ = ["DetectionTask", "EMAWeights", "FirstStage", "Prediction", "Trained", "WarmupCosine", "WarmupSteps", "load_trained"]

@@ -6,10 +6,7 @@ Nothing here changes what is trained: with and without these callbacks the weigh
 
 from __future__ import annotations
 
-import csv
-import itertools
 import math
-import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,12 +16,12 @@ from typing import Any, cast
 import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint, WeightAveraging
-from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities.seed import isolate_rng
 from torch import Tensor, nn
 
 from ..data.module import CocoDataModule
 from ..records import Assignment, Batch, RawPredictions
+from ..report.log import write_results
 from ..report.run import draw_assignment
 from .task import DetectionTask, TwoStageDetector
 
@@ -44,10 +41,8 @@ class LastEpoch(Callback):
 class RunFiles(Callback):
     """Writes ``results.csv``, a row per epoch, and ``train_batches.png``, the first batch of the run, into the folder of the run.
 
-    A row holds ``epoch`` (from 1), ``step`` (the steps made so far), ``seconds`` (training and validation), ``lr`` (of the epoch's last
-    step), the means over the logged steps of the epoch (``train/...``, ``weight/...``, ``gradient_balance``, over the batches where it is
-    defined), and ``val/...`` where the epoch was validated. What is undefined is an empty cell. The file is replaced as a whole, never
-    half written; a run that goes on from a checkpoint drops the rows beyond it.
+    ``results.csv`` comes from the log of the run, see :func:`lossbox.report.write_results`. To the log are added, at the end of each epoch,
+    ``seconds`` (training and validation) and ``lr`` (of the head, in the epoch's last step).
 
     ``train_batches.png`` shows the boxes after augmentation and the centers of the anchors trained on each; of a two-stage detector those
     of its first stage. It takes one more forward pass, in evaluation mode, that leaves no trace: batch norms and all random number
@@ -55,24 +50,13 @@ class RunFiles(Callback):
     """
 
     def __init__(self) -> None:
-        self._rows: list[dict[str, Any]] = []
-        self._logged: dict[str, list[Tensor]] = {}
-        self._validation: dict[str, float] = {}
-        self._started = math.nan
-        self._learning_rate = math.nan
-        self._step = 0
-        self._trained = False
-
-    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._step = trainer.global_step
-        self._rows = [row for row in read_results(_folder(trainer)) if int(row["step"]) <= self._step] if self._step else []
+        self._started = self._learning_rate = math.nan
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._started = time.monotonic()
-        self._logged, self._validation, self._trained = {}, {}, False
+        self._write(trainer)
+        self._started, self._learning_rate = time.monotonic(), math.nan
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Batch, batch_idx: int) -> None:
-        self._trained = True
         self._learning_rate = trainer.optimizers[0].param_groups[0]["lr"]
         first = trainer.global_step == 0 and batch_idx == 0 and not trainer.fast_dev_run  # type: ignore[attr-defined]
         if first and trainer.is_global_zero:
@@ -83,71 +67,19 @@ class RunFiles(Callback):
                 predictions, assignment = first_assignment(model, shown)
             draw_assignment(list(shown.images), shown.targets, predictions, assignment, names, _folder(trainer) / "train_batches.png")
 
-    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Batch, batch_idx: int) -> None:
-        if trainer.global_step == self._step or trainer.global_step % trainer.log_every_n_steps:  # type: ignore[attr-defined]
-            return
-        self._step = trainer.global_step
-        for name, value in trainer.callback_metrics.items():
-            if name.startswith(("train/", "weight/")) or name == "gradient_balance":
-                self._logged.setdefault(name, []).append(value.detach().clone())
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if not math.isnan(self._learning_rate):  # a resumed run may end an epoch of which it has trained nothing
+            pl_module.log_dict({"seconds": time.monotonic() - self._started, "lr": self._learning_rate}, sync_dist=True)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if trainer.sanity_checking:
-            return
-        numbers = {name: float(value) for name, value in trainer.callback_metrics.items() if name.startswith("val/")}
-        if trainer.state.fn == TrainerFn.FITTING:
-            # Before the end of the epoch: the checkpoint of this epoch may be written in between, and the row must not be younger.
-            self._validation = numbers
-            self._write(trainer)
-        elif self._rows:  # the last epoch, validated when the training was over
-            self._rows[-1] |= numbers
-            self._save(trainer)
+        self._write(trainer)
 
-    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._write(trainer)
 
     def _write(self, trainer: Trainer) -> None:
-        """Puts the row of this epoch into the file, in the place of an earlier one."""
-        if not self._trained:  # a resumed run may end an epoch of which it has trained nothing
-            return
-        means = {name: float(torch.stack(values).float().nanmean()) for name, values in self._logged.items()}
-        epoch = trainer.current_epoch + 1
-        row = {
-            "epoch": epoch,
-            "step": trainer.global_step,
-            "seconds": round(time.monotonic() - self._started, 3),
-            "lr": self._learning_rate,
-        }
-        self._rows = [earlier for earlier in self._rows if int(earlier["epoch"]) != epoch] + [row | means | self._validation]
-        self._save(trainer)
-
-    def _save(self, trainer: Trainer) -> None:
-        if not trainer.is_global_zero or trainer.fast_dev_run:  # type: ignore[attr-defined]
-            return
-        path = _folder(trainer) / "results.csv"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        columns = dict.fromkeys(itertools.chain.from_iterable(self._rows))
-        with path.with_suffix(".partial").open("w", newline="") as file:
-            writer = csv.DictWriter(file, list(columns))
-            writer.writeheader()
-            for row in self._rows:
-                writer.writerow({name: _cell(value) for name, value in row.items()})
-        os.replace(path.with_suffix(".partial"), path)
-
-
-def _cell(value: float | str) -> float | str:
-    if not isinstance(value, float):
-        return value
-    return "" if math.isnan(value) else f"{value:.6g}"
-
-
-def read_results(run: Path) -> list[dict[str, str]]:
-    """The rows of a run's ``results.csv`` as text by column; none where there is no file."""
-    path = run / "results.csv"
-    if not path.is_file():
-        return []
-    with path.open(newline="") as file:
-        return list(csv.DictReader(file))
+        if trainer.is_global_zero and not trainer.fast_dev_run and not trainer.sanity_checking:  # type: ignore[attr-defined]
+            write_results(_folder(trainer))
 
 
 def _folder(trainer: Trainer) -> Path:

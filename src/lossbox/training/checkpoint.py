@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import yaml
 from torch import Tensor, nn
 
 SHOWN = 3
@@ -39,6 +40,35 @@ def read_checkpoint(path: Path, *, option: str = "ckpt") -> dict[str, Any]:
     if not isinstance(content, Mapping) or "state_dict" not in content:
         raise ValueError(f"{option}: {path} is not a checkpoint of lossbox fit: it lacks a state_dict")
     return dict(content)
+
+
+def config_of(checkpoint: str | Path) -> Path:
+    """Where the run of a checkpoint, ``OUT/checkpoints/NAME.ckpt``, keeps its resolved recipe: ``OUT/config.yaml``."""
+    return Path(checkpoint).absolute().parents[1] / "config.yaml"
+
+
+def read_config(path: Path) -> dict[str, Any]:
+    """The resolved recipe of a run.
+
+    Args:
+        path: of the file, see :func:`config_of`.
+
+    Raises:
+        FileNotFoundError: there is none.
+        ValueError: it is something else.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"config: no file {path}; --config names the resolved recipe (OUT/config.yaml) of a checkpoint that was moved"
+        )
+    try:
+        recipe = yaml.safe_load(path.read_text())
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ValueError(f"config: {path} is not YAML: {error}") from error
+    lacking = [name for name in ("model", "data") if not isinstance(recipe, dict) or not isinstance(recipe.get(name), dict)]
+    if lacking:
+        raise ValueError(f"config: {path} lacks {lacking[0]!r}; the resolved recipe of a run (OUT/config.yaml) expected")
+    return dict(recipe)
 
 
 def start_from(detector: nn.Module, content: Mapping[str, Any], class_names: Sequence[str], *, source: str) -> str:
@@ -109,14 +139,12 @@ def start_from(detector: nn.Module, content: Mapping[str, Any], class_names: Seq
 
 
 def _class_outputs(detector: nn.Module) -> set[str]:
-    """The names of the weights that stand for classes: those of the last layer of the classification of a head that counts classes."""
+    """The names of the weights that stand for classes: those of the layer ``classification`` of a head that has ``num_classes``."""
     names = set()
     for name, module in detector.named_modules():
         outputs = getattr(module, "classification", None)
         if hasattr(module, "num_classes") and isinstance(outputs, nn.Module):
             prefix = f"{name}.classification" if name else "classification"
-            if isinstance(outputs, nn.Sequential):
-                prefix, outputs = f"{prefix}.{len(outputs) - 1}", outputs[-1]
             names |= {f"{prefix}.{parameter}" for parameter, _ in outputs.named_parameters()}
     return names
 

@@ -3,11 +3,11 @@
 OUT/config.yaml                    the resolved options: every one, with the defaults
 OUT/checkpoints/last.ckpt          after every epoch; ``--ckpt_path last`` goes on from it
 OUT/checkpoints/best.ckpt          of the highest validation AP
-OUT/results.csv                    a row per epoch: the parts of the loss, weights, learning rate, validation
 OUT/train_batches.png              the first batch, its boxes and the anchors trained on each
 OUT/curves.png                     when the training is finished: the logs
-OUT/csv/version_N/metrics.csv      the logs, one file a start
-OUT/events.out.tfevents.*          the same for ``tensorboard --logdir OUT``
+OUT/csv/version_N/metrics.csv      the log, one file for each start of the run
+OUT/results.csv                    of the same, a row per epoch: the parts of the loss, weights, learning rate, validation
+OUT/events.out.tfevents.*          the same for ``tensorboard --logdir OUT``; trainer.logger names other loggers of Lightning's
 OUT/metrics.json                   the last validation: AP, optimal LRP, per class
 OUT/thresholds.csv                 of the same: the score at which to cut each class, for ``lossbox predict --thresholds``
 OUT/images.png                   of the same: images with predicted and true boxes
@@ -23,7 +23,6 @@ import time
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
 from lightning.fabric.plugins.precision.precision import _PRECISION_INPUT
 from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint, RichProgressBar, Timer, WeightAveraging
@@ -34,7 +33,7 @@ from .. import report
 from ..data.module import CocoDataModule
 from ..decoding import write_thresholds
 from .callbacks import IMAGES, LastEpoch, RunFiles
-from .checkpoint import read_checkpoint, start_from
+from .checkpoint import config_of, read_checkpoint, read_config, start_from
 from .from_data import settle_auto
 from .precision import device_of, precision_in_use, resolve
 from .progress import ProgressLines
@@ -123,9 +122,9 @@ class LossboxCLI(LightningCLI):
         if self.subcommand == "validate":
             return precision_in_use(precision, device)
         if precision == "auto" and section.ckpt_path is not None:
-            begun = Path(section.ckpt_path).absolute().parents[1] / "config.yaml"
-            if begun.is_file():
-                precision = yaml.safe_load(begun.read_text())["trainer"].get("precision", precision)
+            path = config_of(section.ckpt_path)
+            if path.is_file():
+                precision = read_config(path)["trainer"].get("precision", precision)
         return resolve(precision, device)
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
@@ -200,7 +199,7 @@ class LossboxCLI(LightningCLI):
             if validates:
                 self._write_metrics()
             report.write_json(self.out / "run.json", run)
-            if self.artifacts and list(self.out.glob("csv/version_*/metrics.csv")):  # another trainer.logger leaves none
+            if self.artifacts and report.read_log(self.out):  # another trainer.logger leaves none
                 report.draw_curves(self.out)
         if self.artifacts and validates:
             self._draw()

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import warnings
 from pathlib import Path
-from typing import Any
 
-import yaml
 from jsonargparse import Namespace
 from lightning.pytorch.utilities import rank_zero_only
 
 from ..data.fit_to_boxes import AnchorGrid, Choice, choose
 from ..data.module import read_part
 from ..detectors.anchors import anchor_shapes
+from .checkpoint import config_of, read_config
 
 IMAGE_SIZE, ANCHOR_SCALE = "data.image_size", "model.detector.init_args.anchor_scale"
 
@@ -46,10 +45,10 @@ def _say(line: str) -> None:
 
 def _of_the_run(checkpoint: str | None) -> dict[str, Choice]:
     """The numbers with which the run of a checkpoint began; none where its config.yaml is not beside it."""
-    path = Path(checkpoint).absolute().parent.parent / "config.yaml" if checkpoint else None
+    path = config_of(checkpoint) if checkpoint else None
     if path is None or not path.is_file():
         return {}
-    began: Any = yaml.safe_load(path.read_text())
+    began = read_config(path)
     size = began["data"]["image_size"]
     numbers = {
         IMAGE_SIZE: tuple(size) if isinstance(size, list) else size,

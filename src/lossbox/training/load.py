@@ -1,19 +1,24 @@
-"""A trained detector out of the folder of its run, for the commands that use one without training it."""
+"""A trained detector out of the folder of its run: ``lossbox.load(checkpoint).predict(images)``."""
 
 from __future__ import annotations
 
+import itertools
 import textwrap
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
+from jaxtyping import Float, Int
+from torch import Tensor
 
-from ..data.module import CocoDataModule
+from ..data.module import CocoDataModule, collate
 from ..decoding import Decoder
-from ..records import Batch, Detections
-from .checkpoint import read_checkpoint
+from ..records import Batch, Detections, Targets
+from .checkpoint import config_of, read_checkpoint, read_config
+from .images import OneImage, as_tensors
 from .precision import precision_in_use
 from .task import DetectionTask
 
@@ -24,8 +29,45 @@ Categories = list[tuple[int, str]]
 
 
 @dataclass(frozen=True)
+class Prediction:
+    """What was found in one image, best score first.
+
+    Attributes:
+        boxes: (n, 4) ``x1 y1 x2 y2`` in pixels of the image.
+        scores: (n,) comparable within the detector; of one that was trained with a ranking loss they are no probabilities.
+        labels: (n,) int64: indices into the classes of the detector.
+        class_names: n, the name of each label.
+
+    Example:
+        >>> Prediction(torch.tensor([[0., 0., 9., 9.]]), torch.tensor([0.5]), torch.tensor([1]), ["cup"]).to_supervision().xyxy
+        array([[0., 0., 9., 9.]], dtype=float32)
+    """
+
+    boxes: Float[Tensor, "n 4"]
+    scores: Float[Tensor, " n"]
+    labels: Int[Tensor, " n"]
+    class_names: list[str]
+
+    def __len__(self) -> int:
+        return len(self.class_names)
+
+    def to_supervision(self) -> Any:
+        """The same as ``supervision.Detections``, the class names as ``data["class_name"]``.
+
+        Raises:
+            ImportError: supervision is not installed.
+        """
+        try:
+            import supervision
+        except ImportError as error:
+            raise ImportError("to_supervision needs supervision: pip install supervision") from error
+        names: dict[str, Any] = {"class_name": np.array(self.class_names, dtype=str)}
+        return supervision.Detections(self.boxes.numpy(), confidence=self.scores.numpy(), class_id=self.labels.numpy(), data=names)
+
+
+@dataclass(frozen=True)
 class Trained:
-    """A detector as its run left it, ready to be used.
+    """A detector as its run left it, ready to be used; see :func:`load_trained`.
 
     Attributes:
         task: in evaluation mode, on ``device``.
@@ -49,24 +91,59 @@ class Trained:
             found = self.task.detect(images, [target.size for target in batch.targets])
         return [one.cpu().resized(target.size, target.original_size) for one, target in zip(found, batch.targets, strict=True)]
 
+    def detect_images(self, images: Sequence[Tensor]) -> list[Detections]:
+        """The same for images of any sizes, each (3, h, w), uint8 or in [0, 1], boxes in its pixels; all go through as one batch."""
+        none = torch.zeros(0, dtype=torch.long)
+        sizes = [(image.shape[1], image.shape[2]) for image in images]
+        empty = [Targets(torch.zeros(0, 4), none, none.bool(), number, size, size) for number, size in enumerate(sizes)]
+        return self.detect(collate([self.data.eval_transforms(*sample) for sample in zip(images, empty, strict=True)]))
+
+    def predict(self, images: OneImage | Iterable[OneImage], *, batch_size: int | None = None) -> list[Prediction]:
+        """Finds objects in images, as ``lossbox predict`` does.
+
+        Args:
+            images: one image or several. An image is a file (an EXIF orientation is not applied, as in training), an image of Pillow's, an
+                array (height, width) or (height, width, channels), or a tensor (height, width) or (channels, height, width); with 1, 3
+                (RGB) or 4 channels (the alpha channel is taken away), of uint8, or floating point in [0, 1].
+            batch_size: images at a time, >= 1; as the recipe says by default.
+
+        Returns:
+            One record per image, of a single image too.
+
+        Raises:
+            FileNotFoundError: a file is not there.
+            ValueError: something that is no image, or one of another shape, type or range; it says which one of several.
+        """
+        size = self.data.batch_size if batch_size is None else batch_size
+        if size < 1:
+            raise ValueError(f"batch_size: a number >= 1 expected, got {size}")
+        tensors, names = as_tensors(images), [name for _, name in self.categories]
+        found: list[Detections] = []
+        while batch := list(itertools.islice(tensors, size)):
+            found += self.detect_images(batch)
+        return [Prediction(one.boxes, one.scores, one.labels, [names[label] for label in one.labels.tolist()]) for one in found]
+
 
 def load_trained(
-    checkpoint: Path,
-    config: Path | None = None,
+    checkpoint: str | Path,
+    config: str | Path | None = None,
     *,
     device: str = "auto",
     categories: Categories | None = None,
     decoder: Mapping[str, Any] | None = None,
     data: Mapping[str, Any] | None = None,
 ) -> Trained:
-    """Builds the detector of a recipe and loads its weights.
+    """Loads a trained detector: builds that of the recipe and gives it the weights of a checkpoint. Also ``lossbox.load``.
+
+    ``lossbox.load("runs/mine/checkpoints/best.ckpt").predict("image.jpg")`` finds objects, see :meth:`Trained.predict`.
 
     Args:
         checkpoint: a file that ``lossbox fit`` wrote.
         config: the resolved recipe; by default ``config.yaml`` in the folder of the run, which holds ``checkpoints/``.
         device: a name of torch's, or ``auto``: the first GPU where there is one.
         categories: COCO id and name of each label, for a checkpoint that does not hold them; one that does must have the same.
-        decoder: options of ``lossbox.decoding.Decoder`` instead of the recipe's; a value of None leaves one as it is.
+        decoder: options of ``lossbox.decoding.Decoder`` instead of the recipe's, such as ``{"score_threshold": 0.3}``; a value of None
+            leaves one as it is.
         data: options of the data module instead of the recipe's.
 
     Returns:
@@ -77,15 +154,16 @@ def load_trained(
         ValueError: they do not fit each other, or an option is out of its range.
     """
     where = _device(device)
-    content = read_checkpoint(checkpoint)
-    recipe = _read_recipe(checkpoint, config)
+    content = read_checkpoint(Path(checkpoint))
+    path = Path(config) if config else config_of(checkpoint)
+    recipe = read_config(path)
     stored = [(int(category_id), str(name)) for category_id, name in content.get("lossbox_categories", [])] or None
     if stored is not None and categories is not None and stored != categories:
         raise ValueError(f"ckpt: {checkpoint} was trained on other categories: {_first_difference(stored, categories)}")
     known = stored or categories
     if known is None:
         raise ValueError(f"ckpt: {checkpoint} does not hold the names of its classes (an older lossbox wrote it); name --annotations")
-    task, images = _build(recipe, data or {}, len(known), config or _config_of(checkpoint))
+    task, images = _build(recipe, data or {}, len(known), path)
     try:
         task.load_state_dict(content["state_dict"])
     except RuntimeError as error:
@@ -109,27 +187,6 @@ def _device(name: str) -> torch.device:
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         raise ValueError(f"device: no {name!r} here: {_one_line(error)}") from None
     return device
-
-
-def _config_of(checkpoint: Path) -> Path:
-    return checkpoint.absolute().parents[1] / "config.yaml"
-
-
-def _read_recipe(checkpoint: Path, config: Path | None) -> dict[str, Any]:
-    import yaml
-
-    path = config or _config_of(checkpoint)
-    if not path.is_file():
-        hint = "" if config else "; --config names the resolved recipe (OUT/config.yaml) of a checkpoint that was moved"
-        raise FileNotFoundError(f"config: no file {path}{hint}")
-    try:
-        recipe = yaml.safe_load(path.read_text())
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ValueError(f"config: {path} is not YAML: {error}") from error
-    lacking = [name for name in ("model", "data") if not isinstance(recipe, dict) or not isinstance(recipe.get(name), dict)]
-    if lacking:
-        raise ValueError(f"config: {path} lacks {lacking[0]!r}; the resolved recipe of a run (OUT/config.yaml) expected")
-    return dict(recipe)
 
 
 def _build(recipe: Mapping[str, Any], data: Mapping[str, Any], num_classes: int, path: Path) -> tuple[DetectionTask, CocoDataModule]:

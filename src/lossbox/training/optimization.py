@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import nn
 from torch.optim import SGD, AdamW, Optimizer
-from torch.optim.lr_scheduler import LambdaLR
+from torch.optim.lr_scheduler import ChainedScheduler, CosineAnnealingLR, LinearLR, LRScheduler, MultiStepLR, SequentialLR
 
 from ..detectors.trunk import Trunk
 
@@ -48,17 +48,12 @@ class WarmupCosine:
     def __post_init__(self) -> None:
         _check_rates(self.backbone_rate, self.depth_decay)
 
-    def __call__(self, model: nn.Module, total_steps: int) -> tuple[Optimizer, LambdaLR]:
-        rise = max(1, round(self.warmup * total_steps))
-
-        def factor(step: int) -> float:
-            if step < rise:
-                return (step + 1) / rise
-            return 0.5 * (1 + math.cos(math.pi * (step - rise) / max(1, total_steps - rise)))
-
+    def __call__(self, model: nn.Module, total_steps: int) -> tuple[Optimizer, LRScheduler]:
         groups = parameter_groups(model, self.learning_rate, self.weight_decay, self.backbone_rate, self.depth_decay)
         optimizer = AdamW(groups, lr=self.learning_rate)
-        return optimizer, LambdaLR(optimizer, factor)
+        rise = max(1, round(self.warmup * total_steps))
+        fall = CosineAnnealingLR(optimizer, max(1, total_steps - rise))
+        return optimizer, SequentialLR(optimizer, [_rise(optimizer, rise), fall], [rise])
 
 
 @dataclass(frozen=True)
@@ -100,14 +95,16 @@ class WarmupSteps:
     def __post_init__(self) -> None:
         _check_rates(self.backbone_rate, self.depth_decay)
 
-    def __call__(self, model: nn.Module, total_steps: int) -> tuple[Optimizer, LambdaLR]:
-        def factor(step: int) -> float:
-            passed = sum(step >= share * total_steps for share in self.milestones)
-            return min(1.0, (step + 1) / max(1, self.warmup_steps)) * 0.1**passed
-
+    def __call__(self, model: nn.Module, total_steps: int) -> tuple[Optimizer, LRScheduler]:
         groups = parameter_groups(model, self.learning_rate, self.weight_decay, self.backbone_rate, self.depth_decay)
         optimizer = SGD(groups, lr=self.learning_rate, momentum=self.momentum)
-        return optimizer, LambdaLR(optimizer, factor)
+        milestones = [math.ceil(share * total_steps) for share in self.milestones]
+        return optimizer, ChainedScheduler([_rise(optimizer, max(1, self.warmup_steps)), MultiStepLR(optimizer, milestones)], optimizer)
+
+
+def _rise(optimizer: Optimizer, steps: int) -> LinearLR:
+    """From ``1 / steps`` of the rate in the first step to the whole of it in the last of ``steps``."""
+    return LinearLR(optimizer, start_factor=1 / steps, total_iters=steps - 1)
 
 
 def parameter_groups(

@@ -9,8 +9,7 @@ from typing import Any
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
 
-SILENCE = 10.0
-"""Seconds after which, without a progress bar, another line is due."""
+from ..data.digits import SILENCE
 
 
 def duration(seconds: float) -> str:
@@ -61,8 +60,8 @@ class ProgressLines(Callback):
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         validated = trainer.fit_loop.epoch_loop._should_check_val_epoch()
-        wanted = [name for name in trainer.callback_metrics if name.startswith("train/")] + ["val/AP", "val/oLRP"] * validated
-        numbers = "  ".join(f"{name} {float(trainer.callback_metrics[name]):.3f}" for name in wanted if name in trainer.callback_metrics)
+        shown = [name for name in trainer.callback_metrics if name.startswith("train/")] + ["val/AP", "val/oLRP"] * validated
+        numbers = "  ".join(f"{name} {float(trainer.callback_metrics[name]):.3f}" for name in shown if name in trainer.callback_metrics)
         times = f"{duration(self._clock() - self._epoch_began)}, {self._left(trainer)}"
         self._say(trainer, f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}  {numbers}  {times}")
 

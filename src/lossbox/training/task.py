@@ -16,7 +16,7 @@ import torch
 from lightning.pytorch import LightningModule
 from torch import Tensor, nn
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LambdaLR
+from torch.optim.lr_scheduler import LRScheduler
 
 from ..decoding import MultiScale
 from ..detectors.proposals import add_true_boxes
@@ -51,7 +51,7 @@ class Decoding(Protocol):
 class Optimization(Protocol):
     """Builds the optimizer and the learning rate of every step of a run of ``total_steps`` steps."""
 
-    def __call__(self, model: nn.Module, total_steps: int) -> tuple[Optimizer, LambdaLR]: ...
+    def __call__(self, model: nn.Module, total_steps: int) -> tuple[Optimizer, LRScheduler]: ...
 
 
 @dataclass(frozen=True)
@@ -215,7 +215,7 @@ class DetectionTask(LightningModule):
         if logged or self.device.type == "cpu":
             self._watch.look()
         if logged:
-            # the mean over the ranks, on logged steps only: a rank whose images are empty would say 0 for all
+            # the mean over the processes, on logged steps only: a process whose images are empty would say 0 for all
             self.log_dict({f"train/{name}": part.detach() for name, part in parts.items()}, sync_dist=True)
             self.log_dict({f"weight/{name}": torch.as_tensor(weight, device=self.device) for name, weight in weights.items()})
             self.log("train/total", total.detach(), prog_bar=True, sync_dist=True)
@@ -228,7 +228,7 @@ class DetectionTask(LightningModule):
 
     def on_after_backward(self) -> None:
         if self._balance is not None:
-            # of all ranks: what a ranking over them pushes down on one it pulls up on another
+            # of all processes: what a ranking over them pushes down on one it pulls up on another
             self.log("gradient_balance", gradient_ratio(self.trainer.strategy.reduce(self._balance, reduce_op="sum")))
             self._balance = None
 
