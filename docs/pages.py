@@ -15,6 +15,7 @@ import griffe
 from lossbox.losses import CATALOG
 
 SOURCES = Path(__file__).parents[1] / "src"
+LONG = 300  # characters of a constant that the reference shows
 HIDDEN = frozenset({"programs"})  # commands, which have pages of their own
 BESIDE_EXPORTS = ("lossbox.metrics.torchmetric",)  # public, but its package does not import it: torchmetrics is optional
 
@@ -138,7 +139,11 @@ def canonical(module: str, name: str) -> str:
 
 
 def reference_entry(module: str, name: str) -> str:
-    return f"::: {canonical(module, name)}\n    options:\n      heading: {module}.{name}\n      show_root_full_path: false"
+    """The directive for a public name; a long value, such as the catalog's, is not shown."""
+    path = canonical(module, name)
+    value = str(getattr(package()[path.removeprefix("lossbox.")], "value", ""))
+    shown = "\n      show_attribute_values: false" if len(value) > LONG else ""
+    return f"::: {path}\n    options:\n      heading: {module}.{name}\n      show_root_full_path: false{shown}"
 
 
 def reference_pages() -> dict[str, str]:

@@ -257,6 +257,11 @@ def test_a_browser_finds_nothing_wrong_on_any_page(site):
             drawn = page.locator(".curve svg path").first.get_attribute("d")
             page.locator(".curve input").first.fill("0")
             assert page.locator(".curve svg path").first.get_attribute("d") != drawn
+            page.set_viewport_size({"width": 1280, "height": 800})
+            page.goto(base + "index.html")
+            page.locator(".md-search__input").fill("varifocal")
+            page.locator(".md-search-result__item").first.wait_for(timeout=20_000)
+            assert "varifocal" in page.locator(".md-search-result__item").first.inner_text().lower()
             browser.close()
     finally:
         server.shutdown()
