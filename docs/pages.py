@@ -17,7 +17,7 @@ from lossbox.losses import CATALOG
 SOURCES = Path(__file__).parents[1] / "src"
 LONG = 300  # characters of a constant that the reference shows
 HIDDEN = frozenset({"programs"})  # commands, which have pages of their own
-BESIDE_EXPORTS = ("lossbox.metrics.torchmetric",)  # public, but its package does not import it: torchmetrics is optional
+BESIDE_EXPORTS = ("lossbox.metrics.torchmetric", "lossbox.training.load")  # public, but not among what their packages export
 
 
 def loss_page(name: str, written: str, axis_label: str) -> str:
@@ -106,7 +106,7 @@ def public_names() -> dict[str, list[str]]:
         if module.exports is not None:
             found[module.path] = [str(getattr(name, "name", name)) for name in module.exports]
             return
-        own = [n for n, m in module.members.items() if not n.startswith("_") and not m.is_alias and (m.is_class or m.is_function)]
+        own = defined(module)
         if own:
             found[module.path] = own
         for name, member in module.members.items():
@@ -115,8 +115,15 @@ def public_names() -> dict[str, list[str]]:
 
     visit(package())
     for path in BESIDE_EXPORTS:
-        found[path] = [n for n, m in package()[path.removeprefix("lossbox.")].members.items() if not n.startswith("_") and not m.is_alias]
+        member = package()[path.removeprefix("lossbox.")]
+        assert isinstance(member, griffe.Module)
+        found[path] = defined(member)
     return dict(sorted(found.items()))
+
+
+def defined(module: griffe.Module) -> list[str]:
+    """The public classes and functions of a module that are its own."""
+    return [n for n, m in module.members.items() if not n.startswith("_") and not m.is_alias and (m.is_class or m.is_function)]
 
 
 def undocumented() -> list[str]:

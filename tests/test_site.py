@@ -149,6 +149,8 @@ def test_the_reference_has_every_public_name():
     written = "\n".join(pages.reference_pages().values())
     for name in lossbox.losses.__all__:
         assert name in CATALOG or f"heading: lossbox.losses.{name}\n" in written
+    for name in ("metrics.evaluate", "metrics.torchmetric.OptimalLRP", "training.load.load_trained"):
+        assert f"heading: lossbox.{name}\n" in written
 
 
 # -- the built site

@@ -43,13 +43,18 @@ def test_the_tutorial_runs(tmp_path, monkeypatch, capsys, one_thread):
                 assert program == "lossbox"
                 assert main([command, *words, *shlex.split(SMALLER.get(command, ""))]) == 0, line
                 ran.append(command)
+        elif language == "python" and "import lossbox" in code:
+            capsys.readouterr()
+            exec(compile(code, "tutorial.md", "exec"), {"__name__": "tutorial"})
+            assert len(re.findall(r"^\[", capsys.readouterr().out, re.MULTILINE)) >= 2  # a line or more for each image
+            ran.append("load")
         elif language == "python":
             (tmp_path / "deploy.py").write_text(code)
             capsys.readouterr()
             detect = runpy.run_path("deploy.py")["detect"]
             assert len(capsys.readouterr().out.splitlines()) == 3
             ran.append("deploy")
-    assert ran == ["digits", "check", "fit", "validate", "predict", "export", "deploy"]
+    assert ran == ["digits", "check", "fit", "validate", "predict", "load", "export", "deploy"]
     detect.__globals__["cut"][:] = 0  # every place passes: the loop over duplicates ends, boxes lie in pixels of the image
     found = detect(next(Path("data/digits/val").glob("*.jpg")))
     assert found
