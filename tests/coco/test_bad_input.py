@@ -120,6 +120,20 @@ def test_a_record_that_breaks_a_rule(coco_folder, broken, message, on_bad_box):
         read_coco(*coco_folder.write(), on_bad_box=on_bad_box)
 
 
+def test_a_name_of_two_classes(coco_folder):
+    coco_folder.document["categories"][1]["name"] = "dog"
+    with pytest.raises(ValueError, match=r"categories\[1\] \(id 3\): name is that of another category"):
+        read_coco(*coco_folder.write())
+
+
+@pytest.mark.parametrize(("stored", "named"), [("sub/a.png", "sub\\a.png"), ("e\u0301.png", "\u00e9.png"), ("\u00e9.png", "e\u0301.png")])
+def test_backslashes_and_forms_of_unicode_in_file_names(coco_folder, stored, named):
+    (coco_folder.images / stored).parent.mkdir(exist_ok=True)
+    (coco_folder.images / "5.png").rename(coco_folder.images / stored)
+    coco_folder.document["images"][0]["file_name"] = named
+    assert read_coco(*coco_folder.write()).images[0].path == coco_folder.images / stored
+
+
 # -- boxes
 
 

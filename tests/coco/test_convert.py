@@ -6,7 +6,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from lossbox.coco.convert import BadLabel, Labelled, coco_document, read_voc, read_yolo, voc_parts, yolo_parts
+from lossbox.coco.convert import coco_document
+from lossbox.coco.files import BadLabel, Labelled
+from lossbox.coco.labels import read_voc, read_yolo
+from lossbox.coco.layouts import voc_parts, yolo_parts
 
 WIDTH, HEIGHT = 40, 30
 
@@ -18,6 +21,12 @@ def stop(error):
 def draw(path, size=(WIDTH, HEIGHT), **options):
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.new("RGB", size).save(path, **options)
+    return path
+
+
+def text(path, content="0 0.5 0.5 0.5 0.5\n"):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(content)
     return path
 
 
@@ -108,7 +117,7 @@ def test_xml_and_image_must_belong_together(tmp_path):
     item.image.write_bytes(b"no image")
     with pytest.raises(BadLabel, match=r"a\.png: is not an image that can be opened"):
         read_voc(item, stop)
-    item = Labelled(draw(tmp_path / "JPEGImages" / "b.png"), tmp_path / "none.xml")
+    item = Labelled(draw(tmp_path / "JPEGImages" / "b.png"), None)
     assert read_voc(item, stop).boxes == []
 
 
@@ -205,19 +214,20 @@ def test_yolo_files(tmp_path):
     with pytest.raises(BadLabel, match=r"a\.txt: is not text"):
         read_yolo(item, stop, names=["cat"])
     item.labels.unlink()
-    assert read_yolo(item, stop, names=["cat"]).boxes == []
+    assert read_yolo(Labelled(item.image, None), stop, names=["cat"]).boxes == []
     exif = Image.Exif()
     exif[0x0112] = 6
     turned = Labelled(draw(tmp_path / "images" / "b.jpg", exif=exif), item.labels)
     with pytest.raises(BadLabel, match=r"b\.jpg: has an EXIF orientation"):
         read_yolo(turned, stop, names=["cat"])
-    assert read_voc(turned, stop).size == (WIDTH, HEIGHT)
+    assert read_voc(Labelled(turned.image, None), stop).size == (WIDTH, HEIGHT)
 
 
 def test_yolo_parts(tmp_path):
     for part, stems in {"train": "ab", "val": "c"}.items():
         for stem in stems:
             draw(tmp_path / "images" / part / "sub" / f"{stem}.jpg")
+            text(tmp_path / "labels" / part / "sub" / f"{stem}.txt")
 
     def found(text):
         (tmp_path / "data.yaml").write_text(text)
@@ -233,7 +243,7 @@ def test_yolo_parts(tmp_path):
         51,
     )
     assert found("path: /datasets/none\ntrain: ../images/train\nval: ../images/val\nnames: [7]\n") == (both, ["7"], 0)
-    assert found("names: [cat]\n")[0] == {"all": [*both["train"], *both["val"]]}
+    assert found("names: [cat]\n")[0] == both  # the folders name the parts
     (tmp_path / "val.txt").write_text("./images/val/sub/c.jpg\n")
     assert found("train: images/train\nval: val.txt\nnames: [cat]\n")[0] == both
 
@@ -245,9 +255,11 @@ def test_yolo_parts(tmp_path):
         ("[1]", "an object with names, train and val expected, got list"),
         ("train: images", "names must be a list of class names"),
         ("names: {0: a, 2: b}", "names must be a list of class names"),
-        ("names: [a]\ntrain: 3", "a part must be a path or a list of paths, got 3"),
-        ("names: [a]\ntrain: [3]", "a part must be a path or a list of paths, got 3"),
-        ("names: [a]\ntrain: nowhere", "nowhere is not a folder"),
+        ("names: [a]\ntrain: {3: 4}", "a part must be a path or a list of paths, got {'3': '4'}"),
+        ("names: [a]\ntrain: [[3]]", r"a part must be a path or a list of paths, got \[\['3'\]\]"),
+        ("names: [a]\ntrain: nowhere", "nowhere is neither a folder nor a list"),
+        ("names: [a]\nval: images\nvalid: images", "names the part val twice, the second time as valid"),
+        ("names: [a, b, a]", "names has 'a' twice"),
     ],
 )
 def test_a_broken_data_yaml(tmp_path, text, message):
@@ -291,7 +303,7 @@ def test_the_boxes_of_the_supervision_library(tmp_path):
 
 
 def test_coco_file_names_are_relative_to_their_folder(tmp_path):
-    read = read_yolo(Labelled(draw(tmp_path / "images" / "sub" / "a.png"), tmp_path / "none"), stop, names=["cat"])
+    read = read_yolo(Labelled(draw(tmp_path / "images" / "sub" / "a.png"), None), stop, names=["cat"])
     document = coco_document([read], ["cat", "dog"], tmp_path / "images")
     assert document["images"] == [{"id": 1, "file_name": "sub/a.png", "width": WIDTH, "height": HEIGHT}]
     assert document["categories"] == [{"id": 1, "name": "cat"}, {"id": 2, "name": "dog"}]

@@ -337,6 +337,14 @@ def test_options_out_of_range_are_named(digits, option, value):
         CocoDataModule(**digits, **{option: value})
 
 
+def test_a_part_without_a_single_box_is_refused(coco_folder):
+    coco_folder.document["annotations"] = []
+    annotations, images = coco_folder.write()
+    with pytest.raises(ValueError, match=r"val_annotations: .* has 3 images and not one box; --data.allow_empty true"):
+        CocoDataModule(annotations, images, annotations, images).setup()
+    CocoDataModule(annotations, images, annotations, images, allow_empty=True).setup()
+
+
 def test_the_evaluator_does_not_see_dropped_boxes(coco_folder):
     coco_folder.document["annotations"][0]["bbox"] = [0, 0, 0, 0]
     annotations, images = coco_folder.write()

@@ -102,11 +102,35 @@ def test_where_nothing_is_left_the_page_says_so(tmp_path, capsys, kind, words, c
         elif kind == "no boxes":
             draw(tmp_path / "data" / entry["file_name"])
     (tmp_path / "data.json").write_text(json.dumps(document))
-    code, shown = check("data.json", "data", *words), capsys.readouterr()
+    code, shown = check("data.json", "data", "--allow-empty", *words), capsys.readouterr()
     assert shown.err == ""
     broken = kind == "all missing" or (kind == "all broken" and "--skip-images" not in words)
     assert code == broken
     assert shown.out.endswith("usable as it is\n") or "not usable as it is: 2 bad records" in shown.out
+
+
+def test_a_part_without_a_single_box_is_refused(tmp_path, capsys):
+    coco(tmp_path, "data", [])
+    assert check("data.json", "data") == 1
+    assert "data.json: has no box that can be used; --allow-empty accepts that" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("section", ["images", "categories", "annotations"])
+def test_where_every_record_is_bad_the_page_says_so(tmp_path, capsys, section):
+    document = coco(tmp_path, "data", [[0, 0, 9, 9], [1, 1, 9, 9]])
+    document[section] = [{"id": None}] * 2
+    (tmp_path / "data.json").write_text(json.dumps(document))
+    assert check("data.json", "data") == 1
+    assert "not usable as it is" in capsys.readouterr().out
+
+
+def test_turned_images_are_counted(tmp_path, capsys):
+    coco(tmp_path, "data", [[0, 0, 9, 9]])
+    exif = Image.Exif()
+    exif[0x0112] = 3
+    Image.open(tmp_path / "data" / "1.png").save(tmp_path / "data" / "1.png", exif=exif)
+    assert check("data.json", "data") == 0
+    assert "note: 1 images have an EXIF orientation, which is not applied" in capsys.readouterr().out
 
 
 RECIPE = """

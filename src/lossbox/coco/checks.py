@@ -9,6 +9,7 @@ import re
 import reprlib
 import stat
 import sys
+import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import chain
 from pathlib import Path
@@ -218,6 +219,17 @@ def as_floats(values: Iterable[Any]) -> Float[np.ndarray, " n"]:
         return np.array([value if -largest <= value <= largest or value != value else np.inf for value in values], dtype=np.float64)
 
 
+def spellings(name: str) -> list[str]:
+    """A path as it stands, with slashes for backslashes, and in both forms of Unicode: macOS stores accents as letters of their own.
+
+    Example:
+        >>> spellings("a\\\\b.jpg")
+        ['a\\\\b.jpg', 'a/b.jpg']
+    """
+    names = dict.fromkeys((name, name.replace("\\", "/")))
+    return list(dict.fromkeys([*names, *(unicodedata.normalize(form, text) for text in names for form in ("NFC", "NFD"))]))
+
+
 class InsideFolder:
     """Paths of images that must lie inside a folder; it remembers where each folder really is."""
 
@@ -227,15 +239,16 @@ class InsideFolder:
         self.real_folders: dict[str, str] = {}
 
     def path(self, file_name: str) -> Path | str | None:
-        """The path of an image; the rule that its name breaks where it leaves the folder; None where no such file exists."""
+        """The path of an image; the rule that its name breaks where it leaves the folder; None where no such file exists.
+
+        Backslashes separate folders too, and the form of Unicode does not matter.
+        """
         parts = re.split(r"[/\\]", file_name)
         # The same names are refused on every system: a drive letter or a backslash means nothing here, but it does on Windows.
         if ".." in parts or parts[0] == "" or re.match(r"[A-Za-z]:", file_name) or "\0" in file_name:
             return f"file_name must be a path inside the image folder {self.root}, got {brief(file_name)}"
-        full = os.path.join(self.root, file_name)
-        try:
-            mode = os.lstat(full).st_mode
-        except (OSError, ValueError):
+        full, mode = self._found(file_name)
+        if mode is None:
             return None
         folder = os.path.dirname(full)
         if stat.S_ISLNK(mode):
@@ -247,3 +260,13 @@ class InsideFolder:
         if real != self.real_root and not real.startswith(os.path.join(self.real_root, "")):
             return f"file_name {brief(file_name)} leads out of the image folder {self.root}, to {real}"
         return Path(full) if os.path.isfile(full) else None
+
+    def _found(self, file_name: str) -> tuple[str, int | None]:
+        """The path, and the mode of what is there."""
+        for name in spellings(file_name):
+            full = os.path.join(self.root, name)
+            try:
+                return full, os.lstat(full).st_mode
+            except (OSError, ValueError):
+                continue
+        return full, None

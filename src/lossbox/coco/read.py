@@ -198,6 +198,9 @@ class _File:
         for table, reason in ((self.tables[0], "a detector needs at least one"), (self.images, "at least one image expected")):
             if not len(table):
                 raise ValueError(f"{self.path}: {table.section} is empty; {reason}")
+        names = self.sections.names
+        for index in [index for index, name in enumerate(names) if name in names[:index] and index not in self.tables[0].bad]:
+            self.tables[0].refuse(index, "name is that of another category: each class needs a name of its own", got=names[index])
         self.sizes = np.stack([self.images.integers("width"), self.images.integers("height")], axis=1)
         for index in np.flatnonzero(~((self.sizes > 0) & (self.sizes < 2**31)).all(axis=1)).tolist():
             width, height = self.sizes[index]

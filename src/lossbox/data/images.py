@@ -77,6 +77,18 @@ def decode_image(record: CocoImage, *, source: Path) -> UInt8[Tensor, "3 h w"]:
     raise ValueError(f"{where} has pixels of mode {mode}; images of 8 bits per channel expected")
 
 
+def exif_orientation(path: Path) -> int:
+    """The EXIF orientation of an image file; 1, upright, where it has none or cannot be opened."""
+    from PIL import Image
+
+    try:
+        with Image.open(path) as opened:
+            orientation = opened.getexif().get(EXIF_ORIENTATION, 1)
+    except Exception:  # decoders of broken files raise OSError, SyntaxError, struct.error and more
+        return 1
+    return orientation if isinstance(orientation, int) else 1
+
+
 @dataclass(frozen=True)
 class Phase:
     """What the images of a data set go through in one phase of a training.

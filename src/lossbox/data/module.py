@@ -104,6 +104,7 @@ class CocoDataModule(LightningDataModule):
         batch_size: images per step in each process.
         num_workers: processes that prepare images beside the training; 0 prepares them in between.
         augmentation: what training images go through.
+        allow_empty: accept a part without a single box.
         on_bad_box: stop at a box that breaks a rule ("error"), or leave it out and warn with the number of such boxes ("drop").
         cache: keep the decoded images of a part in memory if they take at most 2 GiB; every worker keeps its own.
         seed: of the order and the augmentation; none takes that of seed_everything, or 0 without one.
@@ -123,6 +124,7 @@ class CocoDataModule(LightningDataModule):
         num_workers: int = 0,
         augmentation: Augmentation = MIRROR,
         on_bad_box: OnBadBox = "error",
+        allow_empty: bool = False,
         cache: bool = True,
         seed: int | None = None,
     ) -> None:
@@ -138,7 +140,8 @@ class CocoDataModule(LightningDataModule):
             raise ValueError(f"num_workers: 0 or more expected, got {num_workers}")
         self.train_annotations, self.train_images = Path(train_annotations), Path(train_images)
         self.val_annotations, self.val_images = Path(val_annotations), Path(val_images)
-        self.batch_size, self.num_workers, self.on_bad_box, self.cache, self.seed = batch_size, num_workers, on_bad_box, cache, seed
+        self.batch_size, self.num_workers, self.cache, self.seed = batch_size, num_workers, cache, seed
+        self.on_bad_box, self.allow_empty = on_bad_box, allow_empty
         if not 0 < start_scale <= 1:
             raise ValueError(f"start_scale: a number in (0, 1] expected, got {start_scale}")
         self.image_size, self.start_scale, self.augmentation = shorter_and_longer(image_size), start_scale, augmentation
@@ -155,9 +158,9 @@ class CocoDataModule(LightningDataModule):
             ValueError: a file breaks a rule, or the categories of the two parts differ.
         """
         if self._val is None:
-            self._val = read_part("val", self.val_annotations, self.val_images, on_bad_box=self.on_bad_box)
+            self._val = self._read("val", self.val_annotations, self.val_images)
         if stage in ("fit", None) and self._train is None:
-            train = read_part("train", self.train_annotations, self.train_images, on_bad_box=self.on_bad_box)
+            train = self._read("train", self.train_annotations, self.train_images)
             if train.categories != self._val.categories:
                 only = sorted(set(train.categories) ^ set(self._val.categories))
                 raise ValueError(
@@ -165,6 +168,14 @@ class CocoDataModule(LightningDataModule):
                     f"{len(only)} (id, name) are in one file only, the first is {only[0]}"
                 )
             self._train = train
+
+    def _read(self, part: Literal["train", "val"], annotations: Path, images: Path) -> CocoAnnotations:
+        read = read_part(part, annotations, images, on_bad_box=self.on_bad_box)
+        if not self.allow_empty and not any(len(image.boxes) for image in read.images):
+            raise ValueError(
+                f"{part}_annotations: {annotations} has {len(read.images)} images and not one box; --data.allow_empty true accepts that"
+            )
+        return read
 
     @property
     def num_classes(self) -> int:

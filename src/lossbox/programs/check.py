@@ -47,6 +47,7 @@ def run(argv: Sequence[str]) -> None:
     parser.add_argument("--out", type=Path, default=Path("runs/check"), help="where the images go (default: %(default)s)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all numbers and all bad records")
     parser.add_argument("--limit", type=int, default=20, metavar="N", help="bad records to print of each part (default: 20)")
+    parser.add_argument("--allow-empty", action="store_true", help="accept a part without a single box")
     parser.add_argument("--skip-images", action="store_true", help="do not decode every image, which takes minutes on large sets")
     options = parser.parse_args(argv)
     recipe = _read_recipe(options.config or FALLBACK)
@@ -146,13 +147,18 @@ def _check(
     """What was found, ready for JSON, and the categories."""
     from ..boxes import box_area
     from ..coco.read import inspect_coco
+    from ..data.images import exif_orientation
     from ..data.survey import survey
     from ..report.survey import draw_sizes
 
     annotations, errors = inspect_coco(json_file, images)
     bad = [{"record": str(error.where), "rule": error.rule, "message": str(error)} for error in errors]
+    if not options.allow_empty and not any(len(image.boxes) for image in annotations.images):
+        rule = "has no box that can be used; --allow-empty accepts that"
+        bad.append({"record": str(json_file), "rule": rule, "message": f"{json_file}: {rule}"})
     broken = [] if options.skip_images else list(_broken_images(annotations, part))
     found = {"annotations": str(json_file), "images": str(images), "bad": bad + broken, **survey(annotations)}
+    found["turned"] = [] if options.skip_images else [str(image.path) for image in annotations.images if exif_orientation(image.path) != 1]
     found |= _fit_of_anchors(annotations, recipe)
     boxes = [box for image in annotations.images for box in image.boxes[~image.crowd]]
     sides = [float(box_area(box).sqrt()) for box in boxes]
@@ -266,6 +272,8 @@ def _print(part: str, found: Mapping[str, Any], limit: int, recipe: str) -> None
     if sum(found["doubles"].values()):
         doubles = found["doubles"]
         print(f"  note: pairs of boxes with IoU >= 0.9: {doubles['same_class']} of one class, {doubles['other_class']} of two classes")
+    if turned := found["turned"]:
+        print(f"  note: {len(turned)} images have an EXIF orientation, which is not applied: {turned[0]}, ...")
     if found["boxes"]:
         _print_fit(recipe, found.get("anchors"), found["auto"])
     if bad := found["bad"]:

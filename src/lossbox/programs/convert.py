@@ -6,13 +6,13 @@ import argparse
 import os
 import shutil
 import sys
-from collections.abc import Callable, Sequence
-from functools import partial
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from ..coco.convert import BadLabel, Labelled, OnBad, Read
+    from ..coco.convert import Layout, Read
+    from ..coco.files import BadLabel, Labelled
 
 
 def run(argv: Sequence[str]) -> None:
@@ -22,9 +22,10 @@ def run(argv: Sequence[str]) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         description="Pascal VOC and YOLO folders to COCO JSON, which `lossbox fit` trains on: one file for each part of the data, as\n"
         "OUT/train.json, and the folder of its images, which is printed.\n\n"
-        "  voc   Annotations/*.xml, JPEGImages/, and the parts that ImageSets/Main names (train, val, trainval, test)\n"
-        "  yolo  data.yaml with names, train, val and test; images/ and labels/. Polygons become the boxes around them.\n\n"
-        "Images without labels stay: they are training data.",
+        "  voc   *.xml and the images of the same names; the parts are the lists in ImageSets/Main, or folders called train, val, ...\n"
+        "  yolo  data.yaml with names, train, val and test, or classes.txt; the labels of an image lie beside it, or in a folder labels\n"
+        "        in place of images or beside it. Polygons become the boxes around them.\n\n"
+        "Images without labels stay: they are training data. What is left out is named and counted.",
         epilog="example: lossbox convert yolo my_data --out data/mine && lossbox check data/mine/train.json my_data/images/train",
     )
     parser.add_argument("format", choices=("voc", "yolo"), help="what the folder holds")
@@ -58,60 +59,59 @@ def run(argv: Sequence[str]) -> None:
         metavar="NAME",
         help="voc: the classes, in their order; needed where parts are converted one by one (default: the names found, sorted)",
     )
+    parser.add_argument("--allow-empty", action="store_true", help="accept a part without any labels")
     options = parser.parse_args(argv)
 
     from ..coco import convert
     from ..report import write_json
 
-    reader: Callable[[Labelled, OnBad], Read]
-    if options.format == "voc":
-        parts, names = convert.voc_parts(options.source), options.classes
-        reader = partial(convert.read_voc, names=names, difficult=options.difficult, first_pixel=options.first_pixel)
-    else:
-        parts, names, keypoints = convert.yolo_parts(options.source)
-        reader = partial(convert.read_yolo, names=names, keypoints=keypoints)
     bad: list[BadLabel] = []
-    read = {part: _read(part, items, reader, bad, stop=options.on_bad_box == "error") for part, items in parts.items()}
-    if names is None:
-        names = sorted({box.name for images in read.values() for image in images for box in image.boxes})
-    if not names:
-        raise ValueError(f"source: no labelled object in {options.source}; --classes names those that there might be")
-    for part, images in read.items():
-        folder = Path(os.path.commonpath([image.image.parent.absolute() for image in images])) if images else options.source
-        document = convert.coco_document(images, names, folder.absolute())
-        if options.images != "reference":
-            folder = _place(document, folder, options.out / part, link=options.images == "link")
-        write_json(options.out / f"{part}.json", document)
-        empty = sum(not image.boxes for image in images)
-        counted = f"{len(images)} images ({empty} without boxes), {len(document['annotations'])} boxes, {len(names)} classes"
-        print(f"{options.out / part}.json: {counted}; images in {_shown(folder)}")
-    for rule in dict.fromkeys(error.rule for error in bad):
-        broken = [error for error in bad if error.rule == rule]
-        print(f"left out: {len(broken)}, the first is {broken[0]}", file=sys.stderr)
-
-
-def _read(
-    part: str, items: Sequence[Labelled], reader: Callable[[Labelled, OnBad], Read], bad: list[BadLabel], *, stop: bool
-) -> list[Read]:
-    """What the labels of one part say, with a progress bar on a terminal."""
-    from rich.console import Console
-    from rich.progress import track
-
-    from ..coco import convert
 
     def on_bad(error: BadLabel) -> None:
-        if stop:
+        if options.on_bad_box == "error":
             raise ValueError(f"{error}; --on-bad-box drop leaves such records out")
         bad.append(error)
 
-    found = []
+    if options.format == "voc":
+        choices = {"names": options.classes, "difficult": options.difficult, "first_pixel": options.first_pixel}
+        layout = convert.voc_layout(options.source, on_bad, **choices)
+    else:
+        layout = convert.yolo_layout(options.source, on_bad)
+    read = {
+        part: convert.read_part(layout, part, on_bad, items=_with_progress(layout, part), allow_empty=options.allow_empty)
+        for part in layout.parts
+    }
+    names = layout.names or sorted({box.name for images in read.values() for image in images for box in image.boxes})
+    if not names:
+        raise ValueError(f"source: no labelled object in {options.source}; --classes names those that there might be")
+    for part, images in read.items():
+        folder = Path(os.path.commonpath([image.image.parent.absolute() for image in images]))
+        document = convert.coco_document(images, names, folder)
+        if options.images != "reference":
+            folder = _place(document, folder, options.out / part, link=options.images == "link")
+        write_json(options.out / f"{part}.json", document)
+        print(f"{options.out / part}.json: {_counts(layout, part, images)}, {len(names)} classes; images in {_shown(folder)}")
+    for word, errors in (("left out", bad), ("note", layout.notes)):
+        for rule in dict.fromkeys(error.rule for error in errors):
+            broken = [error for error in errors if error.rule == rule]
+            print(f"{word}: {len(broken)}, the first is {broken[0]}", file=sys.stderr)
+
+
+def _counts(layout: Layout, part: str, images: Sequence[Read]) -> str:
+    empty = sum(not image.boxes for image in images)
+    used = {image.image for image in images}
+    unlabelled = sum(item.labels is None and item.image in used for item in layout.parts[part])
+    which = f"{empty} without boxes" + (f", {unlabelled} of them without a file of labels" if unlabelled else "")
+    return f"{len(images)} images ({which}), {sum(len(image.boxes) for image in images)} boxes"
+
+
+def _with_progress(layout: Layout, part: str) -> Iterable[Labelled]:
+    """The images of one part, with a progress bar on a terminal."""
+    from rich.console import Console
+    from rich.progress import track
+
     console = Console(stderr=True)
-    for item in track(items, f"reading {part}", console=console, transient=True, disable=not console.is_terminal):
-        try:
-            found.append(reader(item, on_bad))
-        except convert.BadLabel as error:
-            on_bad(error)
-    return found
+    return track(layout.parts[part], f"reading {part}", console=console, transient=True, disable=not console.is_terminal)
 
 
 def _place(document: dict[str, list[dict[str, str]]], source: Path, folder: Path, *, link: bool) -> Path:
