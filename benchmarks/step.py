@@ -39,7 +39,7 @@ from torchvision.ops import MultiScaleRoIAlign
 from lossbox.assignment import OverlapAssigner
 from lossbox.decoding import Decoder
 from lossbox.detectors import Backbone, FasterRCNN, RetinaNet, add_true_boxes
-from lossbox.objective import ALRPObjective
+from lossbox.objective import ALRPObjective, weighted_sum
 from lossbox.records import Batch, RawPredictions, Targets
 from lossbox.training import DetectionTask, FirstStage, WarmupCosine
 from lossbox.training.precision import resolve
@@ -119,8 +119,7 @@ def seconds(work: Callable[[], object], device: str) -> float:
 
 
 def our_loss(model: DetectionTask, batch: Batch) -> Tensor:
-    found = model.losses(batch)
-    return torch.stack([found.weights[name] * part for name, part in found.parts.items()]).sum()
+    return weighted_sum(model.losses(batch).parts)
 
 
 def their_loss(model: nn.Module, batch: Batch, first_label: int) -> Tensor:
@@ -181,7 +180,7 @@ def measure(name: str, options: argparse.Namespace) -> dict[str, Any]:
 
         def loss_of_stages(given: list[Any] = assignments) -> None:
             for (_, objective, raw, targets), assignment in zip(calls, given, strict=True):
-                sum(objective(raw, assignment, targets).values()).backward()
+                weighted_sum(objective(raw, assignment, targets)).backward()
 
         losing.append(seconds(loss_of_stages, device))
     medians = {key: statistics.median(series) for key, series in times.items()}

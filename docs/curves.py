@@ -79,8 +79,8 @@ def axis_of(name: str) -> report.Axis:
 def paper_value(name: str, option: str) -> float:
     """The option as the page first shows it: the catalog's number, or the function's default."""
     entry = CATALOG[name]
-    if option in entry.hyperparameters:
-        return float(entry.hyperparameters[option])
+    if option in entry.hyperparameters():
+        return float(entry.hyperparameters()[option])
     return float(entry.function.__kwdefaults__[option])
 
 

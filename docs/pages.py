@@ -23,7 +23,7 @@ BESIDE_EXPORTS = ("lossbox.metrics.torchmetric", "lossbox.training.load")  # pub
 def loss_page(name: str, written: str, axis_label: str) -> str:
     """Title, formula, curve and facts, what was written, and the reference."""
     entry = CATALOG[name]
-    options = ", ".join(f"`{option} = {value:g}`" for option, value in entry.hyperparameters.items())
+    options = ", ".join(f"`{option} = {value:g}`" for option, value in entry.hyperparameters().items())
     shared = ""
     if entry.family == "ranking":
         shared = f"\n\n## What the ranking losses share\n\n{inspect.getdoc(sys.modules[entry.function.__module__])}"
@@ -32,7 +32,7 @@ def loss_page(name: str, written: str, axis_label: str) -> str:
         "To be tuned": options or "nothing",
         "Range": entry.range,
         "Source": entry.source,
-        "Module": f"[`lossbox.losses.{entry.module.__name__}`][lossbox.losses.{entry.module.__name__}]",
+        "Module": f"[`lossbox.losses.{entry.__name__}`][lossbox.losses.{entry.__name__}]",
     }
     rows = "\n".join(f"| {key} | {value} |" for key, value in facts.items())
     return f"""# {name}
@@ -85,7 +85,7 @@ def table_of_losses() -> str:
     """Every loss with its family, what is to be tuned and its range."""
     rows = ["| loss | family | to be tuned | range |", "|---|---|---|---|"]
     for name, entry in CATALOG.items():
-        options = ", ".join(f"{option} = {value:g}" for option, value in entry.hyperparameters.items())
+        options = ", ".join(f"{option} = {value:g}" for option, value in entry.hyperparameters().items())
         rows.append(f"| [{name}]({name}.md) | {entry.family} | {options or '-'} | {entry.range} |")
     return "\n".join(rows)
 

@@ -13,15 +13,15 @@ from lossbox.assignment import ATSSAssigner, CenterAssigner, FoveaAssigner, Over
 from lossbox.decoding import Decoder
 from lossbox.detectors import FCOS, Backbone, FasterRCNN, FoveaBox, RetinaNet
 from lossbox.losses import (
+    APLoss,
+    DRLoss,
     GHMCLoss,
     GHMRLoss,
-    ap_loss,
-    dr_loss,
-    giou_loss,
-    quality_focal_loss,
-    sigmoid_cross_entropy_loss,
+    GIoULoss,
+    QualityFocalLoss,
+    SigmoidCrossEntropyLoss,
 )
-from lossbox.objective import ALRPObjective, RankSortObjective, SeparateObjective, WithCenterness
+from lossbox.objective import ALRPObjective, Objective, RankSortObjective, SeparateObjective, WithCenterness, weighted_sum
 from lossbox.records import Batch, Targets
 from lossbox.training import DetectionTask, FirstStage, WarmupCosine
 
@@ -31,7 +31,7 @@ BODY: dict[str, Any] = {"backbone": Backbone(stages=2, strides=(4, 8), channels=
 REGIONS: dict[str, Any] = {"max_proposals": 40, "region_levels": 2, "finest_scale": 16.0, "region_size": 3, "head_channels": 32}
 SQUARES: dict[str, Any] = {"scales": (1.0,), "ratios": (1.0,), "anchor_scale": 4.0}
 
-Make = Callable[[], nn.Module]
+Make = Callable[[], Objective]
 
 DETECTORS: dict[str, tuple[Callable[[], nn.Module], Any]] = {
     "retinanet": (partial(RetinaNet, CLASSES, head_convs=1, **BODY, **SQUARES), OverlapAssigner()),
@@ -44,19 +44,19 @@ DETECTORS: dict[str, tuple[Callable[[], nn.Module], Any]] = {
 OBJECTIVES: dict[str, tuple[Make, int]] = {
     "alrp": (ALRPObjective, 20),
     "rank_sort": (RankSortObjective, 12),
-    "ap_smooth_l1": (partial(SeparateObjective, ap_loss, classification_per="batch"), 12),
-    "ap_giou_balanced": (partial(SeparateObjective, ap_loss, giou_loss, classification_per="batch", frame="boxes", self_balance=True), 12),
+    "ap_smooth_l1": (lambda: SeparateObjective(APLoss()), 12),
+    "ap_giou_balanced": (lambda: SeparateObjective(APLoss(), GIoULoss(), self_balance=True), 12),
     "focal_smooth_l1": (SeparateObjective, 20),
-    "cross_entropy_giou": (partial(SeparateObjective, sigmoid_cross_entropy_loss, giou_loss, frame="boxes"), 12),
+    "cross_entropy_giou": (lambda: SeparateObjective(SigmoidCrossEntropyLoss(), GIoULoss()), 12),
     # its target, the IoU, first rises
-    "quality_focal_giou": (partial(SeparateObjective, quality_focal_loss, giou_loss, target="iou", frame="boxes"), 30),
+    "quality_focal_giou": (lambda: SeparateObjective(QualityFocalLoss(), GIoULoss()), 30),
     # ten bins: there are only some 30 offsets of positives
-    "ghm": (lambda: SeparateObjective(GHMCLoss(bins=10), GHMRLoss(bins=10), classification_per="element", localization_per="element"), 40),
-    "dr_smooth_l1": (partial(SeparateObjective, dr_loss, classification_per="image"), 25),
+    "ghm": (lambda: SeparateObjective(GHMCLoss(bins=10), GHMRLoss(bins=10)), 40),
+    "dr_smooth_l1": (lambda: SeparateObjective(DRLoss()), 25),
 }
 """Each with its steps: those that say little about scores far from right take more."""
 
-JUDGES: dict[str, Make] = {"ghm": partial(SeparateObjective, sigmoid_cross_entropy_loss)}
+JUDGES: dict[str, Make] = {"ghm": lambda: SeparateObjective(SigmoidCrossEntropyLoss())}
 """GHM's value is one of the density too: at the start all examples lie in two bins, and it rises as they spread. What must fall is the sum
 that it harmonizes."""
 
@@ -101,9 +101,9 @@ def history(detector: str, objective: str, seed: int = 0, learning_rate: float =
     for step in range(steps):
         found = model.losses(batch())
         judged = found if judge is model else judge.losses(batch())
-        values.append(float(sum(part.detach() for part in judged.parts.values())))
+        values.append(float(sum(part.value.detach() for part in judged.parts.values())))
         optimizer.zero_grad()
-        torch.stack([found.weights[name] * part for name, part in found.parts.items()]).sum().backward()
+        weighted_sum(found.parts).backward()
         if step in (0, steps - 1):
             for name, parameter in model.named_parameters():
                 assert parameter.grad is not None, name
@@ -141,7 +141,7 @@ def test_a_gpu_computes_the_same_first_loss(detector: str, objective: str) -> No
         model = task(detector, copy.deepcopy(network(detector, 0)), OBJECTIVES[objective][0]).train().to(device)
         torch.backends.cudnn.allow_tf32 = False
         found = model.losses(batch().to(device))
-        torch.stack([found.weights[name] * part for name, part in found.parts.items()]).sum().backward()
+        weighted_sum(found.parts).backward()
         assert all(parameter.grad is None or parameter.grad.isfinite().all() for parameter in model.parameters())
-        parts[device] = {name: float(part.detach()) for name, part in found.parts.items()}
+        parts[device] = {name: float(part.value.detach()) for name, part in found.parts.items()}
     assert parts["cuda"] == pytest.approx(parts["cpu"], rel=2e-2, abs=1e-3)

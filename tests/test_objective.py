@@ -18,13 +18,29 @@ from lossbox.boxes import DeltaCoder
 from lossbox.decoding import Decoder
 from lossbox.detectors import Backbone, RetinaNet, pyramid_anchors
 from lossbox.losses import (
+    CATALOG,
+    AlphaIoULoss,
+    APELoss,
+    APLoss,
+    BoxLoss,
+    CIoULoss,
+    ClassificationLoss,
+    CustomBoxLoss,
+    CustomClassificationLoss,
+    DIoULoss,
+    DRLoss,
     FocalLoss,
     GHMCLoss,
     GHMRLoss,
     GIoULoss,
+    IoULoss,
+    L1Loss,
+    MatchabilityAwareLoss,
+    QualityFocalLoss,
+    SmoothL1Loss,
     alrp_loss,
     ap_loss,
-    ciou_loss,
+    ape_loss,
     dr_loss,
     focal_loss,
     ghm_c_loss,
@@ -33,25 +49,29 @@ from lossbox.losses import (
     matchability_aware_loss,
     quality_focal_loss,
     rank_sort_loss,
-    smooth_l1_loss,
 )
-from lossbox.objective import ALRPObjective, RankSortObjective, SeparateObjective, WithCenterness
+from lossbox.objective import ALRPObjective, Objective, Part, RankSortObjective, SeparateObjective, WithCenterness, weighted_sum
 from lossbox.objective.positives import global_count
 from lossbox.records import BACKGROUND, IGNORE, Assignment, RawPredictions, Targets
 
 CLASSES = 3
 OBJECTIVES: list[Any] = [
     ALRPObjective,
-    functools.partial(ALRPObjective, localization="iou", self_balance=False),
+    lambda: ALRPObjective(IoULoss(), self_balance=False),
     SeparateObjective,
-    functools.partial(SeparateObjective, localization=giou_loss, frame="boxes"),
-    functools.partial(SeparateObjective, quality_focal_loss, target="iou"),
-    functools.partial(SeparateObjective, matchability_aware_loss, target="label and iou"),
-    functools.partial(SeparateObjective, dr_loss, classification_per="image"),
-    functools.partial(SeparateObjective, ap_loss, ciou_loss, classification_per="batch", frame="boxes", self_balance=True),
-    lambda: SeparateObjective(GHMCLoss(), GHMRLoss(), classification_per="element", localization_per="element"),
+    lambda: SeparateObjective(localization=GIoULoss()),
+    lambda: SeparateObjective(QualityFocalLoss()),
+    lambda: SeparateObjective(MatchabilityAwareLoss()),
+    lambda: SeparateObjective(DRLoss()),
+    lambda: SeparateObjective(APLoss(), CIoULoss(), self_balance=True),
+    lambda: SeparateObjective(APELoss()),
+    lambda: SeparateObjective(GHMCLoss(), GHMRLoss()),
+    lambda: SeparateObjective(
+        CustomClassificationLoss(functools.partial(focal_loss, reduction="none")),
+        CustomBoxLoss(functools.partial(giou_loss, reduction="none"), compares="boxes"),
+    ),
     RankSortObjective,
-    functools.partial(RankSortObjective, smooth_l1_loss, frame="deltas", localization_weight=2.0),
+    lambda: RankSortObjective(SmoothL1Loss(), localization_weight=2.0),
 ]
 
 
@@ -110,11 +130,21 @@ class Problem:
         return DeltaCoder().decode(self.offsets(), self.own_anchors())
 
     def gradients(self, parts: dict[str, torch.Tensor]) -> list[torch.Tensor]:
+        """Of a sum of the parts with factors that are not 1."""
         total = sum(factor * part for factor, part in zip((0.7, -1.9, 0.4), (parts[name] for name in sorted(parts)), strict=False))
         return list(torch.autograd.grad(total, [self.logits, self.regression], retain_graph=True))
 
 
-def same(problem: Problem, found: dict[str, torch.Tensor], expected: dict[str, torch.Tensor]) -> None:
+def values(parts: dict[str, Part]) -> dict[str, torch.Tensor]:
+    return {name: part.value for name, part in parts.items()}
+
+
+def weights(parts: dict[str, Part]) -> dict[str, Any]:
+    return {name: part.weight for name, part in parts.items()}
+
+
+def same(problem: Problem, parts: dict[str, Part], expected: dict[str, torch.Tensor]) -> None:
+    found = values(parts)
     assert list(found) == list(expected)
     for name in expected:
         torch.testing.assert_close(found[name], expected[name])
@@ -127,7 +157,9 @@ def same(problem: Problem, found: dict[str, torch.Tensor], expected: dict[str, t
 @pytest.mark.parametrize(("localization", "delta", "tau"), [("giou", 1.0, 0.5), ("iou", 1.0, 0.5), ("giou", 0.25, 0.7)])
 def test_alrp_is_the_loss_of_all_scores_of_the_batch(seed: int, localization: Any, delta: float, tau: float) -> None:
     problem = Problem(seed)
-    found = ALRPObjective(localization=localization, delta=delta, tau=tau)(problem.predictions, problem.assignment, problem.targets)
+    found = ALRPObjective({"giou": GIoULoss, "iou": IoULoss}[localization](), delta=delta, tau=tau)(
+        problem.predictions, problem.assignment, problem.targets
+    )
     if localization == "iou":
         error = (1 - box_iou(problem.decoded(), problem.matched_boxes()).diagonal()) / (1 - tau)
     else:
@@ -139,7 +171,7 @@ def test_alrp_is_the_loss_of_all_scores_of_the_batch(seed: int, localization: An
 def test_alrp_pushes_both_sides_equally_and_ignored_anchors_not_at_all() -> None:
     problem = Problem(1)
     parts = ALRPObjective()(problem.predictions, problem.assignment, problem.targets)
-    gradient = torch.autograd.grad(parts["classification"], problem.logits)[0]
+    gradient = torch.autograd.grad(parts["classification"].value, problem.logits)[0]
     wanted = problem.wanted()
     assert (wanted == -1).any()
     assert gradient[wanted == -1].abs().max() == 0
@@ -163,14 +195,14 @@ def test_separate_is_focal_plus_smooth_l1_over_the_positives(seed: int) -> None:
 @pytest.mark.parametrize("seed", range(3))
 def test_separate_on_boxes_compares_decoded_boxes(seed: int) -> None:
     problem = Problem(seed)
-    objective = SeparateObjective(functools.partial(focal_loss, alpha=None, gamma=0.0), giou_loss, frame="boxes", localization_weight=2.5)
+    objective = SeparateObjective(FocalLoss(alpha=None, gamma=0.0), GIoULoss(), localization_weight=2.5)
     found = objective(problem.predictions, problem.assignment, problem.targets)
     wanted = problem.wanted()
     count = len(problem.positives())
     entropy = F.binary_cross_entropy_with_logits(problem.logits[wanted >= 0], wanted[wanted >= 0].double(), reduction="sum")
     box = (1 - generalized_box_iou(problem.decoded(), problem.matched_boxes()).diagonal()).sum()
     same(problem, found, {"classification": entropy / count, "localization": box / count})
-    assert objective.weights() == {"classification": 1.0, "localization": 2.5}
+    assert weights(found) == {"classification": 1.0, "localization": 2.5}
 
 
 def test_the_normalizer_is_the_mean_count_of_positives_over_the_processes(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -178,43 +210,43 @@ def test_the_normalizer_is_the_mean_count_of_positives_over_the_processes(monkey
     alone = SeparateObjective()(problem.predictions, problem.assignment, problem.targets)
     count = len(problem.positives())
 
-    def two_ranks(tensor: torch.Tensor) -> None:
+    def two_processes(tensor: torch.Tensor) -> None:
         tensor += 3 * count
 
     monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
-    monkeypatch.setattr(torch.distributed, "all_reduce", two_ranks)
+    monkeypatch.setattr(torch.distributed, "all_reduce", two_processes)
     monkeypatch.setattr(torch.distributed, "get_world_size", lambda: 2)
     shared = SeparateObjective()(problem.predictions, problem.assignment, problem.targets)
     for name in alone:
-        torch.testing.assert_close(shared[name], alone[name] / 2)
-    # one positive in the whole batch, on this rank or on the other, counts as one
+        torch.testing.assert_close(shared[name].value, alone[name].value / 2)
+    # one positive in the whole batch, in this process or in the other, counts as one
     monkeypatch.setattr(torch.distributed, "all_reduce", lambda tensor: tensor.fill_(1.0))
     assert [float(global_count(torch.zeros(n, 4), training=True)) for n in (0, 1)] == [0.5, 0.5]
     monkeypatch.setattr(torch.distributed, "all_reduce", lambda tensor: tensor)
     assert float(global_count(torch.zeros(0, 4), training=True)) == 0.5
-    # a validation may run on one rank alone: it must not wait for the others
+    # a validation may run in one process alone: it must not wait for the others
     evaluated = SeparateObjective().eval()(problem.predictions, problem.assignment, problem.targets)
-    torch.testing.assert_close(evaluated, alone)
+    torch.testing.assert_close(values(evaluated), values(alone))
 
 
 @pytest.mark.parametrize(
-    ("name", "definition"),
+    ("box_loss", "definition"),
     [
-        ("iou", lambda a, b: 1 - box_iou(a, b).diagonal()),
-        ("diou", lambda a, b: distance_box_iou_loss(a, b) / 2),
-        ("ciou", lambda a, b: complete_box_iou_loss(a, b) / 3),
-        ("alpha_iou", lambda a, b: 1 - box_iou(a, b).diagonal() ** 3),
+        (IoULoss(), lambda a, b: 1 - box_iou(a, b).diagonal()),
+        (DIoULoss(), lambda a, b: distance_box_iou_loss(a, b) / 2),
+        (CIoULoss(), lambda a, b: complete_box_iou_loss(a, b) / 3),
+        (AlphaIoULoss(), lambda a, b: 1 - box_iou(a, b).diagonal() ** 3),
     ],
 )
-def test_alrp_takes_any_error_of_the_iou_family_by_name(name: str, definition: Any) -> None:
+def test_alrp_takes_any_bounded_loss_of_boxes(box_loss: BoxLoss, definition: Any) -> None:
     problem = Problem(3)
     with torch.no_grad():
         problem.regression *= 0.2  # overlapping pairs too
-    found = ALRPObjective(localization=name)(problem.predictions, problem.assignment, problem.targets)
+    found = ALRPObjective(box_loss)(problem.predictions, problem.assignment, problem.targets)
     error = definition(problem.decoded(), problem.matched_boxes()) / 0.5
     expected = alrp_loss(problem.logits, problem.wanted(), error)
-    torch.testing.assert_close(found["localization"], expected.localization, rtol=1e-6, atol=1e-9)
-    torch.testing.assert_close(found["classification"], expected.classification)
+    torch.testing.assert_close(found["localization"].value, expected.localization, rtol=1e-6, atol=1e-9)
+    torch.testing.assert_close(found["classification"].value, expected.classification)
 
 
 def own_iou(problem: Problem) -> torch.Tensor:
@@ -236,10 +268,12 @@ def test_a_quality_loss_is_told_the_iou_of_each_positive() -> None:
         "localization": F.smooth_l1_loss(problem.offsets(), deltas, reduction="sum") / count,
     }
     arguments = (problem.predictions, problem.assignment, problem.targets)
-    same(problem, SeparateObjective(quality_focal_loss, target="iou")(*arguments), expected)
+    same(problem, SeparateObjective(QualityFocalLoss())(*arguments), expected)
     labels = (problem.wanted() == 1).double()
     expected["classification"] = matchability_aware_loss(problem.logits[kept], labels[kept], quality[kept], normalizer=count)
-    same(problem, SeparateObjective(matchability_aware_loss, target="label and iou")(*arguments), expected)
+    same(problem, SeparateObjective(MatchabilityAwareLoss())(*arguments), expected)
+    expected["classification"] = ape_loss(problem.logits, problem.wanted(), own_iou(problem))
+    same(problem, SeparateObjective(APELoss())(*arguments), expected)
 
 
 def test_a_loss_is_called_per_batch_per_image_or_with_its_own_mean() -> None:
@@ -249,45 +283,44 @@ def test_a_loss_is_called_per_batch_per_image_or_with_its_own_mean() -> None:
     deltas = DeltaCoder().encode(problem.matched_boxes(), problem.own_anchors())
     box = F.smooth_l1_loss(problem.offsets(), deltas, reduction="sum") / len(problem.positives())
 
-    found = SeparateObjective(ap_loss, classification_per="batch")(*arguments)
+    found = SeparateObjective(APLoss())(*arguments)
     same(problem, found, {"classification": ap_loss(logits, wanted), "localization": box})
 
     of_images = torch.stack([dr_loss(one, targets) for one, targets in zip(logits, wanted, strict=True)])
     same(
         problem,
-        SeparateObjective(dr_loss, classification_per="image")(*arguments),
+        SeparateObjective(DRLoss())(*arguments),
         {"classification": of_images.mean(), "localization": box},
     )
 
     kept = wanted >= 0
-    found = SeparateObjective(ghm_c_loss, ghm_r_loss, classification_per="element", localization_per="element")(*arguments)
+    found = SeparateObjective(GHMCLoss(), GHMRLoss())(*arguments)
     harmonized = {"classification": ghm_c_loss(logits[kept], wanted[kept]), "localization": ghm_r_loss(problem.offsets(), deltas)}
     same(problem, found, harmonized)
 
 
-@pytest.mark.parametrize("frame", ["boxes", "deltas"])
-def test_rank_sort_weights_boxes_by_score_and_balances_each_step(frame: Any) -> None:
+@pytest.mark.parametrize("box_loss", [GIoULoss(), SmoothL1Loss()])
+def test_rank_sort_weights_boxes_by_score_and_balances_each_step(box_loss: BoxLoss) -> None:
     problem = Problem(6)
     with torch.no_grad():
         problem.regression *= 0.2
-    box_loss = giou_loss if frame == "boxes" else smooth_l1_loss
-    objective = RankSortObjective(box_loss, frame=frame)
-    found = objective(problem.predictions, problem.assignment, problem.targets)
+    found = RankSortObjective(box_loss)(problem.predictions, problem.assignment, problem.targets)
     ranking, sorting = rank_sort_loss(problem.logits, problem.wanted(), own_iou(problem))
     score = torch.stack([problem.logits[i, j, problem.targets[i].labels[box]] for i, j, box in problem.positives()]).detach().sigmoid()
-    if frame == "boxes":
+    if box_loss.compares == "boxes":
         each = 1 - generalized_box_iou(problem.decoded(), problem.matched_boxes()).diagonal()
     else:
         deltas = DeltaCoder().encode(problem.matched_boxes(), problem.own_anchors())
         each = F.smooth_l1_loss(problem.offsets(), deltas, reduction="none").sum(1)
     localization = (score * each).sum() / score.sum()
     same(problem, found, {"ranking": ranking, "sorting": sorting, "localization": localization})
-    weights = objective.weights()
     assert sorting > 0
-    balanced = weights["localization"] * found["localization"]
-    torch.testing.assert_close(balanced, ranking + sorting)
-    assert not torch.as_tensor(weights["localization"]).requires_grad
-    assert RankSortObjective(localization_weight=3.0).weights()["localization"] == 3.0
+    value, weight = found["localization"]
+    torch.testing.assert_close(weight * value, ranking + sorting)
+    assert not torch.as_tensor(weight).requires_grad
+    fixed = RankSortObjective(localization_weight=3.0)(problem.predictions, problem.assignment, problem.targets)
+    assert fixed["localization"].weight == 3.0
+    torch.testing.assert_close(weighted_sum(found), 2 * (ranking + sorting))
 
 
 def test_centerness_is_a_third_part_of_any_objective() -> None:
@@ -305,33 +338,35 @@ def test_centerness_is_a_third_part_of_any_objective() -> None:
             wanted = math.sqrt(min(sides[:2]) / max(sides[:2]) * min(sides[2:]) / max(sides[2:])) if max(sides) > 0 else 0.0
             score = centerness[i, j].sigmoid().item()
             expected -= wanted * math.log(score) + (1 - wanted) * math.log(1 - score)
-        assert math.isclose(found["centerness"].item(), expected / len(problem.positives()), rel_tol=1e-9)
-        assert torch.autograd.grad(found["centerness"], centerness)[0].abs().sum() > 0
+        assert math.isclose(found["centerness"].value.item(), expected / len(problem.positives()), rel_tol=1e-9)
+        assert torch.autograd.grad(found["centerness"].value, centerness)[0].abs().sum() > 0
     with pytest.raises(ValueError, match=r"predictions\.centerness: this objective needs a detector that says it"):
         WithCenterness(ALRPObjective())(problem.predictions, *arguments)
     with pytest.raises(ValueError, match="centerness_weight: a finite number >= 0 expected, got -1"):
         WithCenterness(ALRPObjective(), centerness_weight=-1)
     nothing = Assignment(torch.full((3, 16), BACKGROUND))
-    assert WithCenterness(ALRPObjective())(replace(problem.predictions, centerness=centerness), nothing, problem.targets)["centerness"] == 0
+    parts = WithCenterness(ALRPObjective())(replace(problem.predictions, centerness=centerness), nothing, problem.targets)
+    assert parts["centerness"].value == 0
 
 
 def test_centerness_follows_the_balance_of_the_objective_it_is_added_to() -> None:
     objective = WithCenterness(ALRPObjective(initial_weight=7.0))
-    assert objective.weights() == {"classification": 1.0, "localization": 7.0, "centerness": 1.0}
     problem = Problem(0)
-    objective(replace(problem.predictions, centerness=torch.zeros(3, 16)), problem.assignment, problem.targets)
+    arguments = (replace(problem.predictions, centerness=torch.zeros(3, 16)), problem.assignment, problem.targets)
+    assert weights(objective(*arguments)) == {"classification": 1.0, "localization": 7.0, "centerness": 1.0}
     objective.end_epoch()
-    assert objective.weights()["localization"] != 7.0
+    assert objective(*arguments)["localization"].weight != 7.0
 
 
 def test_a_separate_objective_can_balance_itself() -> None:
-    objective = SeparateObjective(ap_loss, giou_loss, classification_per="batch", frame="boxes", self_balance=True, localization_weight=5.0)
-    assert objective.weights()["localization"] == 5.0
+    objective = SeparateObjective(APLoss(), GIoULoss(), self_balance=True, localization_weight=5.0)
     problem = Problem(0)
     parts = objective(problem.predictions, problem.assignment, problem.targets)
     objective.end_epoch()
-    expected = (parts["classification"] + parts["localization"]) / parts["localization"]
-    assert math.isclose(float(objective.weights()["localization"]), expected.item(), rel_tol=1e-5)
+    classification, localization = values(parts).values()
+    expected = (classification + localization) / localization
+    weight = objective(problem.predictions, problem.assignment, problem.targets)["localization"].weight
+    assert math.isclose(float(weight), expected.item(), rel_tol=1e-5)
 
 
 @pytest.mark.parametrize("make", OBJECTIVES)
@@ -342,13 +377,12 @@ def test_without_positives_the_parts_are_there_and_their_graph_is_alive(make: An
     objective = make()
     parts = objective(problem.predictions, Assignment(torch.full((2, 16), matched)), problem.targets)
     assert list(parts) in (["classification", "localization"], ["ranking", "sorting", "localization"])
-    assert list(objective.weights()) == list(parts)
-    assert parts["localization"].item() == 0
+    assert parts["localization"].value.item() == 0
     if isinstance(objective, ALRPObjective | RankSortObjective):
-        assert all(part.item() == 0 for part in parts.values())
-    elif matched == IGNORE and getattr(objective, "classification_per", "") != "image":
-        assert parts["classification"].item() == 0
-    of_logits, of_regression = problem.gradients(parts)
+        assert all(part.value.item() == 0 for part in parts.values())
+    elif matched == IGNORE and not isinstance(objective.classification, DRLoss):
+        assert parts["classification"].value.item() == 0
+    of_logits, of_regression = problem.gradients(values(parts))
     assert of_logits.isfinite().all()
     assert of_regression.abs().max() == 0
 
@@ -360,9 +394,9 @@ def test_an_objective_computes_in_float32_under_autocast(make: Any) -> None:
         problem.logits.bfloat16(), problem.regression.bfloat16(), problem.predictions.anchors, (12, 4), problem.predictions.coder
     )
     with torch.autocast("cpu", torch.bfloat16):
-        found = make()(half, problem.assignment, problem.targets)
+        found = values(make()(half, problem.assignment, problem.targets))
     full = RawPredictions(half.logits.float(), half.regression.float(), half.anchors, (12, 4), half.coder)
-    expected = make()(full, problem.assignment, problem.targets)
+    expected = values(make()(full, problem.assignment, problem.targets))
     for name in expected:
         assert found[name].dtype == torch.float32
         assert torch.equal(found[name], expected[name])
@@ -372,13 +406,13 @@ def test_an_objective_computes_in_float32_under_autocast(make: Any) -> None:
 def test_a_users_own_loss_is_given_float32() -> None:
     seen = []
 
-    def own(x: torch.Tensor, target: torch.Tensor, **options: Any) -> torch.Tensor:
+    def own(x: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
         seen.extend([x.dtype, target.dtype])
-        return x.sum() * 0
+        return x * 0
 
     problem = Problem(2, dtype=torch.float32)
     half = RawPredictions(problem.logits.half(), problem.regression.half(), problem.predictions.anchors, (12, 4), DeltaCoder())
-    SeparateObjective(own, own)(half, problem.assignment, problem.targets)
+    SeparateObjective(CustomClassificationLoss(own), CustomBoxLoss(own, compares="deltas"))(half, problem.assignment, problem.targets)
     assert seen == [torch.float32] * 4
 
 
@@ -388,7 +422,7 @@ def test_huge_regressions_give_finite_losses(make: Any, wild: float) -> None:
     problem = Problem(0, dtype=torch.float32)
     with torch.no_grad():
         problem.regression[0] = wild
-    parts = make()(problem.predictions, problem.assignment, problem.targets)
+    parts = values(make()(problem.predictions, problem.assignment, problem.targets))
     assert all(part.isfinite() for part in parts.values())
     assert all(gradient.isfinite().all() for gradient in problem.gradients(parts))
 
@@ -400,7 +434,7 @@ def test_a_nan_comes_out_as_a_nan(make: Any, broken: str) -> None:
     i, j, _ = problem.positives()[0]
     with torch.no_grad():
         getattr(problem, broken)[i, j] = math.nan
-    parts = make()(problem.predictions, problem.assignment, problem.targets)
+    parts = values(make()(problem.predictions, problem.assignment, problem.targets))
     if broken == "logits":
         assert parts[next(iter(parts))].isnan()
     else:
@@ -409,12 +443,12 @@ def test_a_nan_comes_out_as_a_nan(make: Any, broken: str) -> None:
 
 def test_the_self_balance_follows_training_steps_with_positives_only() -> None:
     objective = ALRPObjective(initial_weight=20.0)
-    assert objective.weights()["localization"] == 20.0
     means = []
     for seed in (0, 1):
         problem = Problem(seed)
         parts = objective(problem.predictions, problem.assignment, problem.targets)
-        means.append([part.item() for part in parts.values()])
+        assert parts["localization"].weight == 20.0
+        means.append([part.value.item() for part in parts.values()])
     objective(problem.predictions, Assignment(torch.full((3, 16), BACKGROUND)), problem.targets)
     other = Problem(2)
     objective.eval()(other.predictions, other.assignment, other.targets)
@@ -422,46 +456,66 @@ def test_the_self_balance_follows_training_steps_with_positives_only() -> None:
     assert objective.balance is not None
     sums = [objective.balance.sum_classification.item(), objective.balance.sum_localization.item()]
     assert all(math.isclose(each, of[0] + of[1], rel_tol=1e-6) for each, of in zip(sums, zip(*means, strict=True), strict=True))
-    assert objective.weights()["localization"] == 20.0
+    assert objective.balance.weight == 20.0
     objective.end_epoch()
+    assert parts["localization"].weight == 20.0  # that of its own step
     classification, localization = torch.tensor(means).mean(0).tolist()
-    weight = objective.weights()["localization"]
+    weight = objective(problem.predictions, problem.assignment, problem.targets)["localization"].weight
     assert isinstance(weight, torch.Tensor)
     assert not weight.requires_grad
     assert math.isclose(weight.item(), (classification + localization) / localization, rel_tol=1e-5)
     restored = ALRPObjective()
     restored.load_state_dict(objective.state_dict())
-    assert restored.weights()["localization"] == weight
+    assert restored(problem.predictions, problem.assignment, problem.targets)["localization"].weight == weight
 
 
 def test_without_self_balance_nothing_is_remembered() -> None:
     objective = ALRPObjective(self_balance=False)
     problem = Problem(0)
-    objective(problem.predictions, problem.assignment, problem.targets)
-    objective.end_epoch()
-    assert objective.weights() == {"classification": 1.0, "localization": 1.0}
+    for _ in range(2):
+        parts = objective(problem.predictions, problem.assignment, problem.targets)
+        assert weights(parts) == {"classification": 1.0, "localization": 1.0}
+        objective.end_epoch()
     assert not objective.state_dict()
 
 
-def test_the_module_twins_of_the_losses_fit() -> None:
+def test_functions_of_ones_own_fit_and_see_no_ignored_anchor() -> None:
     problem = Problem(0)
-    twins = SeparateObjective(FocalLoss(alpha=0.5, gamma=1.5), GIoULoss(), frame="boxes")
-    functions = SeparateObjective(functools.partial(focal_loss, alpha=0.5, gamma=1.5), giou_loss, frame="boxes")
+    with torch.no_grad():
+        problem.logits[problem.wanted() == -1] = math.nan
+
+    def focal(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        assert targets.min() == 0
+        return sigmoid_focal_loss(logits, targets, alpha=0.5, gamma=1.5)
+
+    functions = SeparateObjective(
+        CustomClassificationLoss(focal),
+        CustomBoxLoss(lambda a, b: 1 - generalized_box_iou(a, b).diagonal(), compares="boxes"),
+    )
+    modules = SeparateObjective(FocalLoss(alpha=0.5, gamma=1.5), GIoULoss())
     arguments = (problem.predictions, problem.assignment, problem.targets)
-    same(problem, twins(*arguments), functions(*arguments))
+    same(problem, functions(*arguments), values(modules(*arguments)))
+    both = SeparateObjective(CustomClassificationLoss(lambda x, t, q: x * (t - q), targets=("labels", "ious")))(*arguments)
+    ious = sum(own_iou(problem)[n] * problem.logits[i, j, problem.targets[i].labels[k]] for n, (i, j, k) in enumerate(problem.positives()))
+    ones = sum(problem.logits[i, j, problem.targets[i].labels[k]] for i, j, k in problem.positives())
+    torch.testing.assert_close(both["classification"].value, (ones - ious) / len(problem.positives()))
+    with pytest.raises(ValueError, match=r"function: a value per score, of shape \(3, 16, 3\), without reduction expected, got \(\)"):
+        SeparateObjective(CustomClassificationLoss(lambda x, t: x.sum()))(*arguments)
+    with pytest.raises(ValueError, match=r"function: a value per boxes, of shape"):
+        SeparateObjective(localization=CustomBoxLoss(lambda a, b: a - b, compares="boxes"))(*arguments)
 
 
 def test_a_loss_with_state_belongs_to_the_objective() -> None:
-    class Counted(nn.Module):
+    class Counted(ClassificationLoss):
         calls: torch.Tensor
 
         def __init__(self) -> None:
-            super().__init__()
+            nn.Module.__init__(self)
             self.register_buffer("calls", torch.tensor(0))
 
-        def forward(self, logits: torch.Tensor, targets: torch.Tensor, **options: Any) -> torch.Tensor:
+        def of_batch(self, logits: torch.Tensor, *targets: torch.Tensor, num_positives: torch.Tensor, global_batch: bool) -> torch.Tensor:
             self.calls += 1
-            return focal_loss(logits, targets, **options)
+            return focal_loss(logits, *targets, normalizer=num_positives)
 
     problem = Problem(0)
     objective = SeparateObjective(Counted())
@@ -469,22 +523,72 @@ def test_a_loss_with_state_belongs_to_the_objective() -> None:
     assert objective.state_dict() == {"classification.calls": torch.tensor(1)}
 
 
-def test_a_recipe_names_losses_as_functions_and_as_modules() -> None:
+def from_recipe(**options: Any) -> SeparateObjective:
     jsonargparse = pytest.importorskip("jsonargparse")
     parser = jsonargparse.ArgumentParser(exit_on_error=False)
-    parser.add_argument("--objective", type=nn.Module)
-    options = {
-        "classification": "lossbox.losses.focal_loss",
-        "localization": {"class_path": "lossbox.losses.IoULoss", "init_args": {"form": "square"}},
-        "frame": "boxes",
-    }
+    parser.add_argument("--objective", type=Objective)
     config = parser.parse_object({"objective": {"class_path": "lossbox.objective.SeparateObjective", "init_args": options}})
     # jsonargparse 4.49 gave it another name
-    instantiate = parser.instantiate if hasattr(parser, "instantiate") else parser.instantiate_classes
-    objective = instantiate(config).objective
+    objective = (parser.instantiate if hasattr(parser, "instantiate") else parser.instantiate_classes)(config).objective
     assert isinstance(objective, SeparateObjective)
-    assert objective.classification is focal_loss
+    return objective
+
+
+def test_a_recipe_names_losses() -> None:
+    form = {"class_path": "lossbox.losses.IoULoss", "init_args": {"form": "square"}}
+    objective = from_recipe(classification="lossbox.losses.FocalLoss", localization=form)
+    assert isinstance(objective.classification, FocalLoss)
+    assert isinstance(objective.localization, IoULoss)
     assert objective.localization.form == "square"
+    own = {
+        "class_path": "lossbox.losses.CustomBoxLoss",
+        "init_args": {"function": "torchvision.ops.complete_box_iou_loss", "compares": "boxes"},
+    }
+    custom = from_recipe(localization=own).localization
+    assert isinstance(custom, CustomBoxLoss)
+    assert custom.values is complete_box_iou_loss
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"classification": "lossbox.losses.GIoULoss"}, "GIoULoss compares boxes; it is a loss for localization"),
+        ({"localization": "lossbox.losses.FocalLoss"}, "FocalLoss compares class scores; it is a loss for classification"),
+        ({"classification": "lossbox.losses.focal_loss"}, "lossbox.losses.FocalLoss"),
+        ({"classification": "lossbox.losses.RankSortLoss"}, "it has two parts: take RankSortObjective"),
+    ],
+)
+def test_a_recipe_with_a_loss_that_does_not_fit_gets_the_reason(options: Any, message: str) -> None:
+    with pytest.raises(Exception, match=message):  # jsonargparse wraps some
+        from_recipe(**options)
+
+
+def place(module: Any) -> str:
+    return "classification" if issubclass(module, ClassificationLoss) else "localization" if issubclass(module, BoxLoss) else ""
+
+
+def make_loss(module: Any) -> Any:
+    return module(counts=[10.0, 100.0, 1000.0]) if module.__name__.startswith("ClassBalanced") else module()
+
+
+@pytest.mark.parametrize("name", CATALOG)
+def test_every_loss_is_called_right_or_refused_with_a_reason(name: str) -> None:
+    """No loss of the catalog is silently wrong: it fits one place and is refused in the other, or in both."""
+    loss = make_loss(CATALOG[name])
+    for argument in ("classification", "localization"):
+        if argument == place(CATALOG[name]):
+            problem = Problem(0)
+            parts = SeparateObjective(**{argument: loss})(problem.predictions, problem.assignment, problem.targets)
+            gradient = torch.autograd.grad(weighted_sum(parts), problem.logits if argument == "classification" else problem.regression)[0]
+            assert gradient.isfinite().all()
+            assert gradient.abs().sum() > 0
+        else:
+            with pytest.raises(ValueError, match=f"^{argument}: ") as refused:
+                SeparateObjective(**{argument: loss})
+            assert type(loss).__name__ in str(refused.value)
+            assert not str(refused.value).endswith(": ")
+    with pytest.raises(ValueError, match=f"lossbox.losses.{type(loss).__name__}\\(\\) is its module"):
+        SeparateObjective(CATALOG[name].function)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("make", OBJECTIVES)
@@ -499,16 +603,21 @@ def test_an_assignment_of_another_batch_is_named(make: Any) -> None:
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: ALRPObjective(localization="l1"), "localization: one of 'iou', 'giou', .*'alpha_iou' expected, got 'l1'"),
-        (lambda: SeparateObjective(target="iuo"), "target: one of 'label', 'iou', .* expected, got 'iuo'"),  # type: ignore[arg-type]
-        (lambda: SeparateObjective(classification_per="image"), "classification_per: one of 'positive', "),  # type: ignore[arg-type]
-        (lambda: SeparateObjective(localization_per="image"), "localization_per: one of 'positive', "),  # type: ignore[arg-type]
-        (lambda: RankSortObjective(frame="pixels"), "frame: one of 'deltas', 'boxes' expected"),  # type: ignore[arg-type]
+        (lambda: ALRPObjective(L1Loss()), "localization: a loss of boxes with a greatest value expected, as GIoULoss, got L1Loss"),
+        (lambda: ALRPObjective(IoULoss(form="log")), "got IoULoss that compares boxes and has no greatest value"),
+        (lambda: ALRPObjective("giou"), "localization: a lossbox.losses.BoxLoss expected, got str"),  # type: ignore[arg-type]
+        (lambda: RankSortObjective(FocalLoss()), "localization: FocalLoss compares class scores"),  # type: ignore[arg-type]
+        (lambda: SeparateObjective(FocalLoss), r"a loss expected, got its class: FocalLoss\(\)"),  # type: ignore[arg-type]
+        (lambda: SeparateObjective(F.cross_entropy), "CustomClassificationLoss makes one of a function of yours"),  # type: ignore[arg-type]
+        (lambda: SeparateObjective(FocalLoss(reduction="none")), "classification: reduction 'mean' expected, .* got 'none'"),
+        (lambda: RankSortObjective(GIoULoss(reduction="sum")), "localization: reduction 'mean' expected, .* got 'sum'"),
+        (lambda: CustomBoxLoss(giou_loss, compares="pixels"), "compares: 'deltas' or 'boxes' expected, got 'pixels'"),  # type: ignore[arg-type]
+        (lambda: CustomBoxLoss(giou_loss, compares="boxes", largest=0), "largest: a number > 0 expected, got 0"),
+        (lambda: CustomClassificationLoss(focal_loss, targets=()), "targets: 'labels', 'ious' or both expected"),
         (lambda: RankSortObjective(delta=math.inf), "delta: a finite number >= 0 expected, got inf"),
         (lambda: RankSortObjective(localization_weight=-1.0), "localization_weight: a finite number >= 0 expected, got -1.0"),
         (lambda: ALRPObjective(delta=-1.0), "delta: a finite number >= 0 expected, got -1.0"),
         (lambda: ALRPObjective(tau=1.0), r"tau: a number in \[0, 1\) expected, got 1.0"),
-        (lambda: SeparateObjective(frame="pixels"), "frame: one of 'deltas', 'boxes' expected, got 'pixels'"),  # type: ignore[arg-type]
         (lambda: SeparateObjective(localization_weight=math.nan), "localization_weight: a finite number >= 0 expected, got nan"),
     ],
 )
@@ -517,7 +626,7 @@ def test_options_out_of_range_are_named(make: Any, message: str) -> None:
         make()
 
 
-@pytest.mark.parametrize("make", [ALRPObjective, functools.partial(SeparateObjective, localization=giou_loss, frame="boxes")])
+@pytest.mark.parametrize("make", [ALRPObjective, lambda: SeparateObjective(localization=GIoULoss())])
 @pytest.mark.parametrize("assigner", [OverlapAssigner(), ATSSAssigner()])
 def test_a_detector_learns_two_images_by_heart(make: Any, assigner: Any) -> None:
     torch.manual_seed(0)
@@ -540,9 +649,8 @@ def test_a_detector_learns_two_images_by_heart(make: Any, assigner: Any) -> None
     for step in range(40):
         raw = detector(images)
         parts = objective(raw, assigner(raw, targets), targets)
-        weights = objective.weights()
         optimizer.zero_grad()
-        torch.stack([parts[name] * weights[name] for name in parts]).sum().backward()
+        weighted_sum(parts).backward()
         optimizer.step()
         if step % 10 == 9:
             objective.end_epoch()

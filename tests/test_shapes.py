@@ -11,7 +11,8 @@ from lossbox.assignment import ATSSAssigner, OverlapAssigner, SampledAssigner
 from lossbox.decoding import Decoder
 from lossbox.detectors import Backbone, FasterRCNN, RetinaNet, add_true_boxes
 from lossbox.metrics import Evaluator
-from lossbox.objective import ALRPObjective, SeparateObjective
+from lossbox.losses import IoULoss
+from lossbox.objective import ALRPObjective, SeparateObjective, weighted_sum
 from lossbox.records import Targets
 
 logits, targets = torch.randn(4, 50, requires_grad=True), torch.randint(-1, 2, (4, 50))
@@ -31,8 +32,8 @@ empty = Targets(torch.zeros(0, 4), torch.zeros(0, dtype=torch.int64), torch.zero
 detector = RetinaNet(3, backbone=Backbone(stages=2, strides=(8, 16), channels=16), head_convs=1)
 raw = detector(torch.rand(2, 3, 64, 64))
 for assigner in (ATSSAssigner(), OverlapAssigner()):
-    for objective in (ALRPObjective(), ALRPObjective(localization="iou"), SeparateObjective()):
-        sum(objective(raw, assigner(raw, [truth, empty]), [truth, empty]).values()).backward(retain_graph=True)
+    for objective in (ALRPObjective(), ALRPObjective(IoULoss()), SeparateObjective()):
+        weighted_sum(objective(raw, assigner(raw, [truth, empty]), [truth, empty])).backward(retain_graph=True)
 found = Decoder(score_threshold=0.0)(raw, [(64, 64), (64, 60)])
 two_stages = FasterRCNN(
     3, backbone=Backbone(stages=2, strides=(8, 16), channels=16), region_levels=2, head_channels=8, max_proposals=9
@@ -40,7 +41,7 @@ two_stages = FasterRCNN(
 proposed = two_stages.propose(torch.rand(2, 3, 64, 64))
 refined = two_stages.refine(proposed.features, add_true_boxes(proposed.boxes, [truth, empty]))
 sampled = SampledAssigner(OverlapAssigner(allow_low_quality_matches=False))(refined, [truth, empty])
-sum(ALRPObjective()(refined, sampled, [truth, empty]).values()).backward()
+weighted_sum(ALRPObjective()(refined, sampled, [truth, empty])).backward()
 Decoder(score_threshold=0.0)(refined, [(64, 64), (64, 60)])
 ground_truth = {
     "images": [{"id": 1, "width": 64, "height": 64, "file_name": "a"}, {"id": 2, "width": 60, "height": 64, "file_name": "b"}],

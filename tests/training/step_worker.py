@@ -15,8 +15,8 @@ from torch.nn.parallel import DistributedDataParallel
 from lossbox.assignment import ATSSAssigner, OverlapAssigner
 from lossbox.decoding import Decoder
 from lossbox.detectors import FCOS, Backbone, FasterRCNN, RetinaNet
-from lossbox.losses import APLoss, SelfBalance, giou_loss, ndcg_loss
-from lossbox.objective import ALRPObjective, RankSortObjective, SeparateObjective, WithCenterness
+from lossbox.losses import APLoss, GIoULoss, NDCGLoss, SelfBalance
+from lossbox.objective import ALRPObjective, RankSortObjective, SeparateObjective, WithCenterness, weighted_sum
 from lossbox.records import Batch, Targets
 from lossbox.training import DetectionTask, FirstStage, WarmupCosine
 
@@ -25,13 +25,13 @@ STEPS = (((2, 1), (3,)), ((2, 0), (0,)), ((0,), (1, 1)), ((0,), (0, 0)))
 EPOCH_ENDS_AFTER = 2
 SMALL = {"backbone": Backbone(stages=2, strides=(8, 16), channels=8)}
 dense = partial(RetinaNet, 3, **SMALL, head_convs=1)
-ap = partial(SeparateObjective, localization=giou_loss, frame="boxes", classification_per="batch", self_balance=True)
+ap = partial(SeparateObjective, localization=GIoULoss(), self_balance=True)
 
 TASKS = {
     "alrp": lambda: (dense(), ALRPObjective()),
     "rank_sort": lambda: (dense(), RankSortObjective()),
     "ap": lambda: (dense(), ap(APLoss(delta=0.5))),
-    "ndcg": lambda: (dense(), ap(partial(ndcg_loss, delta=0.5))),
+    "ndcg": lambda: (dense(), ap(NDCGLoss(delta=0.5))),
     "focal": lambda: (dense(), SeparateObjective(self_balance=True)),
     "centerness": lambda: (FCOS(3, **SMALL, head_convs=1), WithCenterness(ALRPObjective())),
     "two stages": lambda: (
@@ -53,8 +53,8 @@ class Step(nn.Module):
 
     def forward(self, images, targets):
         losses = self.detection.losses(Batch(images, targets))
-        total = torch.stack([losses.weights[name] * part for name, part in losses.parts.items()]).sum()
-        return total, losses.parts, losses.weights
+        values, weights = ({name: part[i] for name, part in losses.parts.items()} for i in (0, 1))
+        return weighted_sum(losses.parts), values, weights
 
 
 def batches(dtype):

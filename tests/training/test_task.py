@@ -15,7 +15,7 @@ from lossbox.data.digits import write_digits
 from lossbox.data.module import CocoDataModule
 from lossbox.decoding import Decoder, MultiScale
 from lossbox.detectors import Backbone, RetinaNet
-from lossbox.objective import ALRPObjective
+from lossbox.objective import ALRPObjective, Part
 from lossbox.records import Assignment, Detections, Targets
 from lossbox.training import DetectionTask, WarmupCosine, WarmupSteps
 from lossbox.training.cli import LossboxCLI
@@ -186,7 +186,7 @@ class CountingObjective(ALRPObjective):
 
     def forward(self, predictions, assignment, targets):
         parts = super().forward(predictions, assignment, targets)
-        return parts if self.training else {name: 0 * part + len(targets) for name, part in parts.items()}
+        return parts if self.training else {name: Part(0 * part.value + len(targets)) for name, part in parts.items()}
 
     def end_epoch(self):
         super().end_epoch()
@@ -219,7 +219,7 @@ class BrokenObjective(ALRPObjective):
         parts = super().forward(predictions, assignment, targets)
         self.calls += 1
         self.ids = [target.image_id for target in targets]
-        return {**parts, "localization": parts["localization"] * torch.nan} if self.calls == 3 else parts
+        return {**parts, "localization": Part(parts["localization"].value * torch.nan)} if self.calls == 3 else parts
 
 
 def test_a_loss_that_is_not_finite_names_step_part_and_images(digits):

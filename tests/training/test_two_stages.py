@@ -12,8 +12,8 @@ from lossbox.data.digits import write_digits
 from lossbox.data.module import CocoDataModule
 from lossbox.decoding import Decoder
 from lossbox.detectors import Backbone, FasterRCNN, RetinaNet
-from lossbox.losses import l1_loss, sigmoid_cross_entropy_loss
-from lossbox.objective import ALRPObjective, RankSortObjective, SeparateObjective
+from lossbox.losses import L1Loss, SigmoidCrossEntropyLoss
+from lossbox.objective import ALRPObjective, RankSortObjective, SeparateObjective, weighted_sum
 from lossbox.records import Batch, Targets
 from lossbox.training import DetectionTask, FirstStage, WarmupCosine
 
@@ -39,8 +39,8 @@ def rank_sort() -> DetectionTask:
 
 
 def baseline() -> DetectionTask:
-    first = FirstStage(SampledAssigner(FIRST, 64, 0.5), SeparateObjective(sigmoid_cross_entropy_loss, l1_loss))
-    return task(SeparateObjective(sigmoid_cross_entropy_loss, l1_loss), first, assigner=SampledAssigner(SECOND, 32, 0.25))
+    first = FirstStage(SampledAssigner(FIRST, 64, 0.5), SeparateObjective(SigmoidCrossEntropyLoss(), L1Loss()))
+    return task(SeparateObjective(SigmoidCrossEntropyLoss(), L1Loss()), first, assigner=SampledAssigner(SECOND, 32, 0.25))
 
 
 TASKS = [alrp, rank_sort, baseline]
@@ -67,8 +67,7 @@ def toy(counts: tuple[int, ...] = (2, 1), size: int = 96) -> Batch:
 
 
 def total(model: DetectionTask, batch: Batch) -> torch.Tensor:
-    found = model.losses(batch)
-    return torch.stack([found.weights[name] * part for name, part in found.parts.items()]).sum()
+    return weighted_sum(model.losses(batch).parts)
 
 
 @pytest.mark.parametrize("make", TASKS)
@@ -79,14 +78,14 @@ def test_both_stages_learn_two_images_by_heart(make: Any) -> None:
     for step in range(30):
         optimizer.zero_grad()
         found = model.losses(batch)
-        torch.stack([found.weights[name] * part for name, part in found.parts.items()]).sum().backward()
+        weighted_sum(found.parts).backward()
         if step == 0:
             gradients = {name: parameter.grad for name, parameter in model.named_parameters()}
             assert all(gradient is not None and gradient.isfinite().all() for gradient in gradients.values())
             for part in ("detector.proposal_head.classification", "detector.head.classification", "detector.pyramid"):
                 assert any(gradient.abs().sum() > 0 for name, gradient in gradients.items() if part in name)
         optimizer.step()
-        history.append({name: part.item() for name, part in found.parts.items()})
+        history.append({name: part.value.item() for name, part in found.parts.items()})
     learned = [name for name in history[0] if name.endswith(("classification", "ranking"))]
     assert len(learned) == 2
     for name in learned:
@@ -97,7 +96,7 @@ def test_the_parts_are_those_of_both_objectives_and_the_first_stage_is_weighted(
     model, batch = alrp(), toy()
     found = model.losses(batch)
     assert list(found.parts) == ["rpn_classification", "rpn_localization", "classification", "localization"]
-    assert {name: float(weight) for name, weight in found.weights.items()} == pytest.approx(
+    assert {name: float(part.weight) for name, part in found.parts.items()} == pytest.approx(
         {"rpn_classification": 0.2, "rpn_localization": 0.2 * 50, "classification": 1, "localization": 50}
     )
     assert list(rank_sort().losses(batch).parts)[:3] == ["rpn_ranking", "rpn_sorting", "rpn_localization"]
@@ -139,7 +138,7 @@ def test_no_proposals_leave_the_true_boxes_or_nothing(make: Any, monkeypatch: py
     total(model.train(), toy((0, 0))).backward()
     found = model.eval().losses(toy())
     assert found.predictions.logits.shape == (2, 0, 10)
-    assert all(part.isfinite() for part in found.parts.values())
+    assert all(part.value.isfinite() for part in found.parts.values())
 
 
 def test_a_nan_in_either_stage_comes_out_as_a_nan() -> None:
@@ -148,7 +147,7 @@ def test_a_nan_in_either_stage_comes_out_as_a_nan() -> None:
         with torch.no_grad():
             getattr(model.detector, head).classification.bias.fill_(torch.nan)
         parts = model.losses(toy()).parts
-        assert [name for name in ("rpn_classification", "classification") if parts[name].isnan()] == [broken]
+        assert [name for name in ("rpn_classification", "classification") if parts[name].value.isnan()] == [broken]
 
 
 def test_the_self_balance_of_both_stages_is_state_and_ends_with_the_epoch() -> None:
@@ -158,10 +157,10 @@ def test_the_self_balance_of_both_stages_is_state_and_ends_with_the_epoch() -> N
     assert model.first_stage is not None
     first = model.first_stage.objective
     assert first is model.first_objective
-    before = {name: float(weight) for name, weight in model.losses(toy()).weights.items()}
+    before = {name: float(part.weight) for name, part in model.losses(toy()).parts.items()}
     model._epochs_ended = -1  # as if an epoch had passed
     model.on_train_batch_start(toy(), 0)
-    after = {name: float(weight) for name, weight in model.losses(toy()).weights.items()}
+    after = {name: float(part.weight) for name, part in model.losses(toy()).parts.items()}
     assert {name for name in before if before[name] != after[name]} == {"rpn_localization", "localization"}
 
 

@@ -1,4 +1,4 @@
-"""Losses as functions of tensors, and their nn.Module twins."""
+"""Losses as functions of tensors, and an nn.Module of each."""
 
 from ._checks import debug_checks
 from ._ranking import Ranking
@@ -12,7 +12,7 @@ from .box_regression import (
     rpn_loss,
     smooth_l1_loss,
 )
-from .catalog import CATALOG, CatalogEntry, count_hyperparameters
+from .catalog import CATALOG, count_hyperparameters
 from .class_balanced import (
     class_balanced_focal_loss,
     class_balanced_sigmoid_loss,
@@ -23,39 +23,54 @@ from .classification import dr_loss, focal_loss, sigmoid_cross_entropy_loss, sof
 from .error_driven import error_driven_loss, skewed_pmf
 from .gradient_density import RunningHistogram, ghm_c_histogram, ghm_c_loss, ghm_r_histogram, ghm_r_loss
 from .iou import alpha_iou_loss, ciou_loss, diou_loss, eiou_loss, giou_loss, iou_loss
-from .modules import (
+from .modules.base import (
+    BoxLoss,
+    ClassificationLoss,
+    LossModule,
+)
+from .modules.boxes import (
     AlphaIoULoss,
-    ALRPLoss,
-    APELoss,
-    APLoss,
     BalancedL1Loss,
     CIoULoss,
+    DIoULoss,
+    EIoULoss,
+    FasterRCNNSmoothL1Loss,
+    GIoULoss,
+    IoULoss,
+    L1Loss,
+    L2Loss,
+    RPNLoss,
+    SmoothL1Loss,
+)
+from .modules.classification import (
     ClassBalancedFocalLoss,
     ClassBalancedSigmoidLoss,
     ClassBalancedSoftmaxLoss,
     CorrelationLoss,
-    DIoULoss,
     DRLoss,
-    EIoULoss,
-    FasterRCNNSmoothL1Loss,
     FocalLoss,
-    GHMCLoss,
-    GHMRLoss,
-    GIoULoss,
     IABCELoss,
-    IoULoss,
-    L1Loss,
-    L2Loss,
     MatchabilityAwareLoss,
-    NDCGLoss,
     QualityFocalLoss,
-    RankSortLoss,
-    RPNLoss,
     SigmoidCrossEntropyLoss,
-    SmoothL1Loss,
     SoftmaxCrossEntropyLoss,
     SoftmaxFocalLoss,
     VarifocalLoss,
+)
+from .modules.custom import (
+    CustomBoxLoss,
+    CustomClassificationLoss,
+)
+from .modules.density import (
+    GHMCLoss,
+    GHMRLoss,
+)
+from .modules.ranking import (
+    ALRPLoss,
+    APELoss,
+    APLoss,
+    NDCGLoss,
+    RankSortLoss,
 )
 from .pairwise import ape_loss
 from .quality import correlation_loss, ia_bce_loss, matchability_aware_loss, quality_focal_loss, varifocal_loss
@@ -69,12 +84,15 @@ __all__ = [
     "APLoss",
     "AlphaIoULoss",
     "BalancedL1Loss",
+    "BoxLoss",
     "CIoULoss",
-    "CatalogEntry",
     "ClassBalancedFocalLoss",
     "ClassBalancedSigmoidLoss",
     "ClassBalancedSoftmaxLoss",
+    "ClassificationLoss",
     "CorrelationLoss",
+    "CustomBoxLoss",
+    "CustomClassificationLoss",
     "DIoULoss",
     "DRLoss",
     "EIoULoss",
@@ -87,6 +105,7 @@ __all__ = [
     "IoULoss",
     "L1Loss",
     "L2Loss",
+    "LossModule",
     "MatchabilityAwareLoss",
     "NDCGLoss",
     "QualityFocalLoss",

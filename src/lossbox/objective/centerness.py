@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, cast
-
 import torch
-from torch import Tensor, nn
 
 from ..boxes import centerness_targets
 from ..losses import sigmoid_cross_entropy_loss
 from ..records import Assignment, RawPredictions, Targets
+from .base import Objective, Part
 from .positives import at_least_float32, find_positives, global_count
 
 
-class WithCenterness(nn.Module):
+class WithCenterness(Objective):
     """Any objective, and a third part: the cross-entropy of the centerness that the detector says at the positives.
 
     ``L_centerness = 1/max(|P|, 1) sum over positives of CE(centerness, sqrt(min(l, r) / max(l, r) * min(t, b) / max(t, b)))``. In
-    distributed training ``max(|P|, 1)`` is that of all ranks over their number.
+    distributed training ``max(|P|, 1)`` is that of all processes over their number.
 
     Args:
         objective: gives the other parts; any of ``lossbox.objective``.
@@ -37,36 +34,28 @@ class WithCenterness(nn.Module):
         >>> raw = RawPredictions(torch.zeros(1, 2, 1), torch.zeros(1, 2, 4), anchors, (2,), DeltaCoder(), centerness=torch.zeros(1, 2))
         >>> box = Targets(torch.tensor([[0., 0., 10., 8.]]), torch.tensor([0]), torch.tensor([False]), 7, (40, 40), (40, 40))
         >>> WithCenterness(SeparateObjective())(raw, Assignment(torch.tensor([[0, -1]])), [box])["centerness"]
-        tensor(0.6931)
+        Part(value=tensor(0.6931), weight=1.0)
     """
 
-    def __init__(self, objective: nn.Module, *, centerness_weight: float = 1.0) -> None:
+    def __init__(self, objective: Objective, *, centerness_weight: float = 1.0) -> None:
         super().__init__()
         if not 0 <= centerness_weight < float("inf"):
             raise ValueError(f"centerness_weight: a finite number >= 0 expected, got {centerness_weight}")
-        self.objective = cast(Any, objective)
+        self.objective = objective
         self.centerness_weight = centerness_weight
 
-    def forward(self, predictions: RawPredictions, assignment: Assignment, targets: list[Targets]) -> dict[str, Tensor]:
-        """The parts of the other objective, and ``"centerness"``, a scalar in [0, inf): 0 without positives.
-
-        Raises:
-            ValueError: predictions without centerness; an assignment or targets of another batch.
-        """
+    def forward(self, predictions: RawPredictions, assignment: Assignment, targets: list[Targets]) -> dict[str, Part]:
+        """The parts of the other objective, and ``"centerness"``, a scalar in [0, inf): 0 without positives."""
         if predictions.centerness is None:
             raise ValueError("predictions.centerness: this objective needs a detector that says it, as FCOS does, got None")
-        parts: dict[str, Tensor] = self.objective(predictions, assignment, targets)
+        parts: dict[str, Part] = self.objective(predictions, assignment, targets)
         with torch.autocast(predictions.logits.device.type, enabled=False):
             positives = find_positives(predictions, assignment, targets)
             logits = at_least_float32(predictions.centerness[positives.image, positives.anchor])
             centers = (positives.anchors[:, :2] + positives.anchors[:, 2:]) / 2
             count = global_count(logits, training=self.training)
             loss = sigmoid_cross_entropy_loss(logits, centerness_targets(centers, positives.boxes), normalizer=count)
-        return {**parts, "centerness": loss}
-
-    def weights(self) -> Mapping[str, Tensor | float]:
-        """What each part is multiplied with in training."""
-        return {**self.objective.weights(), "centerness": self.centerness_weight}
+        return {**parts, "centerness": Part(loss, self.centerness_weight)}
 
     def end_epoch(self) -> None:
         """The other objective's period ends."""

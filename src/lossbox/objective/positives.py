@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import NamedTuple
+from collections.abc import Sequence
+from typing import Literal, NamedTuple
 
 import torch
 import torch.distributed as dist
@@ -92,9 +92,9 @@ def class_targets(assignment: Assignment, positives: Positives, num_classes: int
                  [ 0,  0,  1],
                  [-1, -1, -1]]], dtype=torch.int8)
     """
-    wanted = torch.where(assignment.matched == IGNORE, -1, 0).to(torch.int8)[..., None].repeat(1, 1, num_classes)
-    wanted[positives.image, positives.anchor, positives.labels] = 1
-    return wanted
+    labels = torch.where(assignment.matched == IGNORE, -1, 0).to(torch.int8)[..., None].repeat(1, 1, num_classes)
+    labels[positives.image, positives.anchor, positives.labels] = 1
+    return labels
 
 
 def decoded_boxes(predictions: RawPredictions, positives: Positives) -> Float[Tensor, "p 4"]:
@@ -107,36 +107,39 @@ def offsets_of(predictions: RawPredictions, positives: Positives) -> Float[Tenso
     return at_least_float32(predictions.regression[positives.image, positives.anchor])
 
 
+def compared_boxes(predictions: RawPredictions, positives: Positives, compares: Literal["deltas", "boxes"]) -> tuple[Tensor, Tensor]:
+    """What a box loss compares at the positives, (P, 4) each: offsets in the coder's units, or decoded boxes in pixels."""
+    if compares == "boxes":
+        return decoded_boxes(predictions, positives), positives.boxes
+    return offsets_of(predictions, positives), predictions.coder.encode(positives.boxes, positives.anchors)
+
+
+def positive_ious(predictions: RawPredictions, positives: Positives) -> Float[Tensor, " p"]:
+    """The IoU of the predicted with the true box of each positive; no gradient flows through it."""
+    return paired_iou(decoded_boxes(predictions, positives).detach(), positives.boxes)
+
+
 def iou_targets(predictions: RawPredictions, positives: Positives, labels: Float[Tensor, "b a c"]) -> Float[Tensor, "b a c"]:
-    """The class targets with the IoU of the predicted with the true box in the place of each 1; no gradient flows through it."""
-    quality = torch.zeros_like(labels)
-    quality[positives.image, positives.anchor, positives.labels] = paired_iou(
-        decoded_boxes(predictions, positives).detach(), positives.boxes
-    ).to(quality.dtype)
-    return quality
-
-
-FRAMES: Mapping[str, Callable[[RawPredictions, Positives], tuple[Tensor, Tensor]]] = {
-    "deltas": lambda raw, positives: (offsets_of(raw, positives), raw.coder.encode(positives.boxes, positives.anchors)),
-    "boxes": lambda raw, positives: (decoded_boxes(raw, positives), positives.boxes),
-}
-"""What a box loss compares at the positives."""
+    """The labels with the IoU of the predicted box in the place of each 1."""
+    ious = labels.clone()
+    ious[positives.image, positives.anchor, positives.labels] = positive_ious(predictions, positives).to(ious.dtype)
+    return ious
 
 
 def global_count(of_positives: Float[Tensor, "p ..."], *, training: bool) -> Float[Tensor, ""]:
-    """The number of positives, at least 1; in distributed training that of all ranks over the number of ranks, so that the averaged
-    gradient is that of one large batch. A validation may run on one rank alone and does not wait for the others."""
+    """The number of positives, at least 1; in distributed training that of all processes over their number, so that the
+    averaged gradient is that of one large batch. A validation may run in one process alone and does not wait for the others."""
     total = sum_over_processes(of_positives.new_full((), len(of_positives)), training=training)
     return total.clamp(min=1) / num_processes(training=training)
 
 
 def num_processes(*, training: bool) -> int:
-    """In distributed training the number of ranks, else 1."""
+    """In distributed training the number of processes, else 1."""
     return dist.get_world_size() if training and dist.is_available() and dist.is_initialized() else 1
 
 
 def sum_over_processes(x: Tensor, *, training: bool) -> Tensor:
-    """In distributed training the sum over the ranks, else ``x`` itself; without gradient."""
+    """In distributed training the sum over the processes, else ``x`` itself; without gradient."""
     x = x.detach()
     if num_processes(training=training) > 1:
         x = x.clone()
@@ -145,17 +148,17 @@ def sum_over_processes(x: Tensor, *, training: bool) -> Tensor:
 
 
 def mean_over_processes(loss: Tensor, *, training: bool) -> Tensor:
-    """In distributed training the mean of the ranks' losses, else ``loss`` itself; the gradient is that of this rank's, which is averaged
-    later."""
-    ranks = num_processes(training=training)
-    return loss if ranks == 1 else sum_over_processes(loss, training=training) / ranks + (loss - loss.detach())
+    """In distributed training the mean of the losses of all processes, else ``loss`` itself. The gradient is that of this process, which
+    is averaged later."""
+    processes = num_processes(training=training)
+    return loss if processes == 1 else sum_over_processes(loss, training=training) / processes + (loss - loss.detach())
 
 
 def step_of_balance(
     balance: SelfBalance, classification: Float[Tensor, ""], localization: Float[Tensor, ""], num_positives: int, *, training: bool
 ) -> None:
-    """Takes a training step into a self-balance: the means of both parts over the ranks, so that all ranks remember the same. A step
-    counts where any rank has a positive."""
+    """Takes a training step into a self-balance: the means of both parts over the processes, so that all remember the same. A step
+    counts where any process has a positive."""
     if training:
         step = torch.stack([classification.detach(), localization.detach(), classification.new_full((), num_positives)])
         means = mean_over_processes(step, training=True)

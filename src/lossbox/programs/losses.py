@@ -72,7 +72,7 @@ def run(argv: Sequence[str]) -> None:
             {
                 "name": name,
                 "family": entry.family,
-                "hyperparameters": dict(entry.hyperparameters),
+                "hyperparameters": entry.hyperparameters(),
                 "range": entry.range,
                 "source": entry.source,
             }

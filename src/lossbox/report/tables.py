@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
-    from ..losses import CatalogEntry
+    from ..losses import LossModule
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
@@ -96,7 +96,7 @@ def wide_console() -> Console:
     return console if console.is_terminal or "COLUMNS" in os.environ else Console(width=1000)
 
 
-def print_losses(catalog: Mapping[str, CatalogEntry]) -> None:
+def print_losses(catalog: Mapping[str, type[LossModule]]) -> None:
     """Prints a table of losses: name, family, hyper-parameters with the paper's defaults, range, and the paper where there is room.
 
     A line a loss where the output is no terminal, so that it can be searched.
@@ -109,7 +109,7 @@ def print_losses(catalog: Mapping[str, CatalogEntry]) -> None:
     for heading in headings:
         table.add_column(heading, no_wrap=heading in ("loss", "family"), min_width=len(heading))
     for name, entry in catalog.items():
-        options = ", ".join(f"{option} = {value:g}" for option, value in entry.hyperparameters.items())
+        options = ", ".join(f"{option} = {value:g}" for option, value in entry.hyperparameters().items())
         table.add_row(*(name, entry.family, options, entry.range.replace("[", r"\["), entry.source)[: len(headings)])
     console.print(table)
 

@@ -7,7 +7,6 @@ targets. Needs the extra: ``pip install 'lossbox[train]'``.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple, Protocol, cast
@@ -22,6 +21,7 @@ from ..decoding import MultiScale
 from ..detectors.proposals import add_true_boxes
 from ..metrics import DetectionColumns, GroundTruth
 from ..metrics.evaluator import Evaluator
+from ..objective import Objective, Part, weighted_sum
 from ..records import Assignment, Batch, Detections, Proposals, RawPredictions, Targets
 from .watch import LossWatch, gradient_magnitudes, gradient_ratio
 
@@ -30,16 +30,6 @@ class Assigner(Protocol):
     """Says on which target each anchor is trained."""
 
     def __call__(self, predictions: RawPredictions, targets: list[Targets]) -> Assignment: ...
-
-
-class Objective(Protocol):
-    """An ``nn.Module`` that turns raw predictions and their assignment into named, unweighted parts of the loss."""
-
-    def __call__(self, predictions: RawPredictions, assignment: Assignment, targets: list[Targets]) -> dict[str, Tensor]: ...
-
-    def weights(self) -> Mapping[str, Tensor | float]: ...
-
-    def end_epoch(self) -> None: ...
 
 
 class Decoding(Protocol):
@@ -62,7 +52,7 @@ class FirstStage:
 
     Attributes:
         assigner: (predictions, targets) -> Assignment, of the anchors of the first stage.
-        objective: (predictions, assignment, targets) -> the unweighted parts of its loss by name; ``rpn_`` goes before the names.
+        objective: gives the parts of its loss; ``rpn_`` goes before their names.
         weight: of the whole of it beside the loss of the second stage, >= 0.
         add_true_boxes: in training the true boxes join the proposals, so that the second stage has positives from the first step on.
 
@@ -71,7 +61,7 @@ class FirstStage:
     """
 
     assigner: Assigner
-    objective: nn.Module
+    objective: Objective
     weight: float = 1.0
     add_true_boxes: bool = True
 
@@ -89,12 +79,11 @@ class TwoStageDetector(Protocol):
 
 
 class Losses(NamedTuple):
-    """What one batch comes to: the last predictions, their assignment, and all unweighted parts of the loss with their weights."""
+    """What one batch comes to: the last predictions, their assignment, and all parts of the loss with their weights."""
 
     predictions: RawPredictions
     assignment: Assignment
-    parts: dict[str, Tensor]
-    weights: dict[str, Tensor | float]
+    parts: dict[str, Part]
 
 
 class DetectionTask(LightningModule):
@@ -111,7 +100,7 @@ class DetectionTask(LightningModule):
     Args:
         detector: images (b, 3, h, w) in [0, 1] -> RawPredictions.
         assigner: (predictions, targets) -> Assignment.
-        objective: (predictions, assignment, targets) -> the unweighted parts of the loss by name.
+        objective: gives the parts of the loss with their weights; any of ``lossbox.objective``.
         decoder: (predictions, sizes) -> the detections of each image.
         optimizer: builds the optimizer and its schedule; WarmupCosine or WarmupSteps, or your own.
         first_stage: how the proposals of a two-stage detector (FasterRCNN) are trained; assigner and objective are then those of its
@@ -127,7 +116,7 @@ class DetectionTask(LightningModule):
         self,
         detector: nn.Module,
         assigner: Assigner,
-        objective: nn.Module,
+        objective: Objective,
         decoder: Decoding,
         optimizer: Optimization,
         *,
@@ -141,7 +130,7 @@ class DetectionTask(LightningModule):
             raise ValueError(f"first_stage: {needs} for {type(detector).__name__}, got {first_stage}")
         self.detector = detector.to(memory_format=torch.channels_last) if channels_last else detector
         self.assigner = assigner
-        self.objective = cast(Objective, objective)
+        self.objective = objective
         self.first_stage = first_stage
         self.first_objective = None if first_stage is None else first_stage.objective  # registered: what it remembers is state
         self.decoder = decoder
@@ -178,22 +167,19 @@ class DetectionTask(LightningModule):
         """One pass over a batch, in training and in validation: every part of the loss, and what the detections are decoded from."""
         if self.first_stage is None:
             return self._assign_and_weigh(self(batch.images), batch.targets)
-        detector, objective = cast(TwoStageDetector, self.detector), cast(Objective, self.first_stage.objective)
+        detector, first_stage = cast(TwoStageDetector, self.detector), self.first_stage
         found = detector.propose(batch.images.contiguous(memory_format=self.memory_format))
         objects = [target.of_one_class() for target in batch.targets]
-        first = objective(found.predictions, self.first_stage.assigner(found.predictions, objects), objects)
-        weight = self.first_stage.weight
-        first_weights = {f"rpn_{name}": weight * value for name, value in objective.weights().items()}
-        added = self.training and self.first_stage.add_true_boxes
+        first: dict[str, Part] = first_stage.objective(found.predictions, first_stage.assigner(found.predictions, objects), objects)
+        parts = {f"rpn_{name}": Part(part.value, first_stage.weight * part.weight) for name, part in first.items()}
+        added = self.training and first_stage.add_true_boxes
         boxes = add_true_boxes(found.boxes, batch.targets) if added else found.boxes
         second = self._assign_and_weigh(detector.refine(found.features, boxes), batch.targets)
-        parts = {f"rpn_{name}": part for name, part in first.items()} | second.parts
-        return second._replace(parts=parts, weights=first_weights | second.weights)
+        return second._replace(parts=parts | second.parts)
 
     def _assign_and_weigh(self, predictions: RawPredictions, targets: list[Targets]) -> Losses:
         assignment = self.assigner(predictions, targets)
-        parts = self.objective(predictions, assignment, targets)
-        return Losses(predictions, assignment, parts, dict(self.objective.weights()))
+        return Losses(predictions, assignment, self.objective(predictions, assignment, targets))
 
     # -- training
 
@@ -203,21 +189,21 @@ class DetectionTask(LightningModule):
         while self._epochs_ended < self.current_epoch:
             self.objective.end_epoch()
             if self.first_stage is not None:
-                cast(Objective, self.first_stage.objective).end_epoch()
+                self.first_stage.objective.end_epoch()
             self._epochs_ended += 1
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        predictions, assignment, parts, weights = self.losses(batch)
-        total = torch.stack([weights[name] * part for name, part in parts.items()]).sum()
+        predictions, assignment, parts = self.losses(batch)
+        total = weighted_sum(parts)
 
         logged = (self.global_step + 1) % self.trainer.log_every_n_steps == 0  # type: ignore[attr-defined]
-        self._watch.add(self.global_step, [t.image_id for t in batch.targets], parts)
+        self._watch.add(self.global_step, [t.image_id for t in batch.targets], {name: part.value for name, part in parts.items()})
         if logged or self.device.type == "cpu":
             self._watch.look()
         if logged:
             # the mean over the processes, on logged steps only: a process whose images are empty would say 0 for all
-            self.log_dict({f"train/{name}": part.detach() for name, part in parts.items()}, sync_dist=True)
-            self.log_dict({f"weight/{name}": torch.as_tensor(weight, device=self.device) for name, weight in weights.items()})
+            self.log_dict({f"train/{name}": part.value.detach() for name, part in parts.items()}, sync_dist=True)
+            self.log_dict({f"weight/{name}": torch.as_tensor(part.weight, device=self.device) for name, part in parts.items()})
             self.log("train/total", total.detach(), prog_bar=True, sync_dist=True)
             keep = partial(self._keep_balance, assignment=assignment, targets=batch.targets)
             predictions.logits.register_hook(keep)  # type: ignore[no-untyped-call]
@@ -253,8 +239,8 @@ class DetectionTask(LightningModule):
         self._evaluator.reset()
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        predictions, _, parts, _ = self.losses(batch)
-        self.log_dict({f"val/{name}": part for name, part in parts.items()}, batch_size=len(batch.targets), sync_dist=True)
+        predictions, _, parts = self.losses(batch)
+        self.log_dict({f"val/{name}": part.value for name, part in parts.items()}, batch_size=len(batch.targets), sync_dist=True)
         sizes = [target.size for target in batch.targets]
         found = self.decoder(predictions, sizes) if self.multi_scale is None else self.detect(batch.images, sizes)
         assert self._evaluator is not None

@@ -1,0 +1,134 @@
+"""What a loss says about itself: its options, its place in the catalog, and how an objective of a detector calls it."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import fields
+from typing import Any, ClassVar, Literal
+
+import torch
+from torch import Tensor, nn
+
+ClassTarget = Literal["labels", "ious", "positive ious"]
+
+
+class LossModule(nn.Module):
+    """A loss function together with its options, which are the fields of a dataclass: options in the constructor, tensors in the call.
+
+    Attributes:
+        function: of tensors; the options of the module are its own, with the same defaults.
+        family: "classification", "class-balanced", "gradient density", "quality", "ranking", "box distance" or "overlap".
+        range: of the mean or scalar value.
+        source: the paper, and the equation where its number is known.
+        tuned: the options that a user has to tune, in the sense of Table A.11 of Oksuz et al., NeurIPS 2020; those that only select a form
+            are not among them.
+        no_objective: where no objective takes the loss, the reason and what to use instead.
+    """
+
+    function: ClassVar[Callable[..., Any]]
+    family: ClassVar[str]
+    range: ClassVar[str]
+    source: ClassVar[str]
+    tuned: ClassVar[tuple[str, ...]] = ()
+    no_objective: ClassVar[str] = ""
+
+    def __post_init__(self) -> None:
+        super().__init__()
+
+    @classmethod
+    def hyperparameters(cls) -> dict[str, int | float]:
+        """The options in ``tuned`` with the paper's defaults."""
+        return {f.name: f.default for f in fields(cls) if f.name in cls.tuned}  # type: ignore[arg-type, misc]
+
+    def options(self) -> dict[str, Any]:
+        """The options by name, as the function takes them."""
+        return {f.name: getattr(self, f.name) for f in fields(self) if f.metadata.get("option", True)}  # type: ignore[arg-type]
+
+
+class ClassificationLoss(LossModule, ABC):
+    """A loss that compares class scores with labels or IoUs. Subclass it for a loss of your own, or see ``CustomClassificationLoss``.
+
+    Attributes:
+        targets: what the loss takes after the logits, in order. ``"labels"``: 1 for the class of a positive, else 0. ``"ious"``: the IoU
+            of the predicted box in the place of each 1. ``"positive ious"``: (P,), the IoUs of the positives alone, in the order of
+            ``logits[labels == 1]``. Where an anchor is ignored, the first of them is -1.
+    """
+
+    targets: tuple[ClassTarget, ...] = ("labels",)
+
+    @abstractmethod
+    def of_batch(self, logits: Tensor, *targets: Tensor, num_positives: Tensor, global_batch: bool) -> Tensor:
+        """One scalar for a batch of images.
+
+        Args:
+            logits: (images, anchors, classes) scores before the sigmoid, in float32 or better.
+            targets: one tensor for each of the attribute ``targets``.
+            num_positives: a scalar >= 1/number of processes, what a sum over the scores is divided by.
+            global_batch: in distributed training a ranking takes in the batches of all processes.
+        """
+
+
+class ElementwiseLoss(ClassificationLoss):
+    """One value per score; their sum is divided by the number of positives."""
+
+    def forward(self, logits: Tensor, *targets: Tensor, weight: Tensor | None = None, normalizer: float | Tensor | None = None) -> Tensor:
+        loss: Tensor = self.function(logits, *targets, weight=weight, normalizer=normalizer, **self.options())
+        return loss
+
+    def of_batch(self, logits: Tensor, *targets: Tensor, num_positives: Tensor, global_batch: bool) -> Tensor:
+        loss: Tensor = self(logits, *targets, normalizer=num_positives)
+        return loss
+
+
+class ImageLoss(ClassificationLoss):
+    """One value per image; the loss is their mean."""
+
+    def forward(self, logits: Tensor, *targets: Tensor) -> Tensor:
+        loss: Tensor = self.function(logits, *targets, **self.options())
+        return loss
+
+    def of_batch(self, logits: Tensor, *targets: Tensor, num_positives: Tensor, global_batch: bool) -> Tensor:
+        return torch.stack([self(*of_image) for of_image in zip(logits, *targets, strict=True)]).mean()
+
+
+class RankingLoss(ClassificationLoss):
+    """One value of all scores, which are ranked against each other."""
+
+    def forward(self, logits: Tensor, *targets: Tensor, global_batch: bool = False) -> Tensor:
+        loss: Tensor = self.function(logits, *targets, global_batch=global_batch, **self.options())
+        return loss
+
+    def of_batch(self, logits: Tensor, *targets: Tensor, num_positives: Tensor, global_batch: bool) -> Tensor:
+        loss: Tensor = self(logits, *targets, global_batch=global_batch)
+        return loss
+
+
+class BoxLoss(LossModule):
+    """A loss that compares the predicted boxes of the positives with their targets. See ``CustomBoxLoss`` for a loss of your own.
+
+    Attributes:
+        compares: ``"deltas"``: offsets in the units of the box coder, (P, 4), one value per coordinate. ``"boxes"``: decoded boxes
+            ``x1 y1 x2 y2`` in pixels, (P, 4), one value per box.
+    """
+
+    compares: Literal["deltas", "boxes"] = "deltas"
+
+    @property
+    def largest(self) -> float:
+        """The greatest value that a box or coordinate can have; infinite for most."""
+        return float(self.range.strip("[]()").split(",")[1])
+
+    def forward(self, input: Tensor, target: Tensor, *, weight: Tensor | None = None, normalizer: float | Tensor | None = None) -> Tensor:
+        loss: Tensor = self.function(input, target, weight=weight, normalizer=normalizer, **self.options())
+        return loss
+
+    def of_positives(self, input: Tensor, target: Tensor, *, num_positives: Tensor) -> Tensor:
+        """One scalar for the positives of a batch: the sum, divided by their number."""
+        loss: Tensor = self(input, target, normalizer=num_positives)
+        return loss
+
+    def elementwise(self, input: Tensor, target: Tensor) -> Tensor:
+        """Without reduction: a value per coordinate or per box."""
+        loss: Tensor = self.function(input, target, **{**self.options(), "reduction": "none"})
+        return loss

@@ -1,0 +1,92 @@
+"""The modules of the losses that rank the scores of a batch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from .. import pairwise, ranking
+from .base import ClassificationLoss, LossModule, RankingLoss
+
+
+@dataclass(kw_only=True, eq=False)
+class APLoss(RankingLoss):
+    """Module of ``ap_loss``: called with logits and targets of one shape; -1 is ignored."""
+
+    function = staticmethod(ranking.ap_loss)
+    family = "ranking"
+    range = "[0, 1]"
+    source = "Chen et al., AP-Loss, TPAMI 2020 (CVPR 2019), Eqs. (4)-(7)"
+    tuned = ("delta",)
+    delta: float = 1.0
+    interpolated: bool = False
+
+
+@dataclass(kw_only=True, eq=False)
+class NDCGLoss(RankingLoss):
+    """Module of ``ndcg_loss``: called with logits and targets of one shape; -1 is ignored."""
+
+    function = staticmethod(ranking.ndcg_loss)
+    family = "ranking"
+    range = "[0, 1]"
+    source = "Oksuz et al., A Ranking-based, Balanced Loss Function, NeurIPS 2020, Appendix D"
+    tuned = ("delta",)
+    delta: float = 1.0
+
+
+@dataclass(kw_only=True, eq=False)
+class ALRPLoss(LossModule):
+    """Module of ``alrp_loss``: called with logits and targets of one shape and the positives' (p,) localization errors; -1 is ignored."""
+
+    no_objective = "it ranks scores and boxes at once: take ALRPObjective"
+    function = staticmethod(ranking.alrp_loss)
+    family = "ranking"
+    range = "[0, 1] where the localization errors are"
+    source = "Oksuz et al., A Ranking-based, Balanced Loss Function, NeurIPS 2020, Eqs. (9)-(13)"
+    tuned = ("delta",)
+    delta: float = 1.0
+    smooth_localization: bool = False
+
+    def forward(self, logits: Tensor, targets: Tensor, localization_error: Tensor, *, global_batch: bool = False) -> tuple[Tensor, Tensor]:
+        loss: tuple[Tensor, Tensor] = self.function(logits, targets, localization_error, global_batch=global_batch, **self.options())
+        return loss
+
+
+@dataclass(kw_only=True, eq=False)
+class RankSortLoss(LossModule):
+    """Module of ``rank_sort_loss``: called with logits and targets of one shape and the (p,) qualities of the positives; -1 is ignored."""
+
+    no_objective = "it has two parts: take RankSortObjective"
+    function = staticmethod(ranking.rank_sort_loss)
+    family = "ranking"
+    range = "[0, 1] each part"
+    source = "Oksuz et al., Rank & Sort Loss, ICCV 2021, Eqs. (3)-(11)"
+    tuned = ("delta",)
+    delta: float = 0.5
+
+    def forward(self, logits: Tensor, targets: Tensor, quality: Tensor, *, global_batch: bool = False) -> tuple[Tensor, Tensor]:
+        loss: tuple[Tensor, Tensor] = self.function(logits, targets, quality, global_batch=global_batch, **self.options())
+        return loss
+
+
+@dataclass(kw_only=True, eq=False)
+class APELoss(ClassificationLoss):
+    """Module of ``ape_loss``: called with logits and targets of one shape and the (p,) qualities of the positives; -1 is ignored."""
+
+    targets = ("labels", "positive ious")
+    function = staticmethod(pairwise.ape_loss)
+    family = "ranking"
+    range = "[0, inf)"
+    source = "Xu et al., Revisiting AP Loss, CVPR 2022 (arXiv:2207.12042), as in the authors' code"
+    tuned = ("sharpness",)
+    sharpness: float = 4.0
+    cutoff: float = 4.0
+
+    def forward(self, logits: Tensor, targets: Tensor, quality: Tensor) -> Tensor:
+        loss: Tensor = self.function(logits, targets, quality, **self.options())
+        return loss
+
+    def of_batch(self, logits: Tensor, *targets: Tensor, num_positives: Tensor, global_batch: bool) -> Tensor:
+        loss: Tensor = self(logits, *targets)  # it knows no global batch: each process ranks its own
+        return loss
