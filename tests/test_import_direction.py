@@ -112,20 +112,28 @@ def test_a_planted_violation_is_found(tmp_path, file, line):
     assert len(violations(tmp_path)) >= 1
 
 
-def loaded_extras(code: str) -> set[str]:
-    """Which packages of the extras a fresh process has loaded after `code`."""
-    script = f"{code}\nimport sys\nprint(*sorted(set(sys.modules) & set({EXTRAS!r})))"
+def loaded(code: str, packages: tuple[str, ...] = EXTRAS) -> set[str]:
+    """Which of the packages a fresh process has loaded after `code`."""
+    script = f"{code}\nimport sys\nprint(*sorted(set(sys.modules) & set({packages!r})))"
     result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     return set(result.stdout.split())
 
 
 @pytest.mark.parametrize("module", BARE)
 def test_the_tensor_level_loads_nothing_of_the_extras(module):
-    assert loaded_extras(f"import {module}") == set()
+    assert loaded(f"import {module}") == set()
 
 
 def test_that_a_loaded_extra_would_be_seen():
-    assert loaded_extras("import lossbox.losses, lightning") >= {"lightning"}
+    assert loaded("import lossbox.losses, lightning") >= {"lightning"}
+
+
+SLOW = ("torchvision", "triton")  # of the bare install too, but a loss needs torchvision nowhere and triton only on a GPU
+
+
+def test_the_losses_load_nothing_that_is_slow():
+    assert loaded("import lossbox.losses", SLOW) == set()
+    assert loaded("import lossbox.losses, torchvision", SLOW) >= {"torchvision"}
 
 
 def test_the_tensor_level_works_where_the_extras_are_missing(tmp_path):

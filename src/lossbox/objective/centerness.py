@@ -5,10 +5,11 @@ from __future__ import annotations
 import torch
 
 from ..boxes import centerness_targets
+from ..boxes._dtype import upcast
 from ..losses import sigmoid_cross_entropy_loss
 from ..records import Assignment, RawPredictions, Targets
 from .base import Objective, Part
-from .positives import at_least_float32, find_positives, global_count
+from .positives import find_positives, global_count
 
 
 class WithCenterness(Objective):
@@ -51,7 +52,7 @@ class WithCenterness(Objective):
         parts: dict[str, Part] = self.objective(predictions, assignment, targets)
         with torch.autocast(predictions.logits.device.type, enabled=False):
             positives = find_positives(predictions, assignment, targets)
-            logits = at_least_float32(predictions.centerness[positives.image, positives.anchor])
+            logits = upcast(predictions.centerness[positives.image, positives.anchor])
             centers = (positives.anchors[:, :2] + positives.anchors[:, 2:]) / 2
             count = global_count(logits, training=self.training)
             loss = sigmoid_cross_entropy_loss(logits, centerness_targets(centers, positives.boxes), normalizer=count)

@@ -11,6 +11,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from ..boxes import paired_iou
+from ..boxes._dtype import upcast
 from ..losses import SelfBalance
 from ..records import IGNORE, Assignment, RawPredictions, Targets
 
@@ -104,7 +105,7 @@ def decoded_boxes(predictions: RawPredictions, positives: Positives) -> Float[Te
 
 def offsets_of(predictions: RawPredictions, positives: Positives) -> Float[Tensor, "p 4"]:
     """What the network says about the boxes of the positives, in the coder's units, in float32 or better."""
-    return at_least_float32(predictions.regression[positives.image, positives.anchor])
+    return upcast(predictions.regression[positives.image, positives.anchor])
 
 
 def compared_boxes(predictions: RawPredictions, positives: Positives, compares: Literal["deltas", "boxes"]) -> tuple[Tensor, Tensor]:
@@ -163,8 +164,3 @@ def step_of_balance(
         step = torch.stack([classification.detach(), localization.detach(), classification.new_full((), num_positives)])
         means = mean_over_processes(step, training=True)
         balance.update(means[0], means[1], counts=means[2] > 0)
-
-
-def at_least_float32(x: Tensor) -> Tensor:
-    """float16 and bfloat16 to float32."""
-    return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x

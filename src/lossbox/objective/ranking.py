@@ -14,11 +14,11 @@ from typing import Any
 import torch
 from torch import nn
 
+from ..boxes._dtype import upcast
 from ..losses import GIoULoss, SelfBalance, alrp_loss, rank_sort_loss
 from ..records import Assignment, RawPredictions, Targets
 from .base import Objective, Part, check_box_loss
 from .positives import (
-    at_least_float32,
     class_targets,
     compared_boxes,
     decoded_boxes,
@@ -170,7 +170,7 @@ class RankSortObjective(Objective):
             labels = class_targets(assignment, positives, predictions.logits.shape[-1])
             quality = positive_ious(predictions, positives)
             ranking, sorting = rank_sort_loss(predictions.logits, labels, quality, delta=self.delta, global_batch=together)
-            score = at_least_float32(predictions.logits[positives.image, positives.anchor, positives.labels]).detach().sigmoid()
+            score = upcast(predictions.logits[positives.image, positives.anchor, positives.labels]).detach().sigmoid()
             least = torch.finfo(score.dtype).tiny  # no positives: 0 / least
             # The mean over the processes, of values and of gradients, is then sum_i p_i l_i / sum_i p_i over the positives of all.
             normalizer = (sum_over_processes(score.sum(), training=together) / num_processes(training=together)).clamp(min=least)

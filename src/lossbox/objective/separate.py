@@ -8,11 +8,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ..boxes._dtype import upcast
 from ..losses import FocalLoss, SelfBalance, SmoothL1Loss
 from ..records import Assignment, RawPredictions, Targets
 from .base import Objective, Part, check_box_loss, check_classification_loss
 from .positives import (
-    at_least_float32,
     class_targets,
     compared_boxes,
     find_positives,
@@ -81,7 +81,7 @@ class SeparateObjective(Objective):
     def forward(self, predictions: RawPredictions, assignment: Assignment, targets: list[Targets]) -> dict[str, Part]:
         with torch.autocast(predictions.logits.device.type, enabled=False):
             positives = find_positives(predictions, assignment, targets)
-            logits = at_least_float32(predictions.logits)
+            logits = upcast(predictions.logits)
             num_positives = global_count(positives.boxes.to(logits.dtype), training=self.training)
             labels = class_targets(assignment, positives, logits.shape[-1]).to(logits.dtype)
             class_target: Mapping[str, Callable[[], Tensor]] = {
