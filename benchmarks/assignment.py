@@ -19,10 +19,9 @@ from pathlib import Path
 
 import torch
 
-from lossbox.assignment import ATSSAssigner, CenterAssigner, FoveaAssigner, OverlapAssigner
-from lossbox.boxes import DeltaCoder
+from lossbox.assignment import assign_atss, assign_by_center, assign_by_overlap, assign_fovea
 from lossbox.detectors import pyramid_anchors
-from lossbox.records import Assignment, RawPredictions, Targets
+from lossbox.records import Assignment, Targets
 
 RESULTS = Path(__file__).parent / "results" / "assignment.json"
 BOXES = 100
@@ -41,19 +40,13 @@ def problem(crowds: int) -> Targets:
 
 
 def rules(target: Targets) -> Mapping[str, Callable[[], Assignment]]:
-    sizes = tuple(rows * columns for rows, columns in CELLS)
-    empty = torch.empty(0)
-
-    def timed(assigner: Callable[[RawPredictions, list[Targets]], Assignment], scale: float) -> Callable[[], Assignment]:
-        anchors = pyramid_anchors(CELLS, STRIDES, anchor_scale=scale, scales=(1.0,), ratios=(1.0,))
-        predictions = RawPredictions(empty, empty, anchors, sizes, DeltaCoder())
-        return lambda: assigner(predictions, [target])
-
+    sizes = [rows * columns for rows, columns in CELLS]
+    squares = {scale: pyramid_anchors(CELLS, STRIDES, anchor_scale=scale, scales=(1.0,), ratios=(1.0,)) for scale in (1.0, 2.0, 4.0)}
     return {
-        "ATSS": timed(ATSSAssigner(), 4.0),
-        "overlap": timed(OverlapAssigner(), 4.0),
-        "fovea": timed(FoveaAssigner(), 2.0),
-        "center": timed(CenterAssigner(), 1.0),
+        "ATSS": lambda: assign_atss(squares[4.0], sizes, [target]),
+        "overlap": lambda: assign_by_overlap(squares[4.0], [target]),
+        "fovea": lambda: assign_fovea(squares[2.0], sizes, [target]),
+        "center": lambda: assign_by_center(squares[1.0], sizes, [target]),
     }
 
 

@@ -1,29 +1,15 @@
 """Both rules against definitions with loops, written to be read, on random problems with many ties; then every rule by hand."""
 
 import math
-from collections.abc import Sequence
 from typing import Any
 
 import pytest
 import torch
 
-from lossbox.assignment import ATSSAssigner, OverlapAssigner, SampledAssigner
+from lossbox.assignment import ATSSAssigner, OverlapAssigner, SampledAssigner, assign_atss, assign_by_overlap
 from lossbox.boxes import DeltaCoder
 from lossbox.detectors import pyramid_anchors
 from lossbox.records import BACKGROUND, IGNORE, Assignment, RawPredictions, Targets
-
-
-def of_anchors(anchors: torch.Tensor, level_sizes: Sequence[int] = ()) -> RawPredictions:
-    empty = torch.empty(0)
-    return RawPredictions(empty, empty, anchors, tuple(level_sizes), DeltaCoder())
-
-
-def assign_by_overlap(anchors: torch.Tensor, targets: list[Targets], **options: Any) -> Assignment:
-    return OverlapAssigner(**options)(of_anchors(anchors), targets)
-
-
-def assign_atss(anchors: torch.Tensor, level_sizes: Sequence[int], targets: list[Targets], **options: Any) -> Assignment:
-    return ATSSAssigner(**options)(of_anchors(anchors, level_sizes), targets)
 
 
 def image(boxes: list[list[float]], crowd: list[bool] | None = None) -> Targets:
@@ -231,9 +217,26 @@ def test_anchors_outside_the_image_take_part() -> None:
     assert assign_by_overlap(anchors, [image([[0.0, 0.0, 4.0, 8.0]])]).matched.tolist() == [[0, BACKGROUND]]
 
 
+def test_the_assigners_of_recipes_are_the_functions() -> None:
+    generator = torch.Generator().manual_seed(3)
+    sizes = [(6, 6), (3, 3)]
+    anchors = pyramid_anchors(sizes, [8, 16], scales=(1.0,), ratios=(1.0, 2.0), anchor_scale=1.5)
+    level_sizes = (72, 18)
+    targets = random_images(generator, [3, 5])
+    raw = RawPredictions(torch.zeros(2, 90, 1), torch.zeros(2, 90, 4), anchors, level_sizes, DeltaCoder())
+    assert OverlapAssigner(0.6, 0.3, False)(raw, targets).matched.equal(
+        assign_by_overlap(anchors, targets, positive=0.6, negative=0.3, allow_low_quality_matches=False).matched
+    )
+    assert ATSSAssigner(top_k=3)(raw, targets).matched.equal(assign_atss(anchors, level_sizes, targets, top_k=3).matched)
+    assert not ATSSAssigner(top_k=3)(raw, targets).matched.equal(ATSSAssigner(top_k=9)(raw, targets).matched)
+
+
 @pytest.mark.parametrize(("positive", "negative"), [(0.4, 0.5), (0.0, 0.0), (1.1, 0.4), (0.5, -0.1)])
 def test_thresholds_out_of_order_are_named(positive: float, negative: float) -> None:
+    anchors = torch.tensor([[0.0, 0.0, 8.0, 8.0]])
     with pytest.raises(ValueError, match="positive, negative: 0 <= negative <= positive <= 1"):
+        assign_by_overlap(anchors, [], positive=positive, negative=negative)
+    with pytest.raises(ValueError, match="positive, negative"):
         OverlapAssigner(positive, negative)
 
 

@@ -1,32 +1,18 @@
 """Both rules for points against their definitions with loops, on random problems with many ties; then every rule by hand."""
 
 import math
-from collections.abc import Sequence
 from typing import Any
 
 import pytest
 import torch
 
-from lossbox.assignment import CenterAssigner, FoveaAssigner
+from lossbox.assignment import CenterAssigner, FoveaAssigner, assign_by_center, assign_fovea
 from lossbox.boxes import PointCoder
 from lossbox.detectors import pyramid_anchors
-from lossbox.records import BACKGROUND, IGNORE, Assignment, RawPredictions, Targets
+from lossbox.records import BACKGROUND, IGNORE, RawPredictions, Targets
 
 SIZES, STRIDES = [(8, 9), (4, 5), (2, 3)], [8, 16, 32]
 LEVEL_SIZES = [72, 20, 6]
-
-
-def of_points(anchors: torch.Tensor, level_sizes: Sequence[int]) -> RawPredictions:
-    empty = torch.empty(0)
-    return RawPredictions(empty, empty, anchors, tuple(level_sizes), PointCoder())
-
-
-def assign_fovea(anchors: torch.Tensor, level_sizes: Sequence[int], targets: list[Targets], **options: Any) -> Assignment:
-    return FoveaAssigner(**options)(of_points(anchors, level_sizes), targets)
-
-
-def assign_by_center(anchors: torch.Tensor, level_sizes: Sequence[int], targets: list[Targets], **options: Any) -> Assignment:
-    return CenterAssigner(**options)(of_points(anchors, level_sizes), targets)
 
 
 def image(boxes: list[list[float]], crowd: list[bool] | None = None) -> Targets:
@@ -223,6 +209,18 @@ def test_a_box_at_the_end_of_two_ranges_belongs_to_both_levels() -> None:
     assert assign_fovea(anchors, [1, 1], [target], scale_ranges=[(1.0, 31.9), (32.0, 64.0)]).matched.tolist() == [[BACKGROUND, 0]]
     assert assign_by_center(anchors, [1, 1], [target], regress_ranges=[(0.0, 16.0), (16.0, 64.0)]).matched.tolist() == [[0, 0]]
     assert assign_by_center(anchors, [1, 1], [target], regress_ranges=[(0.0, 16.0), (16.1, 64.0)]).matched.tolist() == [[0, BACKGROUND]]
+
+
+def test_the_assigners_of_recipes_are_the_functions() -> None:
+    targets = random_images(torch.Generator().manual_seed(3), [5, 7], 0.0)
+    raw = RawPredictions(torch.zeros(2, 98, 1), torch.zeros(2, 98, 4), points(1.0), tuple(LEVEL_SIZES), PointCoder())
+    ranges = ((0.0, 24.0), (16.0, 48.0), (32.0, 128.0))
+    fovea = FoveaAssigner(0.7, ranges)(raw, targets).matched
+    assert fovea.equal(assign_fovea(raw.anchors, LEVEL_SIZES, targets, sigma=0.7, scale_ranges=ranges).matched)
+    assert not fovea.equal(FoveaAssigner(0.4, ranges)(raw, targets).matched)
+    center = CenterAssigner(1.0, ranges)(raw, targets).matched
+    assert center.equal(assign_by_center(raw.anchors, LEVEL_SIZES, targets, radius=1.0, regress_ranges=ranges).matched)
+    assert not center.equal(CenterAssigner(2.0, ranges)(raw, targets).matched)
 
 
 def test_wrong_options_are_named() -> None:

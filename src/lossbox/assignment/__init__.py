@@ -1,14 +1,13 @@
-"""Assigners: which box each anchor, or each point of a detector without anchors, is trained on.
+"""Which box each anchor, or each point of a detector without anchors, is trained on.
 
-An assigner is called with raw predictions and targets and returns an ``Assignment``. Every rule works on all boxes of the batch at once;
-nothing here takes a gradient or, on an accelerator, reads a value back.
+Every rule works on all boxes of the batch at once; nothing here takes a gradient or, on an accelerator, reads a value back.
 
 Crowd regions are treated alike by all rules: a crowd is never matched, and an anchor that lies in it with at least half of its area and is
 matched to no other box is ignored. The anchor of a point is the square around it that stands in ``RawPredictions.anchors``.
 """
 
-from .anchors import ATSSAssigner, OverlapAssigner, SampledAssigner
-from .points import CenterAssigner, FoveaAssigner
+from .anchors import ATSSAssigner, OverlapAssigner, SampledAssigner, assign_atss, assign_by_overlap
+from .points import CenterAssigner, FoveaAssigner, assign_by_center, assign_fovea
 
 __all__ = [
     "ATSSAssigner",
@@ -16,4 +15,8 @@ __all__ = [
     "FoveaAssigner",
     "OverlapAssigner",
     "SampledAssigner",
+    "assign_atss",
+    "assign_by_center",
+    "assign_by_overlap",
+    "assign_fovea",
 ]

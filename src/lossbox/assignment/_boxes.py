@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from ..boxes import box_area
-from ..records import BACKGROUND, IGNORE, Assignment, RawPredictions, Targets
+from ..records import BACKGROUND, IGNORE, Assignment, Targets
 
 CROWD_SHARE = 0.5
 """An anchor with at least this share of its area in a crowd region is no negative."""
@@ -57,26 +57,6 @@ class PaddedBoxes:
         shared = self.shared_area(anchors) if shared_area is None else shared_area
         most = torch.where(self.crowd[..., None], shared, 0.0).amax(1)
         return most / box_area(anchors) >= CROWD_SHARE
-
-
-def pyramid_of(predictions: RawPredictions) -> tuple[Float[Tensor, "a 4"], list[int]]:
-    """The anchors of a pyramid and how many each level has.
-
-    Raises:
-        ValueError: each image has its own anchors, or level sizes that do not sum to a.
-    """
-    anchors, level_sizes = predictions.anchors, predictions.level_sizes
-    if anchors.ndim != 2:
-        raise ValueError(f"anchors: (a, 4) expected, the anchors of a pyramid, got {tuple(anchors.shape)}")
-    if sum(level_sizes) != len(anchors):
-        raise ValueError(f"level_sizes: a sum of {len(anchors)} (the number of anchors) expected, got {tuple(level_sizes)}")
-    return anchors, list(level_sizes)
-
-
-def centers(anchors: Float[Tensor, "a 4"]) -> tuple[Float[Tensor, " a"], Float[Tensor, " a"]]:
-    """x and y of the centers, each by itself in memory."""
-    x, y = ((anchors[:, :2] + anchors[:, 2:]) / 2).T.contiguous()
-    return x, y
 
 
 def smallest_claim(claims: Bool[Tensor, "b m a"], boxes: PaddedBoxes) -> Int[Tensor, "b a"]:
