@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import re
+import statistics
 import subprocess
 import sys
 from pathlib import Path
@@ -68,7 +69,8 @@ def test_what_the_small_detector_reaches_is_what_make_bench_small_wrote():
     ratio = speed["own_data"]["images_per_cpu_second"] / speed["yolo11n"]["images_per_cpu_second"]
     assert f"trains {ratio:.1f} times as many images per CPU second as Ultralytics' yolo11n" in README
     said = "AP {:.2f} after {:.0f} CPU minutes on 160 photographs, yolo11n {:.2f}"
-    numbers = (runs["own_data"][0]["AP"], written["problem"]["minutes"], max(runs[name][0]["AP"] for name in ("yolo11n", "yolo11n_nbs8")))
+    mean = {name: statistics.mean(run["AP"] for run in seeds) for name, seeds in runs.items()}
+    numbers = (mean["own_data"], written["problem"]["minutes"], max(mean["yolo11n"], mean["yolo11n_nbs8"]))
     assert said.format(*numbers) in README
 
 
