@@ -73,7 +73,7 @@ def hush() -> None:
         "could not find the monitored key",
         "Checkpoint directory .* exists and is not empty",
         "Be aware that when using .ckpt_path.",
-        "It is recommended to use .self.log\\(.val/",  # the metrics are those of all ranks already
+        "It is recommended to use .self.log\\(.val/",  # the metrics are those of all processes already
     ):
         warnings.filterwarnings("ignore", f".*{message}")
 

@@ -20,7 +20,7 @@ from lossbox.objective import ALRPObjective, RankSortObjective, SeparateObjectiv
 from lossbox.records import Batch, Targets
 from lossbox.training import DetectionTask, FirstStage, WarmupCosine
 
-# Boxes in the images of the first and of the second rank: one batch a step. An epoch ends after the first two.
+# Boxes in the images of the first and of the second process: one batch a step. An epoch ends after the first two.
 STEPS = (((2, 1), (3,)), ((2, 0), (0,)), ((0,), (1, 1)), ((0,), (0, 0)))
 EPOCH_ENDS_AFTER = 2
 SMALL = {"backbone": Backbone(stages=2, strides=(8, 16), channels=8)}

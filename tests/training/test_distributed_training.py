@@ -23,7 +23,7 @@ RUNS = [(name, dtype) for name in worker.TASKS for dtype in worker.DTYPES[name]]
 def test_two_processes_train_though_one_sees_no_boxes(tmp_path):
     data = write_digits(tmp_path / "digits", train_images=8, val_images=3, size=96, progress=False)
     truth = json.loads(data.train_annotations.read_text())
-    only = truth["images"][0]["id"]  # one batch an epoch, on one of the ranks, has boxes
+    only = truth["images"][0]["id"]  # one batch an epoch, in one of the processes, has boxes
     truth["annotations"] = [box for box in truth["annotations"] if box["image_id"] == only]
     assert truth["annotations"]
     data.train_annotations.write_text(json.dumps(truth))

@@ -103,19 +103,19 @@ def choose_image_size(sizes: Float[Tensor, "n 2"], longer: Float[Tensor, " n"], 
 
     Example:
         >>> choose_image_size(torch.full((10, 2), 20.0), torch.full((10,), 600.0))
-        Choice(value=384, reason='90 % of the boxes have a side of at least 13 px; 12 px wanted (1.5 cells)')
+        Choice(value=384, reason='90 % of the boxes have a side of at least 13 px; 12 px are needed (1.5 cells)')
     """
     kept = (sizes > 0).all(1)
     if not kept.any():
         return Choice(IMAGE_SIZES[0], "there are no boxes to go by")
-    sizes, longer, wanted = sizes[kept], longer[kept], CELLS * stride
+    sizes, longer, smallest = sizes[kept], longer[kept], CELLS * stride
     share = (sizes.prod(1).sqrt() / longer).sort().values[int(SMALL_SHARE * len(sizes))].item()
-    large = next((size for size in IMAGE_SIZES if share * size >= wanted), IMAGE_SIZES[-1])
+    large = next((size for size in IMAGE_SIZES if share * size >= smallest), IMAGE_SIZES[-1])
     stored = max(int(longer.median()) // 32 * 32, 32)
     value = min(large, stored)
     limit = "; the images are no larger" if stored < large else ""
     seen = f"{1 - SMALL_SHARE:.0%} of the boxes".replace("%", " %")
-    return Choice(value, f"{seen} have a side of at least {share * value:.0f} px; {wanted:.0f} px wanted ({CELLS} cells){limit}")
+    return Choice(value, f"{seen} have a side of at least {share * value:.0f} px; {smallest:.0f} px are needed ({CELLS} cells){limit}")
 
 
 def choose_anchor_scale(boxes: Float[Tensor, "n 4"], shapes: Sequence[Float[Tensor, "k 2"]], strides: Sequence[int]) -> Choice:

@@ -45,8 +45,8 @@ def class_balanced_weights(counts: Tensor | Sequence[float], *, beta: float = 0.
     """
     if not 0 <= beta < 1:
         raise ValueError(f"beta: a number in [0, 1) expected, got {beta}")
-    given = torch.as_tensor(counts)
-    count = given.double()
+    as_passed = torch.as_tensor(counts)
+    count = as_passed.double()
     if count.ndim != 1:
         raise ValueError(f"counts: (C,) expected, got shape {tuple(count.shape)}")
     empty = (~(count > 0)).nonzero().flatten().tolist()
@@ -55,7 +55,7 @@ def class_balanced_weights(counts: Tensor | Sequence[float], *, beta: float = 0.
     weights = torch.ones_like(count) if beta == 0 else (1 - beta) / -torch.expm1(count * math.log(beta))
     if normalize:
         weights = weights * (len(weights) / weights.sum())
-    return weights.to(given.dtype if given.is_floating_point() else torch.float32)
+    return weights.to(as_passed.dtype if as_passed.is_floating_point() else torch.float32)
 
 
 def class_balanced_softmax_loss(

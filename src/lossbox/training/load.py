@@ -207,8 +207,8 @@ def _build(recipe: Mapping[str, Any], data: Mapping[str, Any], num_classes: int,
     return built.model, built.data
 
 
-def _first_difference(stored: Categories, given: Categories) -> str:
-    only = sorted(set(stored) ^ set(given))
+def _first_difference(stored: Categories, expected: Categories) -> str:
+    only = sorted(set(stored) ^ set(expected))
     return f"{len(only)} (id, name) are on one side only, the first is {only[0]}"
 
 
