@@ -8,10 +8,10 @@ good, the tests compare the boxes with those of supervision.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 from xml.etree import ElementTree
 
 import numpy as np
@@ -35,11 +35,13 @@ class Box:
         name: of the class.
         corners: ``x1 y1 x2 y2`` in pixels, inside the image.
         crowd: neither an example nor a mistake to find.
+        record: the annotation, where it is one of COCO's.
     """
 
     name: str
     corners: Corners
     crowd: bool = False
+    record: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True)
@@ -50,11 +52,13 @@ class Read:
         image: the file.
         size: (width, height) of the stored image.
         boxes: the good ones.
+        record: what COCO JSON says about the image, where it is from there.
     """
 
     image: Path
     size: tuple[int, int]
     boxes: list[Box]
+    record: Mapping[str, Any] | None = None
 
 
 def checked_corners(box: Sequence[float], size: tuple[int, int]) -> Corners | str:

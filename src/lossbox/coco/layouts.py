@@ -34,6 +34,9 @@ from .labels import number_of, xml_of
 VOC_FOLDERS = frozenset({"jpegimages", "images", "image", "imgs", "img", "annotations", "annotation", "annots", "labels", "xmls", "xml"})
 YOLO_FOLDERS = frozenset({"images", "labels"})
 
+YOLO_NAMES = ("data.yaml", "dataset.yaml", "data.yml", "dataset.yml", "classes.txt", "labels/classes.txt", "obj.names")
+"""The files that name the classes, the first that is there."""
+
 NO_PARTS = frozenset({"path", "names", "nc", "download", "kpt_shape", "flip_idx", "channels", "yaml_file", "roboflow"})
 """Keys of data.yaml that are no part of the data."""
 
@@ -176,10 +179,11 @@ def yolo_parts(source: Path, on_bad: OnBad = stop, note: OnBad = lambda error: N
         ValueError: the YAML breaks a rule.
     """
     file = source if source.is_file() else _yolo_file(source)
-    document = _yaml(file) if file.suffix.lower() in (".yaml", ".yml") else {"names": [line for _, line in lines_of(file)]}
+    document = read_yaml(file) if file.suffix.lower() in (".yaml", ".yml") else {"names": [line for _, line in lines_of(file)]}
     names = _class_names(file, document.get("names"))
-    root = file.parent / str(document.get("path") or "")
-    root = root if root.is_dir() else file.parent
+    base = file.parent.parent if file.parent.name.lower() == "labels" else file.parent
+    root = base / str(document.get("path") or "")
+    root = root if root.is_dir() else base
     images = images_below(root, note)
     parts: dict[str, list[Path]] = {}
     for key, value in document.items():
@@ -206,15 +210,14 @@ def yolo_parts(source: Path, on_bad: OnBad = stop, note: OnBad = lambda error: N
 def _yolo_file(source: Path) -> Path:
     if not source.is_dir():
         raise FileNotFoundError(f"source: {source} is not a folder")
-    names = ("data.yaml", "dataset.yaml", "data.yml", "dataset.yml", "classes.txt", "labels/classes.txt", "obj.names")
-    file = next((source / name for name in names if (source / name).is_file()), None)
+    file = next((source / name for name in YOLO_NAMES if (source / name).is_file()), None)
     others = sorted([*source.glob("*.yaml"), *source.glob("*.yml")])
     if file is None and len(others) != 1:
         raise FileNotFoundError(f"source: no data.yaml in {source}; a YOLO folder has data.yaml (or classes.txt), images/ and labels/")
     return file or others[0]
 
 
-def _yaml(file: Path) -> dict[str, Any]:
+def read_yaml(file: Path) -> dict[str, Any]:
     """The content with every scalar as text: the classes ``no``, ``yes`` and ``007`` keep their names."""
     try:
         import yaml
@@ -315,11 +318,11 @@ class _YoloLabels:
             images_of = names.find(label)
             if any(image in labelled for image in images_of):
                 on_bad(BadLabel(str(label), "is a second file of labels for its image"))
-            elif not images_of and _are_labels(label):
+            elif not images_of and are_labels(label):
                 on_bad(BadLabel(str(label), "holds labels and has no image of its name"))
 
 
-def _are_labels(file: Path) -> bool:
+def are_labels(file: Path) -> bool:
     """Whether the first line of a text file is one of labels."""
     try:
         words = next((line.split() for _, line in lines_of(file)), [])
