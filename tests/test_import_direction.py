@@ -31,7 +31,7 @@ MAY_IMPORT = {
     "training": TENSORS | PARTS | {"report"},
     "programs": TENSORS | PARTS | {"training", "report", "analysis"},
     "__main__": {"programs"},
-    "__init__": {"losses", "metrics", "training"},  # when a name is asked for
+    "__init__": {"losses", "metrics", "training", "programs"},  # when a name is asked for
 }
 
 EXTRAS = (

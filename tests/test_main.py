@@ -111,6 +111,23 @@ def test_a_recipe_is_asked_for(capsys):
         assert f"lossbox {command}: config: --config RECIPE expected" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--trainer.max_epochss", "3"], "unrecognized arguments: --trainer.max_epochss 3; did you mean --trainer.max_epochs?"),
+        (["--ou", "x"], "; did you mean --out?"),
+        (["--model.detector.init_args.anchor_scal", "8"], "Option 'anchor_scal' is not accepted; did you mean anchor_scale?"),
+        (["--trainer.max_epochs", "few"], 'Parser key "trainer.max_epochs"'),
+    ],
+)
+def test_a_mistake_in_an_option_of_fit_is_one_line_with_a_suggestion(words, message, capsys):
+    assert main(["fit", "--config", "digits_retinanet_alrp", *words]) == 2
+    first, *more = capsys.readouterr().err.splitlines()
+    assert first.startswith("lossbox fit: ")
+    assert message in first
+    assert more == ["(--debug shows where this was raised)"]
+
+
 def test_recipes_are_found_by_path_and_by_name(tmp_path):
     own = tmp_path / "digits_retinanet_alrp.yaml"
     own.write_text("out: x")

@@ -15,7 +15,8 @@ _HOME = {
     "SelfBalance": "losses",
     "debug_checks": "losses",
     "CATALOG": "losses",
-    "evaluate": "metrics",
+    "evaluate": "programs.evaluate",
+    "predict": "programs.predict",
     "read_ground_truth": "metrics",
     "read_results": "metrics",
     "load": "training.load",
@@ -31,9 +32,10 @@ if TYPE_CHECKING:
     from .losses import debug_checks as debug_checks
     from .losses import ndcg_loss as ndcg_loss
     from .losses import rank_sort_loss as rank_sort_loss
-    from .metrics import evaluate as evaluate
     from .metrics import read_ground_truth as read_ground_truth
     from .metrics import read_results as read_results
+    from .programs.evaluate import evaluate as evaluate
+    from .programs.predict import predict as predict
     from .training.load import load_trained
 
     load = load_trained

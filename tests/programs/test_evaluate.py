@@ -217,10 +217,10 @@ def assert_one_line(said, message):
     assert more == ["(--debug shows where this was raised)"]
 
 
-@pytest.mark.parametrize("iou", ["0", "1", "nan", "-0.5"])
+@pytest.mark.parametrize("iou", ["0", "1", ".nan", "-0.5"])
 def test_evaluate_refuses_an_iou_that_is_none(files, capsys, iou):
     assert main(["evaluate", *map(str, files), f"--iou={iou}"]) == 2
-    assert "--iou must be in (0, 1), got" in capsys.readouterr().err
+    assert "iou: a number in (0, 1) expected, got" in capsys.readouterr().err
 
 
 def test_evaluate_says_how_calibrated_the_scores_are(files, tmp_path, capsys):

@@ -168,7 +168,7 @@ def test_wrong_arguments_are_one_clear_line(tiny_run, tmp_path, capsys):
     assert "device: no 'abacus' here" in fails(capsys, *base, "--device", "abacus")
     assert "score_threshold: a number in [0, 1) expected, got 2.0" in fails(capsys, *base, "--score-threshold", "2")
     assert "max_detections: a number >= 1 expected, got 0" in fails(capsys, *base, "--max-detections", "0")
-    assert "batch-size: a number >= 1" in fails(capsys, *base, "--batch-size", "0")
+    assert "batch_size: a number >= 1" in fails(capsys, *base, "--batch-size", "0")
     assert "ckpt: no file nowhere.ckpt" in fails(capsys, "--ckpt", "nowhere.ckpt", *base[2:])
     assert "is not a checkpoint of lossbox fit" in fails(capsys, "--ckpt", tiny_run.config, *base[2:])
 

@@ -2,83 +2,127 @@
 
 from __future__ import annotations
 
-import argparse
-import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
-import numpy as np
-from jaxtyping import Bool, Int
+from .bars import track
+from .command import File, Folder, command
 
 if TYPE_CHECKING:
-    from ..metrics import DetectionColumns, Matches
-    from ..training.load import Trained
+    import numpy as np
+    from jaxtyping import Bool
+
+    from ..metrics import Calibration, DetectionColumns, Matches
 
 
-def run(argv: Sequence[str]) -> None:
-    """Runs ``lossbox calibrate``."""
-    parser = argparse.ArgumentParser(
-        "lossbox calibrate",
-        description="Fits, for each class, a map from a detector's score to the IoU that one may expect of the box (0 where it is wrong), "
-        "on the validation images of the recipe or on those that are named; writes it as numbers (JSON) for `lossbox predict "
-        "--calibration`, and prints the localization-aware calibration error (LaECE, 0 is perfect) before and after. No map turns the "
-        "order of scores around, so AP stays but for ties that an isotonic map makes. Fit on one split and judge on another: the "
-        "error after it on the same images is too good; the cross-fitted one fits on each half of the images and judges on the other.",
-    )
-    parser.add_argument("--config", type=Path, required=True, metavar="FILE", help="OUT/config.yaml, the resolved recipe of a run")
-    parser.add_argument("--ckpt", default="last", metavar="last|best|FILE", help="which checkpoint (default: %(default)s)")
-    parser.add_argument("--method", choices=("isotonic", "platt"), default="isotonic", help="(default: %(default)s)")
-    parser.add_argument("--class-agnostic", action="store_true", help="one map for all classes; for few detections")
-    parser.add_argument("--annotations", type=Path, metavar="FILE", help="COCO JSON to fit on (default: the recipe's validation part)")
-    parser.add_argument("--images", type=Path, metavar="FOLDER", help="the images of --annotations")
-    parser.add_argument("--out", type=Path, metavar="FILE", help="where the map goes (default: calibration.json beside the recipe)")
-    parser.add_argument("--device", default="auto", help="cpu, cuda, cuda:1, ... (default: a GPU where there is one)")
-    options = parser.parse_args(argv)
-    if (options.annotations is None) != (options.images is None):
+def calibrate(
+    *,
+    config: File,
+    ckpt: File = "last",
+    method: Literal["isotonic", "platt"] = "isotonic",
+    class_agnostic: bool = False,
+    annotations: File | None = None,
+    images: Folder | None = None,
+    out: File | None = None,
+    device: str = "auto",
+) -> dict[str, Any]:
+    """Fits, for each class, a map from a detector's score to the IoU that one may expect of the box (0 where it is wrong).
+
+    It is fitted on the validation images of the recipe, or on those that are named, and written as numbers (JSON) for `lossbox predict
+    --calibration`; the localization-aware calibration error (LaECE, 0 is perfect) is printed before and after. No map turns the order of
+    scores around, so AP stays but for ties that an isotonic map makes. Fit on one split and judge on another: the error after it on the
+    same images is too good; the cross-fitted one fits on each half of the images and judges on the other.
+
+    Args:
+        config: OUT/config.yaml, the resolved recipe of a run
+        ckpt: which checkpoint: last, best or a file
+        method: the form of the map
+        class_agnostic: one map for all classes; for few detections
+        annotations: COCO JSON to fit on (default: the recipe's validation part)
+        images: the images of --annotations
+        out: where the map goes (default: calibration.json beside the recipe)
+        device: cpu, cuda, cuda:1, ...; auto: a GPU where there is one
+
+    Returns:
+        What was written: the map (see :meth:`lossbox.metrics.Calibration.to_dict`), ``checkpoint``, ``fitted_on`` and ``errors``; beside it
+        ``file``, where.
+
+    Raises:
+        ValueError: files that do not belong to each other; too few detections.
+        FileNotFoundError: a file is not there.
+    """
+    if (annotations is None) != (images is None):
         raise ValueError("annotations: --annotations and --images belong together, got one of them")
+    config = Path(config)
+    if not config.is_file():
+        raise FileNotFoundError(f"config: no file {config}; the resolved recipe of a run (OUT/config.yaml) expected")
+    import numpy as np
 
-    if not options.config.is_file():
-        raise FileNotFoundError(f"config: no file {options.config}; the resolved recipe of a run (OUT/config.yaml) expected")
     from .. import report
     from ..metrics import ANY_OVERLAP, Evaluator, fit_calibration, match_detections, optimal_lrp_per_class
     from ..training.load import load_trained
 
-    run_folder = options.config.absolute().parent
-    checkpoint = run_folder / "checkpoints" / f"{options.ckpt}.ckpt" if options.ckpt in ("last", "best") else Path(options.ckpt)
-    images = {} if options.annotations is None else {"val_annotations": str(options.annotations), "val_images": str(options.images)}
-    trained = load_trained(checkpoint, options.config, device=options.device, data=images)
+    run_folder = config.absolute().parent
+    checkpoint = run_folder / "checkpoints" / f"{ckpt}.ckpt" if str(ckpt) in ("last", "best") else Path(ckpt)
+    named = {} if annotations is None else {"val_annotations": str(annotations), "val_images": str(images)}
+    trained = load_trained(checkpoint, config, device=device, data=named)
     if trained.data.class_names != [name for _, name in trained.categories]:
         raise ValueError(f"annotations: {trained.data.val_annotations} must have the classes that {checkpoint} was trained on")
     evaluator = Evaluator(trained.data.val_ground_truth)
-    _find(trained, evaluator)
+    batches = trained.data.val_dataloader()
+    for batch in track(batches, "images", len(batches)):
+        evaluator.update([target.image_id for target in batch.targets], trained.detect(batch))
     truth, results = evaluator.columns()
     matches = match_detections(truth, results, iou_threshold=ANY_OVERLAP)
     ids = truth.category_ids.tolist()
 
-    def fit(part: Matches) -> Any:
-        return fit_calibration(part, ids, method=options.method, per_class=not options.class_agnostic)
+    def fit(part: Matches) -> Calibration:
+        return fit_calibration(part, ids, method=method, per_class=not class_agnostic)
 
     calibration = fit(matches)
     cuts = np.array([optimum.threshold for optimum in optimal_lrp_per_class(match_detections(truth, results))])
     kept = matches.scores >= cuts[matches.category]  # nothing of a class without a cut
-    errors = {
-        name: _errors(replace(matches, scores=scores), kept)
-        for name, scores in (
-            ("before", matches.scores),
-            ("after", calibration(matches.scores, matches.category)),
-            ("cross_fitted", cross_fitted(matches, results, fit).scores),
-        )
+    scores = {
+        "before": matches.scores,
+        "after": calibration(matches.scores, matches.category),
+        "cross_fitted": cross_fitted(matches, results, fit).scores,
     }
-    path = options.out or run_folder / "calibration.json"
-    fitted_on = {"annotations": str(trained.data.val_annotations), "images": len(truth.image_ids), "detections": len(matches.scores)}
-    report.write_json(path, {**calibration.to_dict(), "checkpoint": str(checkpoint), "fitted_on": fitted_on, "errors": errors})
-    _print(errors, options.method)
-    print(f"fitted on {fitted_on['detections']} detections in {fitted_on['images']} images of {fitted_on['annotations']}: {path}")
+    path = Path(out) if out else run_folder / "calibration.json"
+    written = {
+        **calibration.to_dict(),
+        "checkpoint": str(checkpoint),
+        "fitted_on": {
+            "annotations": str(trained.data.val_annotations),
+            "images": len(truth.image_ids),
+            "detections": len(matches.scores),
+        },
+        "errors": {name: _errors(replace(matches, scores=of_them), kept) for name, of_them in scores.items()},
+    }
+    report.write_json(path, written)
+    return written | {"file": path}
 
 
-def cross_fitted(matches: Matches, results: DetectionColumns, fit: Any) -> Matches:
+def show_calibration(written: Mapping[str, Any]) -> None:
+    """Prints the calibration error before and after."""
+    from rich.console import Console
+    from rich.table import Table
+
+    caption = "kept: the detections from the LRP-optimal score of their class on, as deployed; all: mostly those of low score"
+    title = f"LaECE with the {written['method']} map (lower is better)"
+    table = Table("", title=title, title_justify="left", caption=caption, caption_justify="left")
+    for column in ("all", "kept"):
+        table.add_column(column, justify="right")
+    meaning = {"before": "the detector's scores", "after": "on the images fitted on", "cross_fitted": "on images not fitted on"}
+    for name, numbers in written["errors"].items():
+        table.add_row(f"{name.replace('_', '-')}: {meaning[name]}", f"{numbers['LaECE']:.3f}", f"{numbers['LaECE_kept']:.3f}")
+    Console().print(table)
+    count = "fitted on {detections} detections in {images} images of {annotations}".format(**written["fitted_on"])
+    print(f"{count}: {written['file']}")
+
+
+def cross_fitted(matches: Matches, results: DetectionColumns, fit: Callable[[Matches], Calibration]) -> Matches:
     """The matches with scores calibrated by what was fitted on the other half of the images: every second one, so that it is repeatable.
 
     Args:
@@ -99,18 +143,8 @@ def cross_fitted(matches: Matches, results: DetectionColumns, fit: Any) -> Match
 
 
 def _part(matches: Matches, kept: Bool[np.ndarray, " k"]) -> Matches:
-    columns: dict[str, Int[np.ndarray, " k"]] = {
-        field.name: getattr(matches, field.name)[kept] for field in fields(matches) if field.name != "num_ground_truth"
-    }
+    columns = {field.name: getattr(matches, field.name)[kept] for field in fields(matches) if field.name != "num_ground_truth"}
     return replace(matches, **columns)
-
-
-def _find(trained: Trained, evaluator: Any) -> None:
-    """Runs the detector over the validation part, with a bar on a terminal."""
-    from rich.progress import track
-
-    for batch in track(trained.data.val_dataloader(), "images", transient=True, disable=not sys.stdout.isatty()):
-        evaluator.update([target.image_id for target in batch.targets], trained.detect(batch))
 
 
 def _errors(matches: Matches, kept: Bool[np.ndarray, " k"]) -> dict[str, float]:
@@ -121,15 +155,4 @@ def _errors(matches: Matches, kept: Bool[np.ndarray, " k"]) -> dict[str, float]:
     return {"LaECE": of_all.laece, "LaACE": of_all.laace, "LaECE_kept": of_kept.laece, "LaACE_kept": of_kept.laace}
 
 
-def _print(errors: Mapping[str, Mapping[str, float]], method: str) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
-    caption = "kept: the detections from the LRP-optimal score of their class on, as deployed; all: mostly those of low score"
-    table = Table("", title=f"LaECE with the {method} map (lower is better)", title_justify="left", caption=caption, caption_justify="left")
-    for column in ("all", "kept"):
-        table.add_column(column, justify="right")
-    meaning = {"before": "the detector's scores", "after": "on the images fitted on", "cross_fitted": "on images not fitted on"}
-    for name, numbers in errors.items():
-        table.add_row(f"{name.replace('_', '-')}: {meaning[name]}", f"{numbers['LaECE']:.3f}", f"{numbers['LaECE_kept']:.3f}")
-    Console().print(table)
+run = command(calibrate, show_calibration)

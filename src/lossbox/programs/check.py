@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import argparse
 import importlib
 import inspect
 import os
-import sys
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from .bars import track
+from .command import File, Folder, command
 from .recipes import find_recipe
 
 if TYPE_CHECKING:
@@ -27,51 +27,71 @@ POOR = 0.5
 """Best IoU with an anchor below which a box is hard to learn: overlap assigners make positives of 0.5 and more."""
 
 
-def run(argv: Sequence[str]) -> None:
-    """Runs ``lossbox check``."""
-    parser = argparse.ArgumentParser(
-        "lossbox check",
-        usage="lossbox check ANNOTATIONS IMAGES [--config RECIPE] [options]\n       lossbox check --config RECIPE [options]",
-        description="Looks at a data set before a detector does: every record that breaks a rule, images that are missing, broken or of "
-        "another size than stated, boxes of each class, their sizes and shapes, near doubles, and how well the anchors of a recipe fit. "
-        "Leaves a sheet of images with their boxes and histograms in OUT.",
-        epilog="exit code: 0 usable as it is; 1 bad records; 2 a file that cannot be read at all, or a wrong option",
-    )
-    parser.add_argument("annotations", type=Path, nargs="?", help="COCO detection JSON")
-    parser.add_argument("images", type=Path, nargs="?", help="the folder that its file names are relative to")
-    parser.add_argument(
-        "--config",
-        metavar="RECIPE",
-        help="check its training and validation part, at its image size, against its anchors (those of own_data without it)",
-    )
-    parser.add_argument("--out", type=Path, default=Path("runs/check"), help="where the images go (default: %(default)s)")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write all numbers and all bad records")
-    parser.add_argument("--limit", type=int, default=20, metavar="N", help="bad records to print of each part (default: 20)")
-    parser.add_argument("--allow-empty", action="store_true", help="accept a part without a single box")
-    parser.add_argument("--skip-images", action="store_true", help="do not decode every image, which takes minutes on large sets")
-    options = parser.parse_args(argv)
-    recipe = _read_recipe(options.config or FALLBACK)
-    parts = _parts(options.annotations, options.images, recipe if options.config else {})
+def check(
+    annotations: File | None = None,
+    images: Folder | None = None,
+    *,
+    config: str | None = None,
+    out: Folder = "runs/check",
+    json: File | None = None,
+    allow_empty: bool = False,
+    skip_images: bool = False,
+) -> dict[str, Any]:
+    """Looks at a data set before a detector does: at ANNOTATIONS and IMAGES, or at both parts of the recipe of --config.
 
-    from .. import report
+    It names every record that breaks a rule, and images that are missing, broken or of another size than stated; it counts the boxes of
+    each class, their sizes and shapes, near doubles, and says how well the anchors of a recipe fit. It leaves a sheet of images with their
+    boxes and histograms in OUT.
 
+    Exit code: 0 usable as it is; 1 bad records; 2 a file that cannot be read at all, or a wrong option.
+
+    Args:
+        annotations: COCO detection JSON
+        images: the folder that its file names are relative to
+        config: a recipe: check its training and validation part, at its image size, against its anchors (those of own_data without it)
+        out: where the images go
+        json: write all numbers and all bad records
+        allow_empty: accept a part without a single box
+        skip_images: do not decode every image, which takes minutes on large sets
+
+    Returns:
+        ``usable``: whether there is no bad record; ``parts``: by name the numbers and the bad records of each part.
+
+    Raises:
+        ValueError: a recipe or a file that cannot be used.
+        FileNotFoundError: it is not there.
+    """
+    recipe = _read_recipe(config or FALLBACK)
+    parts = _parts(Path(annotations) if annotations else None, Path(images) if images else None, recipe if config else {})
     found: dict[str, Any] = {}
     categories = {}
-    for part, (json_file, images) in parts.items():
-        found[part], categories[part] = _check(part, json_file, images, recipe, options)
-        _print(part, found[part], options.limit, options.config or FALLBACK)
+    for part, (json_file, folder) in parts.items():
+        found[part], categories[part] = _check(part, json_file, folder, recipe, Path(out), allow_empty=allow_empty, skip_images=skip_images)
     if len({tuple(names) for names in categories.values()}) > 1:
         differing = sorted(set(categories["train"]) ^ set(categories["val"]))
         rule = f"both parts must have the same categories; {len(differing)} (id, name) are in one alone, the first is {differing[0]}"
         where = str(parts["val"][0])
         found["val"]["bad"].append({"record": where, "rule": rule, "message": f"{where}: {rule}"})
-        print(f"bad: {where}: {rule}")
-    usable = not any(part["bad"] for part in found.values())
-    if options.json:
-        report.write_json(options.json, {"usable": usable, "parts": found})
-        print(f"all numbers and records: {options.json}")
-    if not usable:
-        count = sum(len(part["bad"]) for part in found.values())
+    result = {"usable": not any(part["bad"] for part in found.values()), "parts": found}
+    if json:
+        from .. import report
+
+        report.write_json(Path(json), result)
+    return result
+
+
+def show_check(found: Mapping[str, Any], *, config: str | None = None, limit: int = 20, json: File | None = None) -> None:
+    """Prints the page of each part, and ends with exit code 1 where there are bad records.
+
+    Args:
+        limit: bad records to print of each part
+    """
+    for part, numbers in found["parts"].items():
+        _print(part, numbers, limit, config or FALLBACK)
+    if json:
+        print(f"all numbers and records: {json}")
+    if not found["usable"]:
+        count = sum(len(part["bad"]) for part in found["parts"].values())
         print(f"not usable as it is: {count} bad records (data.on_bad_box: drop leaves bad boxes out, and nothing else)")
         raise SystemExit(1)
     print("usable as it is")
@@ -142,7 +162,7 @@ def _anchor_options(recipe: Mapping[str, Any]) -> dict[str, Any] | None:
 
 
 def _check(
-    part: str, json_file: Path, images: Path, recipe: Mapping[str, Any], options: argparse.Namespace
+    part: str, json_file: Path, images: Path, recipe: Mapping[str, Any], out: Path, *, allow_empty: bool, skip_images: bool
 ) -> tuple[dict[str, Any], list[tuple[int, str]]]:
     """What was found, ready for JSON, and the categories."""
     from ..boxes import box_area
@@ -153,18 +173,18 @@ def _check(
 
     annotations, errors = inspect_coco(json_file, images)
     bad = [{"record": str(error.where), "rule": error.rule, "message": str(error)} for error in errors]
-    if not options.allow_empty and not any(len(image.boxes) for image in annotations.images):
+    if not allow_empty and not any(len(image.boxes) for image in annotations.images):
         rule = "has no box that can be used; --allow-empty accepts that"
         bad.append({"record": str(json_file), "rule": rule, "message": f"{json_file}: {rule}"})
-    broken = [] if options.skip_images else list(_broken_images(annotations, part))
+    broken = [] if skip_images else list(_broken_images(annotations, part))
     found = {"annotations": str(json_file), "images": str(images), "bad": bad + broken, **survey(annotations)}
-    found["turned"] = [] if options.skip_images else [str(image.path) for image in annotations.images if exif_orientation(image.path) != 1]
+    found["turned"] = [] if skip_images else [str(image.path) for image in annotations.images if exif_orientation(image.path) != 1]
     found |= _fit_of_anchors(annotations, recipe)
     boxes = [box for image in annotations.images for box in image.boxes[~image.crowd]]
     sides = [float(box_area(box).sqrt()) for box in boxes]
     aspects = [float((box[3] - box[1]) / (box[2] - box[0])) for box in boxes]
-    sheet = _draw_sheet(annotations, {row["record"] for row in broken}, options.out / f"{part}.png")
-    sizes = draw_sizes(sides, aspects, found["classes"], options.out / f"{part}_sizes.png")
+    sheet = _draw_sheet(annotations, {row["record"] for row in broken}, out / f"{part}.png")
+    sizes = draw_sizes(sides, aspects, found["classes"], out / f"{part}_sizes.png")
     return found | {"sheet": str(sheet), "histograms": str(sizes)}, annotations.categories
 
 
@@ -200,9 +220,6 @@ def _fit_of_anchors(annotations: CocoAnnotations, recipe: Mapping[str, Any]) -> 
 
 def _broken_images(annotations: CocoAnnotations, part: str) -> Iterator[dict[str, str]]:
     """Decodes every image; the files that cannot be decoded, or are not what the JSON states."""
-    from rich.console import Console
-    from rich.progress import track
-
     from ..coco.read import CocoImage
     from ..data.images import decode_image
 
@@ -213,13 +230,11 @@ def _broken_images(annotations: CocoAnnotations, part: str) -> Iterator[dict[str
             return str(error)
         return None
 
-    console = Console(stderr=True)
     # Pillow decodes without holding the interpreter
     with ThreadPoolExecutor(os.cpu_count()) as pool, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of Pillow, about odd metadata
-        errors = pool.map(message, annotations.images)
-        bar = track(errors, f"decoding {part}", len(annotations.images), console=console, transient=True, disable=not console.is_terminal)
-        for image, error in zip(annotations.images, bar, strict=True):
+        messages = track(pool.map(message, annotations.images), f"decoding {part}", len(annotations.images))
+        for image, error in zip(annotations.images, messages, strict=True):
             if error is not None:
                 where = _record(annotations, image.id)
                 yield {"record": where, "rule": error.removeprefix(f"{where}: "), "message": error}
@@ -283,7 +298,6 @@ def _print(part: str, found: Mapping[str, Any], limit: int, recipe: str) -> None
         if len(bad) > limit:
             print(f"    and {len(bad) - limit} more (--limit, --json)")
     print(f"  images with their boxes: {found['sheet']}; histograms: {found['histograms']}")
-    sys.stdout.flush()
 
 
 def _print_fit(recipe: str, anchors: Mapping[str, Any] | None, auto: Mapping[str, Mapping[str, Any]]) -> None:
@@ -312,3 +326,6 @@ def _percentiles(values: Mapping[str, float | None]) -> str:
         return "no boxes"
     names = {"0": "least", "100": "most"}
     return "  ".join(f"{names.get(at, f'{at} %')} {value:.3g}" for at, value in values.items())
+
+
+run = command(check, show_check)

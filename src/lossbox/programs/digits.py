@@ -2,22 +2,35 @@
 
 from __future__ import annotations
 
-import argparse
-from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from .command import Folder, command
+
+if TYPE_CHECKING:
+    from ..data.digits import DigitsSet
 
 
-def run(argv: Sequence[str]) -> None:
-    """Runs ``lossbox digits``."""
-    parser = argparse.ArgumentParser("lossbox digits", description="Writes the embedded data set: images and COCO JSON.")
-    parser.add_argument("root", nargs="?", default="data/digits", help="the folder to write (default: %(default)s)")
-    parser.add_argument("--train-images", type=int, default=2000, help="images of the training part (default: %(default)s)")
-    parser.add_argument("--val-images", type=int, default=400, help="images of the validation part (default: %(default)s)")
-    parser.add_argument("--size", type=int, default=128, help="width and height in pixels (default: %(default)s)")
-    parser.add_argument("--seed", type=int, default=0, help="of the images (default: %(default)s)")
-    options = parser.parse_args(argv)
+def digits(root: Folder = "data/digits", *, train_images: int = 2000, val_images: int = 400, size: int = 128, seed: int = 0) -> DigitsSet:
+    """Writes the embedded data set, handwritten digits on photographs: images and COCO JSON.
+
+    Args:
+        root: the folder to write
+        train_images: images of the training part
+        val_images: images of the validation part
+        size: width and height in pixels
+        seed: of the images
+
+    Returns:
+        Where the annotations and the images of each part are.
+    """
     from ..data.digits import write_digits
 
-    written = write_digits(
-        options.root, train_images=options.train_images, val_images=options.val_images, size=options.size, seed=options.seed
-    )
+    return write_digits(root, train_images=train_images, val_images=val_images, size=size, seed=seed)
+
+
+def show_digits(written: DigitsSet) -> None:
+    """Prints where the parts are."""
     print(f"{written.train_annotations} with {written.train_images}/, {written.val_annotations} with {written.val_images}/")
+
+
+run = command(digits, show_digits)

@@ -2,100 +2,124 @@
 
 from __future__ import annotations
 
-import argparse
 import math
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .bars import stages
+from .command import File, Folder, command
+
+if TYPE_CHECKING:
+    from ..metrics import DetectionColumns, GroundTruth
 
 
-def run(argv: Sequence[str]) -> None:
-    """Runs ``lossbox evaluate``."""
-    parser = argparse.ArgumentParser(
-        "lossbox evaluate",
-        description="COCO AP (pycocotools' numbers) and optimal LRP of a file of detections. Optimal LRP is the smallest error over all "
-        "score thresholds, made of localization, false positives and false negatives; the score that reaches it is the one to deploy "
-        "a class with.",
-    )
-    parser.add_argument("ground_truth", type=Path, help="annotations in COCO's format (JSON)")
-    parser.add_argument("results", type=Path, help="detections in COCO's results format (a JSON list)")
-    parser.add_argument("--iou", type=float, default=0.5, metavar="TAU", help="IoU from which a detection is right, for LRP (default: 0.5)")
-    parser.add_argument("--per-class", action="store_true", help="a line for each class, not the mean alone")
-    parser.add_argument(
-        "--bounds", action="store_true", help="AP if the scores of the true positives were in order of their IoU, and if in inverse order"
-    )
-    parser.add_argument(
-        "--calibration", action="store_true", help="how far scores are from the IoU to expect: LaECE, LaACE and LaMCE (0 is perfect)"
-    )
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write all numbers, per class too")
-    parser.add_argument("--thresholds", type=Path, metavar="FILE", help="write the LRP-optimal score of each class (CSV)")
-    parser.add_argument(
-        "--plots",
-        type=Path,
-        metavar="FOLDER",
-        help="draw precision against recall, LRP against the score threshold, IoU against score, and the reliability of scores (PNG)",
-    )
-    options = parser.parse_args(argv)
-    if not 0 < options.iou < 1:
-        raise ValueError(f"--iou must be in (0, 1), got {options.iou}")
+def evaluate(
+    ground_truth: File | GroundTruth,
+    results: File | DetectionColumns,
+    *,
+    iou: float = 0.5,
+    bounds: bool = False,
+    calibration: bool = False,
+    json: File | None = None,
+    thresholds: File | None = None,
+    plots: Folder | None = None,
+) -> dict[str, Any]:
+    """COCO AP (pycocotools' numbers) and optimal LRP of detections.
 
+    Optimal LRP is the smallest error over all score thresholds, made of localization, false positives and false negatives; the score that
+    reaches it is the one to deploy a class with.
+
+    Args:
+        ground_truth: annotations in COCO's format (JSON)
+        results: detections in COCO's results format (a JSON list)
+        iou: IoU from which a detection is right, for LRP; in (0, 1)
+        bounds: AP if the scores of the true positives were in order of their IoU, and if in inverse order
+        calibration: how far scores are from the IoU to expect: LaECE, LaACE and LaMCE (0 is perfect)
+        json: write all numbers, per class too
+        thresholds: write the LRP-optimal score of each class (CSV)
+        plots: draw precision against recall, LRP against the score threshold, IoU against score, and the reliability of scores (PNG)
+
+    Returns:
+        The numbers of :func:`lossbox.metrics.evaluate`, and how many detections there are (``num_detections``). With ``bounds`` also
+        ``bounds``, see :func:`lossbox.metrics.score_bounds`; with ``calibration`` also ``LaECE``, ``LaACE`` and ``LaMCE``.
+
+    Raises:
+        ValueError: ``iou`` out of (0, 1), or a bad record, which is named with its file.
+
+    Example:
+        >>> truth = {"images": [{"id": 7}], "categories": [{"id": 3, "name": "cup"}], "annotations": [
+        ...     {"id": 1, "image_id": 7, "category_id": 3, "bbox": [0, 0, 10, 10]}]}
+        >>> from lossbox.metrics import read_ground_truth, read_results
+        >>> columns = read_ground_truth(truth)
+        >>> found = read_results([{"image_id": 7, "category_id": 3, "bbox": [0, 0, 10, 8], "score": 0.9}], columns)
+        >>> round(evaluate(columns, found)["AP"], 6)
+        0.7
+    """
+    if not 0 < iou < 1:
+        raise ValueError(f"iou: a number in (0, 1) expected, got {iou}")
     from .. import metrics, report
     from ..decoding import write_thresholds
 
-    with _progress(stages=4 + options.bounds + options.calibration) as stage:
+    with stages(4 + bounds + calibration + bool(plots)) as stage:
         stage("reading the ground truth")
-        ground_truth = metrics.read_ground_truth(options.ground_truth)
+        truth = ground_truth if isinstance(ground_truth, metrics.GroundTruth) else metrics.read_ground_truth(ground_truth)
         stage("reading the detections")
-        results = metrics.read_results(options.results, ground_truth)
+        found = results if isinstance(results, metrics.DetectionColumns) else metrics.read_results(results, truth)
         stage("average precision")
-        ap = metrics.average_precision(ground_truth, results)
+        ap = metrics.average_precision(truth, found)
         stage("matching and optimal LRP")
-        matches = metrics.match_detections(ground_truth, results, iou_threshold=options.iou)
-        numbers = metrics.numbers_of(ground_truth, ap, matches, tau=options.iou)
-        if options.bounds:
+        matches = metrics.match_detections(truth, found, iou_threshold=iou)
+        numbers = metrics.numbers_of(truth, ap, matches, tau=iou) | {"num_detections": len(found.scores)}
+        if bounds:
             stage("average precision of two other orders")
-            numbers["bounds"] = metrics.score_bounds(ground_truth, results, matches=matches, ap=ap)
-        if options.calibration:
+            numbers["bounds"] = metrics.score_bounds(truth, found, matches=matches, ap=ap)
+        if calibration:
             stage("calibration")
-            overlapping = metrics.match_detections(ground_truth, results, iou_threshold=metrics.ANY_OVERLAP)
+            overlapping = metrics.match_detections(truth, found, iou_threshold=metrics.ANY_OVERLAP)
             error = metrics.localization_aware_calibration_error(overlapping)
             numbers |= {"LaECE": error.laece, "LaACE": error.laace, "LaMCE": error.lamce}
-    report.print_metrics(numbers, per_class=options.per_class)
-    if options.bounds:
+        if plots:
+            stage("drawing")
+            report.draw_evaluation(Path(plots), ap, matches, truth.category_names, tau=iou)
+    if json:
+        report.write_json(Path(json), numbers)
+    if thresholds:
+        write_thresholds(Path(thresholds), numbers)
+    return numbers
+
+
+def show_evaluation(
+    numbers: Mapping[str, Any],
+    *,
+    ground_truth: File,
+    results: File,
+    per_class: bool = False,
+    json: File | None = None,
+    thresholds: File | None = None,
+    plots: Folder | None = None,
+) -> None:
+    """Prints what :func:`evaluate` returns, and which files it wrote.
+
+    Args:
+        per_class: a line for each class, not the mean alone
+    """
+    from .. import report
+
+    report.print_metrics(numbers, per_class=per_class)
+    if "bounds" in numbers:
         report.print_bounds(numbers["bounds"])
-    if options.calibration:
+    if "LaECE" in numbers:
         errors = ((name, numbers[name]) for name in ("LaECE", "LaACE", "LaMCE"))
         print("calibration: " + ", ".join(f"{name} {'-' if math.isnan(value) else f'{value:.3f}'}" for name, value in errors))
-    if not len(ground_truth.category):
-        print(f"note: {options.ground_truth} has no boxes, so that nothing is defined (-)")
-    elif not len(results.scores):
-        print(f"note: {options.results} has no detections")
-    if options.json:
-        report.write_json(options.json, numbers)
-        print(f"all numbers: {options.json}")
-    if options.thresholds:
-        write_thresholds(options.thresholds, numbers)
-        print(f"the score at which to cut each class: {options.thresholds}")
-    if options.plots:
-        with _progress(stages=1) as stage:
-            stage("drawing")
-            images = report.draw_evaluation(options.plots, ap, matches, ground_truth.category_names, tau=options.iou)
-        print("images: " + ", ".join(map(str, images)))
+    if not sum(row["num_ground_truth"] for row in numbers["per_class"]):
+        print(f"note: {ground_truth} has no boxes, so that nothing is defined (-)")
+    elif not numbers["num_detections"]:
+        print(f"note: {results} has no detections")
+    drawn = ", ".join(map(str, sorted(Path(plots).glob("*.png")))) if plots else None
+    for what, path in (("all numbers", json), ("the score at which to cut each class", thresholds), ("images", drawn)):
+        if path:
+            print(f"{what}: {path}")
 
 
-@contextmanager
-def _progress(*, stages: int) -> Iterator[Callable[[str], None]]:
-    """A bar on standard error where that is a terminal; it is gone when all is done. What it yields says that the next stage begins."""
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
-
-    console = Console(stderr=True)
-    columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
-        task = bar.add_task("", total=stages)
-
-        def begin(name: str) -> None:
-            running = bool(bar.tasks[0].description)
-            bar.update(task, description=name, advance=int(running), refresh=True)
-
-        yield begin
+run = command(evaluate, show_evaluation)

@@ -2,57 +2,58 @@
 
 from __future__ import annotations
 
-import argparse
-import json
 import logging
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+from .command import File, command
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
 TOLERANCE = 1e-4
+"""The largest difference between the file and the detector, in relation to a number above 1."""
+
 ONE_IN = 100
-DESCRIPTION = f"""Writes a trained detector as one file that runs without lossbox: ONNX (.onnx) or torch.export (.pt2).
-
-  images (b, 3, H, W)   float32, RGB in [0, 1], not normalized (the file does that), any b; in
-  scores (b, p, C)      in [0, 1], of each of p places and C classes; out
-  boxes (b, p, 4)       x1 y1 x2 y2 in pixels of the H x W image, not cut at its border; out
-
-p depends on H and W alone. The places of a detector of two stages (Faster R-CNN) are its proposals, best first; where an image has
-fewer than p, the rest have scores of 0 and boxes of zeros. The suppression between the stages is in the file.
-
-Threshold and non-maximum suppression of what comes out are not in the file: they belong to whoever deploys it (thresholds.csv of the
-run has the score at which to cut each class). A JSON file of the same name tells the classes and the size. What was written is run
-once and compared with the detector: a difference above {TOLERANCE:g} is an error. Proposals may change places, and one in {ONE_IN} may be
-another: rounding decides between two that are as good."""
+"""Of so many proposals, one may be another: rounding decides between two that are as good."""
 
 
-def run(argv: Sequence[str]) -> None:
-    """Runs ``lossbox export``."""
-    parser = argparse.ArgumentParser(
-        "lossbox export",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        description=DESCRIPTION,
-    )
-    parser.add_argument("model", type=Path, help="the file to write: .onnx or .pt2")
-    parser.add_argument("--ckpt", type=Path, required=True, metavar="FILE", help="the checkpoint, as a rule OUT/checkpoints/best.ckpt")
-    parser.add_argument("--config", type=Path, metavar="FILE", help="its resolved recipe (default: OUT/config.yaml)")
-    parser.add_argument(
-        "--size",
-        type=int,
-        nargs=2,
-        metavar=("H", "W"),
-        help="pixels of the images (default: a square that any image of the validation fits into)",
-    )
-    options = parser.parse_args(argv)
+def export(model: File, *, ckpt: File, config: File | None = None, size: tuple[int, int] | None = None) -> dict[str, Any]:
+    """Writes a trained detector as one file that runs without lossbox: ONNX (.onnx) or torch.export (.pt2).
+
+      images (b, 3, H, W)   float32, RGB in [0, 1], not normalized (the file does that), any b; in
+      scores (b, p, C)      in [0, 1], of each of p places and C classes; out
+      boxes (b, p, 4)       x1 y1 x2 y2 in pixels of the H x W image, not cut at its border; out
+
+    p depends on H and W alone. The places of a detector of two stages (Faster R-CNN) are its proposals, best first; where an image has
+    fewer than p, the rest have scores of 0 and boxes of zeros. The suppression between the stages is in the file.
+
+    Threshold and non-maximum suppression of what comes out are not in the file: they belong to whoever deploys it (thresholds.csv of the
+    run has the score at which to cut each class). A JSON file of the same name says the classes and the size. What was written is run once
+    and compared with the detector: a difference above 1e-4 is an error. Proposals may change places, and one in 100 may be another:
+    rounding decides between two that are as good.
+
+    Args:
+        model: the file to write: .onnx or .pt2
+        ckpt: the checkpoint, as a rule OUT/checkpoints/best.ckpt
+        config: its resolved recipe (default: OUT/config.yaml)
+        size: height and width of the images in pixels (default: a square that any image of the validation fits into)
+
+    Returns:
+        ``model`` and ``card``: the two files; ``height``, ``width``, ``places``, ``classes``: a dict of ``label``, ``id`` and ``name``
+        each; ``difference``: the largest one found.
+
+    Raises:
+        ValueError: another suffix; the file differs from the detector by more than 1e-4.
+        ImportError: ``lossbox[export]`` is not installed.
+    """
+    model, ckpt = Path(model), Path(ckpt)
     readers = {".onnx": _run_onnx, ".pt2": _run_pt2}
-    suffix = options.model.suffix
-    if suffix not in readers:
-        raise ValueError(f"model: a file name that ends in {' or '.join(readers)} expected, got {options.model}")
+    if model.suffix not in readers:
+        raise ValueError(f"model: a file name that ends in {' or '.join(readers)} expected, got {model}")
 
     import torch
 
@@ -62,9 +63,9 @@ def run(argv: Sequence[str]) -> None:
     from ..training.load import load_trained
 
     writers: dict[str, Callable[[torch.export.ExportedProgram, Path], None]] = {".onnx": _write_onnx, ".pt2": torch.export.save}
-    trained = load_trained(options.ckpt, options.config, device="cpu")
+    trained = load_trained(ckpt, Path(config) if config else None, device="cpu")
     detector = trained.task.detector
-    height, width = options.size or (shorter_and_longer(trained.data.eval_size)[1],) * 2
+    height, width = size or (shorter_and_longer(trained.data.eval_size)[1],) * 2
     example = torch.rand(2, 3, height, width)
     network = ScoresAndBoxes(detector.to(memory_format=torch.contiguous_format)).eval()
     with warnings.catch_warnings():
@@ -72,22 +73,29 @@ def run(argv: Sequence[str]) -> None:
         logging.getLogger("torch.onnx").setLevel(logging.ERROR)
         batch = torch.export.Dim("batch", min=1, max=1024)
         program = torch.export.export(network, (example,), dynamic_shapes={"images": {0: batch}})
-        options.model.parent.mkdir(parents=True, exist_ok=True)
-        writers[suffix](program, options.model)
+        model.parent.mkdir(parents=True, exist_ok=True)
+        writers[model.suffix](program, model)
     other = torch.rand(1, 3, height, width)
     with torch.inference_mode():
         expected = network(other)
-    found = readers[suffix](options.model, other)
+    found = readers[model.suffix](model, other)
     worst = (_difference_in_any_order if hasattr(detector, "propose") else _difference)(found, expected)
     if not worst <= TOLERANCE:
-        raise ValueError(f"model: {options.model} differs from the detector by {worst:.2g}; at most {TOLERANCE:g} expected")
-    card = options.model.with_suffix(".json")
+        raise ValueError(f"model: {model} differs from the detector by {worst:.2g}; at most {TOLERANCE:g} expected")
+    card = model.with_suffix(".json")
     classes = [{"label": i, "id": category_id, "name": name} for i, (category_id, name) in enumerate(trained.categories)]
-    report.write_json(card, {"checkpoint": str(options.ckpt), "height": height, "width": width, "classes": classes})
-    places = found[0].shape[1]
+    content = {"checkpoint": str(ckpt), "height": height, "width": width, "classes": classes}
+    report.write_json(card, content)
+    return content | {"model": model, "card": card, "places": found[0].shape[1], "difference": worst}
+
+
+def show_export(written: Mapping[str, Any]) -> None:
+    """Prints what is in the file, and how far it is from the detector."""
+    size = f"[{written['height']}, {written['width']}] pixels"
+    megabytes = written["model"].stat().st_size / 1e6
     print(
-        f"{options.model}: {json.dumps([height, width])} pixels, {places} places, {len(classes)} classes; "
-        f"{options.model.stat().st_size / 1e6:.1f} MB; differs from the detector by {worst:.1g}\n{card}: the classes and the size"
+        f"{written['model']}: {size}, {written['places']} places, {len(written['classes'])} classes; {megabytes:.1f} MB; "
+        f"differs from the detector by {written['difference']:.1g}\n{written['card']}: the classes and the size"
     )
 
 
@@ -138,3 +146,6 @@ def _run_pt2(path: Path, images: Tensor) -> list[Tensor]:
 
     with torch.inference_mode():
         return list(torch.export.load(path).module()(images))
+
+
+run = command(export, show_export)

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-import argparse
 import difflib
 import importlib.util
 import inspect
 import os
 import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
+
+from .command import File, command
 
 PAPER_ROWS: dict[str, tuple[tuple[str, ...], int]] = {
     "aLRP": (("alrp_loss",), 1),
@@ -24,62 +26,84 @@ PAPER_ROWS: dict[str, tuple[tuple[str, ...], int]] = {
 }
 """Tables 1 and A.11 of Oksuz et al., NeurIPS 2020: the losses of each row, none where the catalog cannot make it, and the paper's count."""
 
+NO_NAME = "name: --plot and --png draw one loss, but none is named; `lossbox losses` lists them"
 
 FASTER_RCNN = ("rpn_loss", "softmax_cross_entropy_loss", "faster_rcnn_smooth_l1_loss")
 
 
-def run(argv: Sequence[str]) -> None:
-    """Runs ``lossbox losses``."""
-    parser = argparse.ArgumentParser(
-        "lossbox losses",
-        description="The losses of lossbox.losses: a table of all, or what one of them computes, with a plot of its value and gradient.",
-    )
-    parser.add_argument("name", nargs="?", help="explain this one: formula, arguments, range, source, example; plotted on a terminal")
-    parser.add_argument("--plot", action="store_true", help="plot NAME also where the output is no terminal")
-    parser.add_argument("--png", type=Path, metavar="FILE", help="draw value and gradient of NAME (.png or .svg)")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the table: name, family, hyper-parameters, range, source")
-    parser.add_argument(
-        "--count",
-        nargs="*",
-        metavar="LOSS",
-        help="how many hyper-parameters the sum of these losses asks to be tuned; without a LOSS, the paper's Tables 1 and A.11",
-    )
-    options = parser.parse_args(argv)
+def losses(name: str | None = None, *, png: File | None = None, json: File | None = None) -> dict[str, dict[str, Any]]:
+    """The losses of lossbox.losses: a table of all, or what one of them computes, with a plot of its value and gradient.
 
+    Args:
+        name: explain this one: formula, arguments, range, source, example; plotted on a terminal
+        png: draw value and gradient of NAME (.png or .svg)
+        json: write the table: name, family, hyper-parameters, range, source
+
+    Returns:
+        ``family``, ``hyperparameters``, ``range`` and ``source`` of each loss by its name.
+
+    Raises:
+        ValueError: a name that is no loss; ``png`` without a name, or with another suffix.
+
+    Example:
+        >>> losses()["ap_loss"]["range"]
+        '[0, 1]'
+    """
+    from ..losses import CATALOG
+
+    if name is None and png:
+        raise ValueError(NO_NAME)
+    if png and Path(png).suffix not in (".png", ".svg"):
+        raise ValueError(f"png: a file ending in .png or .svg expected, got {png}")
+    if name is not None and name not in CATALOG:
+        near = difflib.get_close_matches(name, CATALOG, n=3)
+        raise ValueError(f"name: no loss {name!r}; " + (f"near it: {', '.join(near)}" if near else "`lossbox losses` lists them"))
+    table = {
+        loss: {"family": entry.family, "hyperparameters": entry.hyperparameters(), "range": entry.range, "source": entry.source}
+        for loss, entry in CATALOG.items()
+    }
+    if json or png:
+        from .. import report
+
+        if png and name:
+            report.draw_loss(report.curves_of(name), Path(png))
+        if json:
+            report.write_json(Path(json), {"losses": [{"name": loss} | row for loss, row in table.items()]})
+    return table
+
+
+def show_losses(
+    table: Mapping[str, Mapping[str, Any]],
+    *,
+    name: str | None = None,
+    plot: bool = False,
+    png: File | None = None,
+    json: File | None = None,
+    count: Sequence[str] | None = None,
+) -> None:
+    """Prints the table, the explanation of one loss, or counts of hyper-parameters.
+
+    Args:
+        plot: plot NAME also where the output is no terminal
+        count: how many hyper-parameters the sum of these losses asks to be tuned; without a loss, the paper's Tables 1 and A.11
+    """
     from .. import report
     from ..losses import CATALOG, count_hyperparameters
 
-    if options.name is None and (options.plot or options.png):
-        raise ValueError("name: --plot and --png draw one loss, but none is named; `lossbox losses` lists them")
-    if options.png and options.png.suffix not in (".png", ".svg"):
-        raise ValueError(f"--png: a file ending in .png or .svg expected, got {options.png}")
-    if options.name is not None and options.name not in CATALOG:
-        near = difflib.get_close_matches(options.name, CATALOG, n=3)
-        raise ValueError(f"name: no loss {options.name!r}; " + (f"near it: {', '.join(near)}" if near else "`lossbox losses` lists them"))
-
-    if options.count:
-        print(count_hyperparameters(*options.count))
-    elif options.count is not None:
+    if plot and name is None:
+        raise ValueError(NO_NAME)
+    if count:
+        print(count_hyperparameters(*count))
+    elif count is not None:
         _print_paper_rows()
-    elif options.name is not None:
-        _explain(options.name, plot=options.plot)
-        if options.png:
-            print(f"image: {report.draw_loss(report.curves_of(options.name), options.png)}")
-    elif not options.json:
+    elif name is not None:
+        _explain(name, plot=plot)
+        if png:
+            print(f"image: {png}")
+    elif not json:
         report.print_losses(CATALOG)
-    if options.json:
-        rows = [
-            {
-                "name": name,
-                "family": entry.family,
-                "hyperparameters": entry.hyperparameters(),
-                "range": entry.range,
-                "source": entry.source,
-            }
-            for name, entry in CATALOG.items()
-        ]
-        report.write_json(options.json, {"losses": rows})
-        print(f"{len(rows)} losses: {options.json}")
+    if json:
+        print(f"{len(table)} losses: {json}")
 
 
 def _explain(name: str, *, plot: bool) -> None:
@@ -122,3 +146,6 @@ def _print_paper_rows() -> None:
         highlight=False,
         soft_wrap=True,
     )
+
+
+run = command(losses, show_losses)

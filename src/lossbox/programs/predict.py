@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-import argparse
 import glob
-import json
 import os
 import sys
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from .bars import track
+from .command import File, Folder, command
 
 if TYPE_CHECKING:
     from ..metrics import Calibration
@@ -21,95 +23,136 @@ IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".ti
 """What is taken from a folder; a file that is named is opened whatever its name."""
 
 
-def run(argv: Sequence[str]) -> None:
-    """Runs ``lossbox predict``."""
-    parser = argparse.ArgumentParser(
-        "lossbox predict",
-        description="Finds objects in images: DIR/detections.json (COCO's results format with file names, boxes as x y width height in "
-        "pixels of the image as it is stored; an EXIF orientation is not applied, as in training) and DIR/images, the images with "
-        "their boxes. The folder of the run is all that is needed, no annotations.",
-        epilog="A threshold is compared with the detector's own score, not with a calibrated one. To measure: "
-        "lossbox predict --ckpt X val --annotations val.json --out D && lossbox evaluate val.json D/detections.json",
-    )
-    parser.add_argument("images", nargs="+", metavar="IMAGES", help="files, folders (with all below them) or patterns such as 'a/*.jpg'")
-    parser.add_argument("--ckpt", type=Path, required=True, metavar="FILE", help="OUT/checkpoints/best.ckpt or last.ckpt of a run")
-    parser.add_argument("--config", type=Path, metavar="FILE", help="the resolved recipe (default: OUT/config.yaml of that run)")
-    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="where the results go")
-    parser.add_argument("--thresholds", type=Path, metavar="FILE", help="cut each class at its own score: OUT/thresholds.csv of a run")
-    parser.add_argument("--score-threshold", type=float, metavar="S", help="only scores above it (default: the recipe's)")
-    parser.add_argument("--max-detections", type=int, metavar="N", help="of one image (default: the recipe's)")
-    parser.add_argument("--calibration", type=Path, metavar="FILE", help="OUT/calibration.json: write scores that say the expected IoU")
-    parser.add_argument("--annotations", type=Path, metavar="FILE", help="COCO JSON to take the image ids from (by file name)")
-    parser.add_argument("--no-images", action="store_true", help="write detections.json only")
-    parser.add_argument(
-        "--draw-threshold",
-        type=float,
-        metavar="S",
-        help="draw boxes whose written score reaches this (default: 0.3; with --thresholds all)",
-    )
-    parser.add_argument("--skip-bad", action="store_true", help="leave out images that cannot be read, and say how many")
-    parser.add_argument("--batch-size", type=int, metavar="N", help="images at a time (default: the recipe's)")
-    parser.add_argument("--device", default="auto", help="cpu, cuda, cuda:1, ... (default: a GPU where there is one)")
-    options = parser.parse_args(argv)
-    if options.batch_size is not None and options.batch_size < 1:
-        raise ValueError(f"batch-size: a number >= 1 expected, got {options.batch_size}")
+@dataclass(frozen=True)
+class Predictions:
+    """What :func:`predict` found.
 
-    files = find_images(options.images, outside=options.out / "images")
-    names = relative_names(files, options.images)
-    ids, categories = (None, None) if options.annotations is None else _read_ids(options.annotations, files)
+    Attributes:
+        detections: by image, best score first: dicts of ``image_id``, ``file_name``, ``category_id``, ``bbox`` and ``score``.
+        file: they are written there.
+        images: how many images were read.
+        left_out: why each of the others was not.
+        images_per_second: reading and drawing included.
+        device: where the detector was.
+        drawn: how many boxes were drawn; None where no image was.
+        draw_threshold: the score from which they were drawn.
+    """
+
+    detections: list[dict[str, Any]]
+    file: Path
+    images: int
+    left_out: list[str]
+    images_per_second: float
+    device: str
+    drawn: int | None
+    draw_threshold: float
+
+
+def predict(
+    images: Sequence[File],
+    *,
+    ckpt: File,
+    config: File | None = None,
+    out: Folder,
+    thresholds: File | None = None,
+    score_threshold: float | None = None,
+    max_detections: int | None = None,
+    calibration: File | None = None,
+    annotations: File | None = None,
+    no_images: bool = False,
+    draw_threshold: float | None = None,
+    skip_bad: bool = False,
+    batch_size: int | None = None,
+    device: str = "auto",
+) -> Predictions:
+    """Finds objects in images with a trained detector.
+
+    OUT/detections.json has COCO's results format, with file names; boxes are x y width height in pixels of the image as it is stored (an
+    EXIF orientation is not applied, as in training). OUT/images has the images with their boxes. The folder of the run is all that is
+    needed, no annotations. A threshold is compared with the detector's own score, not with a calibrated one.
+
+    To measure:
+
+      lossbox predict --ckpt X val --annotations val.json --out D && lossbox evaluate val.json D/detections.json
+
+    Args:
+        images: files, folders (with all below them) or patterns such as 'a/*.jpg'
+        ckpt: OUT/checkpoints/best.ckpt or last.ckpt of a run
+        config: the resolved recipe (default: OUT/config.yaml of that run)
+        out: where the results go
+        thresholds: cut each class at its own score: OUT/thresholds.csv of a run
+        score_threshold: only scores above it (default: the recipe's)
+        max_detections: per image (default: the recipe's)
+        calibration: OUT/calibration.json: write scores that say the expected IoU
+        annotations: COCO JSON to take the image ids from (by file name)
+        no_images: write detections.json only
+        draw_threshold: draw boxes whose written score reaches this (default: 0.3; with --thresholds all)
+        skip_bad: leave out images that cannot be read, and say how many
+        batch_size: images at a time (default: the recipe's)
+        device: cpu, cuda, cuda:1, ...; auto: a GPU where there is one
+
+    Raises:
+        ValueError: an option is out of its range, files do not belong to each other, or an image cannot be read.
+        FileNotFoundError: a file is not there.
+    """
+    if batch_size is not None and batch_size < 1:
+        raise ValueError(f"batch_size: a number >= 1 expected, got {batch_size}")
+    out = Path(out)
+    files = find_images(images, outside=out / "images")
+    names = relative_names(files, images)
+    ids, categories = (None, None) if annotations is None else _read_ids(Path(annotations), files)
     from ..decoding import read_thresholds
     from ..metrics import Calibration
+    from ..report import write_json
     from ..training.load import load_trained
 
-    trained = load_trained(
-        options.ckpt,
-        options.config,
-        device=options.device,
-        categories=categories,
-        decoder={name: getattr(options, name) for name in ("thresholds", "score_threshold", "max_detections")},
-    )
-    if options.thresholds:
-        _check_categories("thresholds", options.thresholds, list(read_thresholds(options.thresholds)), trained.categories)
-    calibration = None
-    if options.calibration:
-        calibration = Calibration.read(options.calibration)
-        _check_categories("calibration", options.calibration, list(calibration.category_ids), trained.categories)
-    draw_from = options.draw_threshold if options.draw_threshold is not None else 0.0 if options.thresholds else 0.3
+    decoder = {"thresholds": Path(thresholds) if thresholds else None, "score_threshold": score_threshold, "max_detections": max_detections}
+    trained = load_trained(Path(ckpt), Path(config) if config else None, device=device, categories=categories, decoder=decoder)
+    if thresholds:
+        _check_categories("thresholds", Path(thresholds), list(read_thresholds(Path(thresholds))), trained.categories)
+    calibrated = Calibration.read(calibration) if calibration else None
+    if calibration and calibrated:
+        _check_categories("calibration", Path(calibration), list(calibrated.category_ids), trained.categories)
+    least = draw_threshold if draw_threshold is not None else 0.0 if thresholds else 0.3
 
-    started, done, drawn, highest = time.monotonic(), 0, 0, 0.0
-    skipped: list[str] = []
+    started, drawn = time.monotonic(), 0
+    left_out: list[str] = []
     rows: list[dict[str, Any]] = []
-    batches = _batches(files, ids, trained, options.batch_size or trained.data.batch_size, skipped if options.skip_bad else None)
-    for batch in _with_progress(batches, len(files)):
+    loaded = track(_loaded(files, ids, left_out if skip_bad else None), "images", len(files))
+    for batch in _batches(loaded, batch_size or trained.data.batch_size):
         for (number, image_id, image), found in zip(batch, _detect(trained, batch), strict=True):
-            ranked = _calibrated(found, calibration)
+            ranked = _calibrated(found, calibrated)
             rows += _results(ranked, image_id, names[number], trained.categories)
-            highest = max([highest, *ranked.scores[:1].tolist()])
-            if not options.no_images:
-                drawn += int((ranked.scores >= draw_from).sum())
-                _draw(image, ranked, trained.categories, options.out / "images" / names[number], files[number], least=draw_from)
-            done += 1
-    for message in skipped:
+            if not no_images:
+                drawn += int((ranked.scores >= least).sum())
+                _draw(image, ranked, trained.categories, out / "images" / names[number], files[number], least=least)
+    if len(left_out) == len(files):
+        raise ValueError(f"IMAGES: none of the {len(files)} can be read; the first: {left_out[0]}")
+    count = len(files) - len(left_out)
+    speed = count / (time.monotonic() - started)
+    write_json(out / "detections.json", rows, indent=None)
+    return Predictions(rows, out / "detections.json", count, left_out, speed, str(trained.device), None if no_images else drawn, least)
+
+
+def show_predictions(found: Predictions) -> None:
+    """Prints how many detections there are, and where."""
+    for message in found.left_out:
         print(f"left out: {message}", file=sys.stderr)
-    if not done:
-        raise ValueError(f"IMAGES: none of the {len(files)} can be read")
-    seconds = time.monotonic() - started
-    path = options.out / "detections.json"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(rows, allow_nan=False) + "\n")
-    left_out = f", {len(skipped)} left out" if skipped else ""
-    print(f"{len(rows)} detections in {done} images{left_out}, {done / seconds:.1f} images/s on {trained.device}: {path}")
-    if not options.no_images:
-        print(f"{drawn} boxes drawn: {options.out / 'images'}")
-    if not options.no_images and rows and not drawn:
+    left_out = f", {len(found.left_out)} left out" if found.left_out else ""
+    speed = f"{found.images_per_second:.1f} images/s on {found.device}"
+    print(f"{len(found.detections)} detections in {found.images} images{left_out}, {speed}: {found.file}")
+    if found.drawn is not None:
+        print(f"{found.drawn} boxes drawn: {found.file.parent / 'images'}")
+    if found.drawn == 0 and found.detections:
         # The scores of a ranking loss say an order, not how sure they are: all may be below any usual threshold.
+        highest = max(row["score"] for row in found.detections)
         print(
-            f"note: no score reaches {draw_from:g}, the highest is {highest:.3f}: --draw-threshold S draws from S on, --thresholds "
-            "OUT/thresholds.csv cuts each class where the LRP of the validation was smallest"
+            f"note: no score reaches {found.draw_threshold:g}, the highest is {highest:.3f}: --draw-threshold X draws from X on, "
+            "--thresholds OUT/thresholds.csv cuts each class where the LRP of the validation was smallest"
         )
 
 
-def find_images(words: Iterable[str], *, outside: Path | None = None) -> list[Path]:
+def find_images(words: Sequence[File], *, outside: Path | None = None) -> list[Path]:
     """The files that words name, each once: files as they are, of folders all images below, sorted, of patterns what matches, sorted.
 
     Args:
@@ -125,7 +168,7 @@ def find_images(words: Iterable[str], *, outside: Path | None = None) -> list[Pa
         >>> (root / "deep").mkdir()
         >>> for name in ("b.jpg", "a.PNG", "notes.txt", "deep/c.jpg"):
         ...     (root / name).touch()
-        >>> [file.name for file in find_images([str(root), f"{root}/*.jpg"])]
+        >>> [file.name for file in find_images([root, f"{root}/*.jpg"])]
         ['a.PNG', 'b.jpg', 'c.jpg']
     """
     found: dict[Path, Path] = {}
@@ -140,7 +183,7 @@ def find_images(words: Iterable[str], *, outside: Path | None = None) -> list[Pa
             if not files:
                 raise FileNotFoundError(f"IMAGES: no image ({', '.join(IMAGE_SUFFIXES)}) in the folder {word}")
         else:
-            files = [Path(name) for name in sorted(glob.glob(word, recursive=True)) if Path(name).is_file()]
+            files = [Path(name) for name in sorted(glob.glob(str(word), recursive=True)) if Path(name).is_file()]
             if not files:
                 raise FileNotFoundError(f"IMAGES: no file, folder or pattern {word}")
         for file in files:
@@ -148,7 +191,7 @@ def find_images(words: Iterable[str], *, outside: Path | None = None) -> list[Pa
     return list(found.values())
 
 
-def relative_names(files: Sequence[Path], words: Iterable[str]) -> list[str]:
+def relative_names(files: Sequence[Path], words: Sequence[File]) -> list[str]:
     """What to call each file: its path below the folder that holds everything that was named, so that no two are called the same.
 
     Example:
@@ -164,18 +207,24 @@ Loaded = tuple[int, int, Any]
 """Number of an image among the files, its image id, and its pixels (3, h, w)."""
 
 
-def _batches(
-    files: Sequence[Path], ids: Sequence[int] | None, trained: Trained, size: int, skipped: list[str] | None
-) -> Iterator[list[Loaded]]:
-    batch: list[Loaded] = []
+def _loaded(files: Sequence[Path], ids: Sequence[int] | None, left_out: list[str] | None) -> Iterator[Loaded | None]:
+    """Each image; None for one that cannot be read, where that is no error."""
     for number, file in enumerate(files):
         image_id = number + 1 if ids is None else ids[number]
         try:
-            batch.append((number, image_id, _load(file)))
+            yield number, image_id, _load(file)
         except (ValueError, OSError) as error:
-            if skipped is None:
+            if left_out is None:
                 raise ValueError(f"{error}; --skip-bad leaves such images out") from error
-            skipped.append(str(error))
+            left_out.append(str(error))
+            yield None
+
+
+def _batches(images: Iterator[Loaded | None], size: int) -> Iterator[list[Loaded]]:
+    batch: list[Loaded] = []
+    for image in images:
+        if image is not None:
+            batch.append(image)
         if len(batch) == size:
             yield batch
             batch = []
@@ -230,20 +279,6 @@ def _draw(image: Any, found: Detections, categories: Categories, path: Path, sou
     drawn.save(path, format=format, **({"quality": 92} if format in ("JPEG", "WEBP") else {}))
 
 
-def _with_progress(batches: Iterable[list[Loaded]], total: int) -> Iterator[list[Loaded]]:
-    """The same batches, with a bar on a terminal."""
-    if not sys.stdout.isatty():
-        yield from batches
-        return
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    with Progress(TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), transient=True) as progress:
-        task = progress.add_task("images", total=total)
-        for batch in batches:
-            yield batch
-            progress.update(task, completed=batch[-1][0] + 1)
-
-
 def _read_ids(annotations: Path, files: Sequence[Path]) -> tuple[list[int], Categories]:
     """The image id of each file, and the categories, of a COCO file."""
     from ..coco.columns import read_index
@@ -270,3 +305,6 @@ def _check_categories(option: str, path: Path, found: list[int], categories: Cat
             f"{option}: {path} must have the category ids of the detector; it has {len(found)}, the detector {len(expected)}, "
             f"and {len(set(found) ^ set(expected))} are on one side only"
         )
+
+
+run = command(predict, show_predictions)

@@ -4,7 +4,6 @@ Needs the extra: ``pip install 'lossbox[train]'`` (matplotlib and rich are impor
 """
 
 from .evaluation import (
-    bounds_table,
     draw_evaluation,
     draw_lrp,
     draw_precision_recall,
@@ -16,12 +15,10 @@ from .images import draw_curves, draw_sheet
 from .log import read_curves, read_log, write_results
 from .loss_curves import AXES, Axis, LossCurves, curves_of, draw_loss, plot_loss, trace
 from .run import confusion_matrix, draw_assignment, draw_confusion_matrix, draw_validation
-from .studies import draw_toy, print_toy, toy_loss_table, toy_precision_table
+from .studies import draw_toy, print_toy
 from .tables import (
     COMPARED,
     accuracy_table,
-    ap_table,
-    olrp_table,
     print_losses,
     print_metrics,
     summarize,
@@ -34,8 +31,6 @@ __all__ = [
     "Axis",
     "LossCurves",
     "accuracy_table",
-    "ap_table",
-    "bounds_table",
     "confusion_matrix",
     "curves_of",
     "draw_assignment",
@@ -50,7 +45,6 @@ __all__ = [
     "draw_sheet",
     "draw_toy",
     "draw_validation",
-    "olrp_table",
     "plot_loss",
     "print_bounds",
     "print_losses",
@@ -59,8 +53,6 @@ __all__ = [
     "read_curves",
     "read_log",
     "summarize",
-    "toy_loss_table",
-    "toy_precision_table",
     "trace",
     "write_json",
     "write_results",

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from torch import Tensor
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -48,6 +52,28 @@ def sheet(sizes: Sequence[tuple[int, int]], *, columns: int = 4, scale: float = 
     for panel in axes.flat:
         panel.axis("off")
     return figure, list(axes.flat[: len(sizes)])
+
+
+def save_figure(figure: Any, path: Path) -> Path:
+    """Writes a figure into a file, whose folder is made, and closes it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=110)
+    pyplot().close(figure)
+    return path
+
+
+def show_image(panel: Axes, image: Tensor, size: tuple[int, int] | None = None) -> None:
+    """Shows an image (3, h, w) in [0, 1]; of a padded one, the upper left part of that height and width."""
+    height, width = size or image.shape[-2:]
+    panel.imshow(np.clip(image.permute(1, 2, 0).float().cpu().numpy()[:height, :width], 0, 1))
+
+
+def rectangle(panel: Axes, box: Sequence[float], color: Any, style: str = "-", *, width: float = 1.4) -> None:
+    """Draws the border of a box ``x1 y1 x2 y2``."""
+    from matplotlib.patches import Rectangle
+
+    x1, y1, x2, y2 = box
+    panel.add_patch(Rectangle((x1, y1), x2 - x1, y2 - y1, fill=False, edgecolor=color, linestyle=style, linewidth=width))
 
 
 def name_box(panel: Axes, x: float, y: float, name: str, *, color: Any) -> None:

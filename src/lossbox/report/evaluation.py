@@ -12,11 +12,10 @@ from jaxtyping import Float
 
 from ..metrics import AveragePrecision, LRPCurve, Matches, lrp_curve, optimal_lrp_per_class, pearson, score_iou_correlation
 from ..metrics.lrp import SAME_LRP
-from ._canvas import pyplot
+from ._canvas import plain, pyplot, save_figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from rich.table import Table
 
 FEW = 10
 """Up to so many classes, each has a color and a line in the legend; of more, the three best and the three worst."""
@@ -173,8 +172,9 @@ def draw_reliability(matches: Matches, path: Path, *, tau: float = 0.5) -> Path:
     return _finish(figure, path, "nothing found")
 
 
-def bounds_table(bounds: Mapping[str, Mapping[str, float]]) -> Table:
-    """The three rows of :func:`lossbox.metrics.score_bounds`: Table 5 of the aLRP paper."""
+def print_bounds(bounds: Mapping[str, Mapping[str, float]]) -> None:
+    """Prints the three rows of :func:`lossbox.metrics.score_bounds`: Table 5 of the aLRP paper."""
+    from rich.console import Console
     from rich.table import Table
 
     rows = {"lower": "in inverse order of IoU (lower bound)", "measured": "as they are", "upper": "in order of IoU (upper bound)"}
@@ -184,14 +184,7 @@ def bounds_table(bounds: Mapping[str, Mapping[str, float]]) -> Table:
         table.add_column(name, justify="right", no_wrap=True)
     for key, meaning in rows.items():
         table.add_row(meaning, *("-" if value is None or np.isnan(value) else f"{value:.3f}" for value in bounds[key].values()))
-    return table
-
-
-def print_bounds(bounds: Mapping[str, Mapping[str, float]]) -> None:
-    """Prints :func:`bounds_table`."""
-    from rich.console import Console
-
-    Console().print(bounds_table(bounds))
+    Console().print(table)
 
 
 def _at_thresholds(curve: LRPCurve, grid: Float[np.ndarray, " g"]) -> LRPCurve:
@@ -232,7 +225,7 @@ def _whose(classes: Sequence[int], class_names: Sequence[str]) -> str:
 
 def _text(name: str) -> str:
     """A class name that matplotlib shows as it is: a dollar sign would start a formula, a leading underscore hide it from the legend."""
-    escaped = name.replace("$", r"\$")
+    escaped = plain(name)
     return f" {escaped}" if escaped.startswith("_") else escaped
 
 
@@ -257,7 +250,4 @@ def _finish(figure: Any, path: Path, empty: str) -> Path:
             panel.legend(fontsize=8)
         elif not panel.has_data():
             panel.text(0.5, 0.5, empty, transform=panel.transAxes, ha="center", va="center")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=110)
-    pyplot().close(figure)
-    return path
+    return save_figure(figure, path)

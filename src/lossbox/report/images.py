@@ -5,18 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
-import numpy as np
 from torch import Tensor
 
 from ..records import Detections, Targets
-from ._canvas import name_box, pyplot, sheet
+from ._canvas import name_box, pyplot, rectangle, save_figure, sheet, show_image
 from .log import read_curves
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-
 
 _METRICS = ("val/AP", "val/AP50", "val/AP75", "val/oLRP")
 
@@ -46,10 +40,7 @@ def draw_curves(run: Path) -> Path:
     balance.axhline(1.0, color="black", linewidth=0.8, linestyle="--")
     low, high = balance.get_ylim()
     balance.set_ylim(min(low, 0.9), max(high, 1.1))  # the last digits of an exact balance are no news
-    path = run / "curves.png"
-    figure.savefig(path, dpi=110)
-    plt.close(figure)
-    return path
+    return save_figure(figure, run / "curves.png")
 
 
 def draw_sheet(
@@ -76,31 +67,19 @@ def draw_sheet(
     Returns:
         ``path``.
     """
-    plt = pyplot()
     figure, panels = sheet([target.size for target in targets], columns=columns)
-    colors = plt.get_cmap("tab10")
+    colors = pyplot().get_cmap("tab10")
     for panel, image, target, found in zip(panels, images, targets, detections, strict=True):
-        height, width = target.size
-        panel.imshow(np.clip(image.permute(1, 2, 0).float().cpu().numpy()[:height, :width], 0, 1))
+        show_image(panel, image, target.size)
         for box in target.boxes.tolist():
-            _rectangle(panel, box, "black", "-", width=0.6)  # under the white dashes, which a bright image would hide
-            _rectangle(panel, box, "white", "--")
+            rectangle(panel, box, "black", width=0.6)  # under the white dashes, which a bright image would hide
+            rectangle(panel, box, "white", "--")
         # the best last: its name is the one that can be read where two overlap
         for box, score, label in reversed(list(zip(found.boxes.tolist(), found.scores.tolist(), found.labels.tolist(), strict=True))):
             least = thresholds.get(label, math.inf) if isinstance(thresholds, Mapping) else thresholds
             if score >= least:
                 color = colors(label % 10)
-                _rectangle(panel, box, color, "-")
+                rectangle(panel, box, color)
                 name_box(panel, box[0], box[1], f"{class_names[label]} {score:.2f}", color=color)
     figure.suptitle("solid: predicted, with class and score; dashed: true", fontsize=9)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=110)
-    plt.close(figure)
-    return path
-
-
-def _rectangle(panel: Axes, box: Sequence[float], color: Any, style: str, *, width: float = 1.4) -> None:
-    from matplotlib.patches import Rectangle
-
-    x1, y1, x2, y2 = box
-    panel.add_patch(Rectangle((x1, y1), x2 - x1, y2 - y1, fill=False, edgecolor=color, linestyle=style, linewidth=width))
+    return save_figure(figure, path)

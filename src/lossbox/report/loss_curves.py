@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from ..losses import CATALOG, class_balanced_weights
-from ._canvas import pyplot
+from ._canvas import pyplot, save_figure
 
 Loss = Callable[..., Any]
 
@@ -294,10 +294,7 @@ def draw_loss(curves: LossCurves, path: Path) -> Path:
         panels[0].legend(fontsize=8)
     figure.suptitle(curves.name)
     figure.supxlabel(curves.label, fontsize=9)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=110)
-    plt.close(figure)
-    return path
+    return save_figure(figure, path)
 
 
 def plot_loss(curves: LossCurves, *, width: int = 100, color: bool = False) -> str:

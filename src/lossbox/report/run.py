@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ..metrics import DetectionColumns, GroundTruth, average_precision, match_detections
 from ..records import IGNORE, Assignment, Detections, RawPredictions, Targets
-from ._canvas import name_box, pyplot, sheet
+from ._canvas import name_box, pyplot, rectangle, save_figure, sheet, show_image
 from .evaluation import draw_evaluation
 from .images import draw_sheet
 from .tables import write_json
@@ -104,9 +104,7 @@ def draw_confusion_matrix(matrix: Int[np.ndarray, "c1 c1"], class_names: Sequenc
         for row, column in zip(*np.nonzero(matrix), strict=True):
             color = "white" if shares[row, column] > 0.5 else "black"
             panel.text(column, row, str(matrix[row, column]), ha="center", va="center", fontsize=8, color=color)
-    figure.savefig(_made(path), dpi=110)
-    plt.close(figure)
-    return path
+    return save_figure(figure, path)
 
 
 def draw_validation(
@@ -196,17 +194,14 @@ def draw_assignment(
     Returns:
         ``path``.
     """
-    from matplotlib.patches import Rectangle
-
-    plt = pyplot()
     figure, panels = sheet([target.size for target in targets], columns=columns, scale=scale)
-    colors = plt.get_cmap("tab10")
+    colors = pyplot().get_cmap("tab10")
     # the coarser the level, the larger the dot
     level = np.repeat(np.arange(len(predictions.level_sizes)), predictions.level_sizes)
     for index, (panel, image, target) in enumerate(zip(panels, images, targets, strict=True)):
         matched = assignment.matched[index]
         height, width = target.size
-        panel.imshow(np.clip(image.permute(1, 2, 0).float().cpu().numpy()[:height, :width], 0, 1))
+        show_image(panel, image, target.size)
         panel.set(xlim=(-0.5, width - 0.5), ylim=(height - 0.5, -0.5))  # dots at the border must not widen it
         positive = (matched >= 0).nonzero()[:, 0]
         anchors = predictions.anchors_at(index, positive).float().cpu().numpy()
@@ -217,24 +212,16 @@ def draw_assignment(
         ):
             color = colors(number % 10)
             own = owner == number
-            x1, y1, x2, y2 = (side - 0.5 for side in box)
-            style = "-" if own.any() else ":"
+            border = [side - 0.5 for side in box]
             for edge, thick in (("white", 2.6), (color, 1.4)):
-                panel.add_patch(Rectangle((x1, y1), x2 - x1, y2 - y1, fill=False, edgecolor=edge, linestyle=style, linewidth=thick))
+                rectangle(panel, border, edge, "-" if own.any() else ":", width=thick)
             size = 16 + 16 * level[positive.cpu().numpy()[own]] if len(level) == len(matched) else 16
             panel.scatter(*centers[own].T, s=size, color=color, edgecolors="white", linewidths=0.5, zorder=3)
             name = class_names[label] + (" (crowd)" if crowd else "")
-            name_box(panel, x1, y1, name, color=color)
+            name_box(panel, border[0], border[1], name, color=color)
         ignored = int((matched == IGNORE).sum())
         panel.set_title(f"image {target.image_id}: {len(positive)} positives" + (f", {ignored} ignored" if ignored else ""), fontsize=7)
     figure.suptitle(
         "dots: centers of the anchors trained on the box of their color, larger on coarser levels; dotted: no anchor", fontsize=9
     )
-    figure.savefig(_made(path), dpi=110)
-    plt.close(figure)
-    return path
-
-
-def _made(path: Path) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    return path
+    return save_figure(figure, path)

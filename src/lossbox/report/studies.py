@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ._canvas import pyplot
+from ._canvas import pyplot, save_figure
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -24,11 +24,11 @@ def print_toy(study: Mapping[str, Any]) -> None:
     from rich.console import Console
 
     console = Console()
-    for table in (toy_precision_table(study), toy_loss_table(study)):
+    for table in (_precision_table(study), _loss_table(study)):
         console.print(table)
 
 
-def toy_precision_table(study: Mapping[str, Any]) -> Table:
+def _precision_table(study: Mapping[str, Any]) -> Table:
     """The toy example's interpolated precision at ten recalls and their mean, by IoU and detector: Table A.9."""
     from rich import box
     from rich.table import Table
@@ -48,7 +48,7 @@ def toy_precision_table(study: Mapping[str, Any]) -> Table:
     return table
 
 
-def toy_loss_table(study: Mapping[str, Any]) -> Table:
+def _loss_table(study: Mapping[str, Any]) -> Table:
     """The toy example's losses beside AP, oLRP and the correlation of score and IoU: Figure 1 (c)."""
     from rich import box
     from rich.table import Table
@@ -101,7 +101,4 @@ def draw_toy(study: Mapping[str, Any], path: Path) -> Path:
     for panel in (found, ap, losses):
         panel.grid(alpha=0.3, axis="y")
     found.legend(fontsize=8, loc="center", bbox_to_anchor=(0.5, 0.25))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=110)
-    plt.close(figure)
-    return path
+    return save_figure(figure, path)

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from torch import Tensor
 
 from ..records import Targets
-from ._canvas import name_box, plain, pyplot, sheet
+from ._canvas import name_box, plain, pyplot, rectangle, save_figure, sheet, show_image
 
 
 def draw_labels(images: Sequence[Tensor], targets: Sequence[Targets], class_names: Sequence[str], path: Path, *, columns: int = 4) -> Path:
@@ -26,24 +25,19 @@ def draw_labels(images: Sequence[Tensor], targets: Sequence[Targets], class_name
     Returns:
         ``path``.
     """
-    plt = pyplot()
-    from matplotlib.patches import Rectangle
-
     figure, panels = sheet([(image.shape[-2], image.shape[-1]) for image in images], columns=columns)
-    colors = plt.get_cmap("tab10")
+    colors = pyplot().get_cmap("tab10")
     for panel, image, target in zip(panels, images, targets, strict=True):
-        panel.imshow(np.clip(image.permute(1, 2, 0).float().cpu().numpy(), 0, 1))
+        show_image(panel, image)
         panel.set_title(f"image id {target.image_id}", fontsize=6, pad=2)
-        for (x1, y1, x2, y2), label, crowd in zip(target.boxes.tolist(), target.labels.tolist(), target.crowd.tolist(), strict=True):
-            color, style = colors(label % 10), ":" if crowd else "-"
-            panel.add_patch(Rectangle((x1, y1), x2 - x1, y2 - y1, fill=False, edgecolor=color, linestyle=style, linewidth=1.4))
-            name_box(panel, x1, y1, class_names[label], color=color)
-    return _save(figure, path)
+        for box, label, crowd in zip(target.boxes.tolist(), target.labels.tolist(), target.crowd.tolist(), strict=True):
+            color = colors(label % 10)
+            rectangle(panel, box, color, ":" if crowd else "-")
+            name_box(panel, box[0], box[1], class_names[label], color=color)
+    return save_figure(figure, path)
 
 
-def draw_sizes(
-    side: Sequence[float], aspect: Sequence[float], counts: dict[str, int], path: Path, *, anchors: Sequence[float] = ()
-) -> Path:
+def draw_sizes(side: Sequence[float], aspect: Sequence[float], counts: dict[str, int], path: Path) -> Path:
     """Draws histograms of the sides and the aspect ratios of boxes, and the number of boxes of each class.
 
     Args:
@@ -75,11 +69,4 @@ def draw_sizes(
     axes[2].barh([plain(name) for name, _ in most], [count for _, count in most], color="tab:blue")
     axes[2].set(xlabel="boxes", title=f"{len(most)} most frequent of {len(counts)} classes" if len(counts) > len(most) else "")
     axes[2].tick_params(axis="y", labelsize=max(4, min(9, 200 // max(len(most), 1))))
-    return _save(figure, path)
-
-
-def _save(figure: Any, path: Path) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=110)
-    pyplot().close(figure)
-    return path
+    return save_figure(figure, path)

@@ -18,8 +18,13 @@ if TYPE_CHECKING:
     from ..losses import LossModule
 
 
-def write_json(path: Path, content: Mapping[str, Any]) -> None:
-    """Writes strict JSON, indented, and makes the folder; what is undefined (NaN) becomes ``null``.
+def write_json(path: Path, content: Any, *, indent: int | None = 2) -> None:
+    """Writes strict JSON and makes the folder; what is undefined (NaN) becomes ``null``.
+
+    Args:
+        path: the file.
+        content: nested dicts and lists of numbers and text.
+        indent: spaces a level; None for one line.
 
     Example:
         >>> import tempfile
@@ -29,7 +34,7 @@ def write_json(path: Path, content: Mapping[str, Any]) -> None:
         ['{', '"AP":', '0.5,', '"rho":', 'null', '}']
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(to_json(content) + "\n")
+    path.write_text(to_json(content, indent=indent) + "\n")
 
 
 def print_metrics(metrics: Mapping[str, Any], *, per_class: bool = True) -> None:
@@ -37,8 +42,8 @@ def print_metrics(metrics: Mapping[str, Any], *, per_class: bool = True) -> None
     from rich.console import Console
 
     console = Console()
-    console.print(ap_table(metrics))
-    console.print(olrp_table(metrics, per_class=per_class))
+    console.print(_ap_table(metrics))
+    console.print(_olrp_table(metrics, per_class=per_class))
 
 
 _AP_ROWS = {
@@ -55,7 +60,7 @@ _AP_ROWS = {
 }
 
 
-def ap_table(metrics: Mapping[str, Any]) -> Table:
+def _ap_table(metrics: Mapping[str, Any]) -> Table:
     """The COCO block of ``lossbox.metrics.evaluate`` as a table."""
     from rich.table import Table
 
@@ -67,7 +72,7 @@ def ap_table(metrics: Mapping[str, Any]) -> Table:
     return table
 
 
-def olrp_table(metrics: Mapping[str, Any], *, per_class: bool = True) -> Table:
+def _olrp_table(metrics: Mapping[str, Any], *, per_class: bool = True) -> Table:
     """Optimal LRP (0 is perfect, 1 is nothing found) of the mean and, if asked, each class, with what it is made of."""
     from rich.table import Table
 

@@ -18,11 +18,17 @@ OUT/run.json                       when the training is finished: minutes, epoch
 
 from __future__ import annotations
 
+import difflib
+import inspect
+import re
 import sys
 import time
+from collections.abc import Iterable
+from importlib import import_module
 from pathlib import Path
 from typing import Any, Literal
 
+from jsonargparse import ArgumentError
 from lightning.fabric.plugins.precision.precision import _PRECISION_INPUT
 from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint, RichProgressBar, Timer, WeightAveraging
@@ -52,6 +58,7 @@ class LossboxCLI(LightningCLI):
 
     def __init__(self, args: list[str]) -> None:
         self._words = args
+        strict = {"exit_on_error": False, "allow_abbrev": False}
         super().__init__(
             DetectionTask,
             CocoDataModule,
@@ -62,8 +69,9 @@ class LossboxCLI(LightningCLI):
             save_config_kwargs={"overwrite": True},
             parser_kwargs={
                 "prog": "lossbox",
-                "fit": {"description": "Train a detector.", "usage": "lossbox fit --config RECIPE [options]"},
-                "validate": {"description": "Measure a trained detector.", "usage": "lossbox validate --config RECIPE [options]"},
+                **strict,
+                "fit": {"description": "Train a detector.", "usage": "lossbox fit --config RECIPE [options]", **strict},
+                "validate": {"description": "Measure a trained detector.", "usage": "lossbox validate --config RECIPE [options]", **strict},
             },
         )
 
@@ -74,7 +82,11 @@ class LossboxCLI(LightningCLI):
 
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
         # without Lightning's warning that sys.argv holds something too
-        self.config = parser.parse_args(args)  # type: ignore[arg-type]
+        try:
+            self.config = parser.parse_args(args)  # type: ignore[arg-type]
+        except ArgumentError as error:
+            known = self._subcommand_parsers[self._words[0]]._option_string_actions
+            raise ValueError(_explained(str(error), known)) from None
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         parser.add_argument("--out", type=str, default="runs/latest", help="The folder of the run: checkpoints, logs, metrics.json.")
@@ -236,3 +248,14 @@ class LossboxCLI(LightningCLI):
             dataset = self.datamodule.val_dataloader().dataset
             images, targets = zip(*(dataset[index] for index in range(min(IMAGES, len(dataset)))), strict=True)
             report.draw_validation(self.out, truth, found, self.model.metrics, images, targets)
+
+
+def _explained(message: str, options: Iterable[str]) -> str:
+    """What jsonargparse says about an option, and where one is misspelled the nearest that exists."""
+    unknown = re.search(r"unrecognized arguments: ([^\s=]+)", message)
+    refused = re.search(r".*class_path '([\w.]+)\.(\w+)'.*Option '(\w+)' is not accepted", message, re.DOTALL)
+    if refused:
+        options = inspect.signature(getattr(import_module(refused[1]), refused[2])).parameters
+    name = refused[3] if refused else unknown[1] if unknown else ""
+    near = difflib.get_close_matches(name, list(options), n=1)
+    return " ".join(message.split()) + (f"; did you mean {near[0]}?" if near else "")
