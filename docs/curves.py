@@ -73,7 +73,7 @@ def balanced_l1_beside_the_widely_used(beta: float, reach: float, *, points: int
 
 
 def axis_of(name: str) -> report.Axis:
-    return AXES.get(name) or report.AXES.get(name) or report.AXES[CATALOG[name].family]
+    return AXES.get(name) or report.axis_of(name)
 
 
 def paper_value(name: str, option: str) -> float:

@@ -2,7 +2,7 @@
 
 A page under docs/losses holds what a person has to write: when to use the loss, and where other code has it wrong. Title, formula, curve,
 facts and reference come from ``lossbox.losses.CATALOG`` and the docstrings, so that they cannot fall behind the code (``pages.py``,
-``curves.py``).
+``curves.py``). A loss that nobody has written about has a page too, of the rest.
 """
 
 from __future__ import annotations
@@ -66,6 +66,8 @@ def on_files(files: Any, config: Any) -> Any:
     points = int(os.environ.get("LOSSBOX_CURVE_POINTS", "57"))
     made: dict[str, str | bytes] = {**pages.reference_pages(), "assets/stix-two-math.woff": math_font()}
     for name in CATALOG:
+        if files.get_file_from_path(f"{LOSSES}{name}.md") is None:
+            made[f"{LOSSES}{name}.md"] = ""
         made[f"{LOSSES}curves/{name}.js"] = curves.script(name, curves.table(name, points=points))
     made[f"{LOSSES}curves/balanced_l1_wrong.js"] = curves.script("balanced_l1_wrong", curves.wrong_balanced_l1_table())
     for path, content in made.items():

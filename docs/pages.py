@@ -32,6 +32,7 @@ def loss_page(name: str, written: str, axis_label: str) -> str:
         "To be tuned": options or "nothing",
         "Range": entry.range,
         "Source": entry.source,
+        "Gradient": entry.no_derivative or "the derivative of the value",
         "Module": f"[`lossbox.losses.{entry.__name__}`][lossbox.losses.{entry.__name__}]",
     }
     rows = "\n".join(f"| {key} | {value} |" for key, value in facts.items())

@@ -1,4 +1,7 @@
-"""The properties that every loss must have: one list of all losses, one test a property."""
+"""The properties that every loss of the catalog must have, one test per property.
+
+The tensors that a loss is called with follow from what its module says that it takes; SPECIAL holds what does not.
+"""
 
 import copy
 import inspect
@@ -9,7 +12,7 @@ import pytest
 import torch
 
 from lossbox import losses
-from lossbox.losses import CATALOG, count_hyperparameters
+from lossbox.losses import CATALOG, BoxLoss, ClassificationLoss, count_hyperparameters
 
 # -- problems: float64 tensors for n elements, the differentiable ones first ---------------------------------------------------------------
 
@@ -82,11 +85,14 @@ def boxes(n, g):
 class Loss:
     name: str
     problem: Callable
+    perfect: Callable | str  # the tensors of a problem with its differentiable ones made right, or why there is no such thing
     differentiable: int = 1  # how many of the tensors, from the first
-    elementwise: bool = True  # takes reduction, weight, normalizer
     options: dict = field(default_factory=dict)
-    perfect: Callable | None = None  # the tensors of a problem with its differentiable ones made right
-    no_gradcheck: str = ""  # why the gradient is not the derivative of the value
+
+    @property
+    def elementwise(self):
+        """It takes reduction, weight and normalizer."""
+        return "reduction" in inspect.signature(CATALOG[self.name].function).parameters
 
     def __call__(self, *tensors, **options):
         function = CATALOG[self.name].function
@@ -120,53 +126,50 @@ def separated_by_quality(logits, targets, quality):
     return separated(logits, targets, -quality)[0], targets, quality
 
 
-DEFINED = "the gradient is defined by the error-driven update"
+def true_class_at(height, others):
+    return lambda logits, classes, *weights: (height * torch.eye(3, dtype=logits.dtype)[classes] + others, classes, *weights)
 
-LOSSES = [
-    Loss("sigmoid_cross_entropy_loss", logits_and_targets, perfect=saturated),
-    Loss("focal_loss", logits_and_targets, perfect=saturated),
-    Loss("softmax_cross_entropy_loss", logits_and_classes, perfect=lambda x, y: (40.0 * torch.eye(3, dtype=x.dtype)[y], y)),
-    Loss("softmax_focal_loss", logits_and_classes, perfect=lambda x, y: (40.0 * torch.eye(3, dtype=x.dtype)[y], y)),
-    Loss("dr_loss", ranking_problem, elementwise=False, perfect=saturated),
-    Loss("class_balanced_softmax_loss", logits_classes_weights, perfect=lambda x, y, w: (40.0 * torch.eye(3, dtype=x.dtype)[y], y, w)),
-    Loss("class_balanced_sigmoid_loss", logits_classes_weights, perfect=lambda x, y, w: (80.0 * torch.eye(3, dtype=x.dtype)[y] - 40, y, w)),
-    Loss("class_balanced_focal_loss", logits_classes_weights, perfect=lambda x, y, w: (80.0 * torch.eye(3, dtype=x.dtype)[y] - 40, y, w)),
-    Loss("ghm_c_loss", logits_and_targets, perfect=saturated),
-    Loss("ghm_r_loss", coordinates, perfect=target_again),
-    Loss("quality_focal_loss", logits_and_quality, perfect=quality_again),
-    Loss("varifocal_loss", logits_and_quality, perfect=quality_again),
-    Loss(
-        "matchability_aware_loss",
-        logits_targets_quality,
-        options={"detach_weight": False},
-        perfect=lambda x, t, q: (torch.logit((q**1.5).clamp(1e-15, 1 - 1e-15)), t, q),
-    ),
-    Loss("ia_bce_loss", logits_targets_quality, no_gradcheck="the target depends on the score and takes no gradient"),
-    Loss("correlation_loss", logits_and_all_quality, elementwise=False, perfect=quality_again),
-    Loss("ap_loss", ranking_problem, elementwise=False, perfect=separated, no_gradcheck=DEFINED),
-    Loss("alrp_loss", ranking_with_values, elementwise=False, perfect=separated, no_gradcheck=DEFINED),
-    Loss("ndcg_loss", ranking_problem, elementwise=False, perfect=separated, no_gradcheck=DEFINED),
-    Loss("rank_sort_loss", ranking_with_values, elementwise=False, no_gradcheck=DEFINED),
-    Loss(
-        "ape_loss",
-        ranking_with_values,
-        elementwise=False,
-        perfect=separated_by_quality,
-        no_gradcheck="the rank takes no gradient; test_pairwise differentiates the definition",
-    ),
-    Loss("l1_loss", coordinates, perfect=target_again),
-    Loss("l2_loss", coordinates, perfect=target_again),
-    Loss("smooth_l1_loss", coordinates, perfect=target_again),
-    Loss("faster_rcnn_smooth_l1_loss", four_coordinates, elementwise=False, perfect=target_again),
-    Loss("rpn_loss", proposals, differentiable=2, elementwise=False, perfect=lambda x, r, t, w: (40 * (2 * t - 1), w.clone(), t, w)),
-    Loss("balanced_l1_loss", coordinates, perfect=target_again),
-    Loss("iou_loss", boxes, perfect=target_again),
-    Loss("giou_loss", boxes, perfect=target_again),
-    Loss("diou_loss", boxes, perfect=target_again),
-    Loss("ciou_loss", boxes, perfect=target_again, no_gradcheck="the weight of the shape term takes no gradient"),
-    Loss("eiou_loss", boxes, perfect=target_again),
-    Loss("alpha_iou_loss", boxes, perfect=target_again),
-]
+
+BY_TARGETS = {
+    ("labels",): (logits_and_targets, saturated),
+    ("ious",): (logits_and_quality, quality_again),
+    ("labels", "ious"): (logits_targets_quality, lambda logits, labels, quality: (quality_again(logits, quality)[0], labels, quality)),
+    ("labels", "positive ious"): (ranking_with_values, separated_by_quality),
+}
+SPECIAL = {
+    "softmax_cross_entropy_loss": {"problem": logits_and_classes, "perfect": true_class_at(40, 0)},
+    "softmax_focal_loss": {"problem": logits_and_classes, "perfect": true_class_at(40, 0)},
+    "class_balanced_softmax_loss": {"problem": logits_classes_weights, "perfect": true_class_at(40, 0)},
+    "class_balanced_sigmoid_loss": {"problem": logits_classes_weights, "perfect": true_class_at(80, -40)},
+    "class_balanced_focal_loss": {"problem": logits_classes_weights, "perfect": true_class_at(80, -40)},
+    "dr_loss": {"problem": ranking_problem},
+    "matchability_aware_loss": {
+        "options": {"detach_weight": False},
+        "perfect": lambda x, t, q: (torch.logit((q**1.5).clamp(1e-15, 1 - 1e-15)), t, q),
+    },
+    "ia_bce_loss": {"perfect": "its target moves with the score"},
+    "correlation_loss": {"problem": logits_and_all_quality, "perfect": quality_again},
+    "alrp_loss": {"problem": ranking_with_values, "perfect": separated},
+    "rank_sort_loss": {"problem": ranking_with_values, "perfect": "it is the excess over a target error, not an error"},
+    "faster_rcnn_smooth_l1_loss": {"problem": four_coordinates, "perfect": target_again},
+    "rpn_loss": {"problem": proposals, "perfect": lambda x, r, t, w: (40 * (2 * t - 1), w.clone(), t, w), "differentiable": 2},
+}
+
+
+def make_loss(name):
+    module, special = CATALOG[name], SPECIAL.get(name, {})
+    if issubclass(module, BoxLoss):
+        problem, perfect = boxes if module.compares == "boxes" else coordinates, target_again
+    elif issubclass(module, ClassificationLoss):
+        problem, perfect = BY_TARGETS[module.targets]
+        if module.family == "ranking" and problem is logits_and_targets:
+            problem, perfect = ranking_problem, separated
+    else:
+        return Loss(name, **special)
+    return Loss(name, **{"problem": problem, "perfect": perfect, **special})
+
+
+LOSSES = [make_loss(name) for name in CATALOG]
 ELEMENTWISE = [loss for loss in LOSSES if loss.elementwise]
 OVERLAP = [loss for loss in LOSSES if CATALOG[loss.name].family == "overlap"]
 every = pytest.mark.parametrize("loss", LOSSES, ids=lambda loss: loss.name)
@@ -190,8 +193,8 @@ def total(result):
     return sum(result) if isinstance(result, tuple) else result
 
 
-def test_the_list_is_the_catalog():
-    assert sorted(loss.name for loss in LOSSES) == sorted(CATALOG)
+def test_what_is_special_is_in_the_catalog():
+    assert SPECIAL.keys() <= CATALOG.keys()
 
 
 # -- one test a property -------------------------------------------------------------------------------------------------------------------
@@ -305,12 +308,8 @@ def test_the_order_of_the_elements_does_not_matter(loss):
 
 @every
 def test_the_perfect_prediction_is_the_minimum(loss):
-    if loss.perfect is None:
-        pytest.skip(
-            {"ia_bce_loss": "its target moves with the score", "rank_sort_loss": "it is the excess over a target error, not an error"}[
-                loss.name
-            ]
-        )
+    if isinstance(loss.perfect, str):
+        pytest.skip(loss.perfect)
     best, _ = evaluate(loss, loss.perfect(*problem(loss)))
     for seed in range(10):
         tensors = problem(loss)
@@ -320,8 +319,8 @@ def test_the_perfect_prediction_is_the_minimum(loss):
 
 @every
 def test_gradcheck(loss):
-    if loss.no_gradcheck:
-        pytest.skip(loss.no_gradcheck)
+    if CATALOG[loss.name].no_derivative:
+        pytest.skip(CATALOG[loss.name].no_derivative)
     tensors = problem(loss, 6)
     leaves = tuple(t.clone().requires_grad_() for t in tensors[: loss.differentiable])
     upstream = 1.7  # a factor that is not 1
@@ -378,8 +377,7 @@ def test_mistakes_raise(loss):
 
 # -- ignored entries -----------------------------------------------------------------------------------------------------------------------
 
-LABELED = {"classification", "class-balanced", "gradient density", "quality", "ranking"}
-WITHOUT_LABELS = {"ghm_r_loss": "compares coordinates", "correlation_loss": "takes positives alone"}
+WITHOUT_LABELS = {"correlation_loss": "takes positives alone", "faster_rcnn_smooth_l1_loss": "compares coordinates"}
 
 
 def labels_of(loss):
@@ -387,9 +385,7 @@ def labels_of(loss):
     return 2 if loss.name == "rpn_loss" else 1
 
 
-IGNORING = [
-    loss for loss in LOSSES if (CATALOG[loss.name].family in LABELED and loss.name not in WITHOUT_LABELS) or loss.name == "rpn_loss"
-]
+IGNORING = [loss for loss in LOSSES if not issubclass(CATALOG[loss.name], BoxLoss) and loss.name not in WITHOUT_LABELS]
 ignoring = pytest.mark.parametrize("loss", IGNORING, ids=lambda loss: loss.name)
 
 

@@ -13,7 +13,7 @@ from .evaluation import (
 )
 from .images import draw_curves, draw_sheet
 from .log import read_curves, read_log, write_results
-from .loss_curves import AXES, Axis, LossCurves, curves_of, draw_loss, plot_loss, trace
+from .loss_curves import Axis, LossCurves, axis_of, curves_of, draw_loss, plot_loss, trace
 from .run import confusion_matrix, draw_assignment, draw_confusion_matrix, draw_validation
 from .studies import draw_toy, print_toy
 from .tables import (
@@ -26,11 +26,11 @@ from .tables import (
 )
 
 __all__ = [
-    "AXES",
     "COMPARED",
     "Axis",
     "LossCurves",
     "accuracy_table",
+    "axis_of",
     "confusion_matrix",
     "curves_of",
     "draw_assignment",

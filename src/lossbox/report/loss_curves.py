@@ -1,6 +1,6 @@
 """A loss as an image: its value and its gradient along one number that slides, computed by the loss itself.
 
-What slides, and beside what, is said for each family in ``AXES``. The gradient is the one that training uses: for a ranking loss the
+What slides, and beside what, is said in ``AXES``. The gradient is the one that training uses: for a ranking loss the
 *defined* one, which is not the slope of the value.
 """
 
@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..losses import CATALOG, class_balanced_weights
+from ..losses import CATALOG, ClassificationLoss, class_balanced_weights
 from ._canvas import pyplot, save_figure
 
 Loss = Callable[..., Any]
@@ -151,8 +151,7 @@ AXES: dict[str, Axis] = {
             "negative": lambda loss, x: loss(x, _double(0)),
         },
     ),
-    "matchability_aware_loss": _TARGETS_AND_QUALITY,
-    "ia_bce_loss": _TARGETS_AND_QUALITY,
+    "quality: labels, ious": _TARGETS_AND_QUALITY,
     "correlation_loss": Axis(
         "logit of a positive of IoU 0.9; three others score their IoU: 0.3, 0.5, 0.7",
         (-6, 6),
@@ -169,7 +168,7 @@ AXES: dict[str, Axis] = {
         (-6, 8),
         {"": lambda loss, x: loss(torch.cat([x, _BESIDE]), _POSITIVE, _double(0.9, 0.7))},
     ),
-    "ape_loss": Axis(
+    "ranking: labels, positive ious": Axis(
         "logit; beside it a positive of IoU 0.7 at 2, negatives at -2, 0 and 3",
         (-6, 8),
         {
@@ -210,7 +209,14 @@ AXES: dict[str, Axis] = {
         },
     ),
 }
-"""By loss where it needs one of its own, else by family."""
+"""By loss where it needs one of its own, else by family and targets, else by family."""
+
+
+def axis_of(name: str) -> Axis:
+    """The axis of a loss of ``CATALOG``."""
+    entry = CATALOG[name]
+    targets = entry.targets if issubclass(entry, ClassificationLoss) else ()
+    return AXES.get(name) or AXES.get(f"{entry.family}: {', '.join(targets)}") or AXES[entry.family]
 
 
 def trace(name: str, loss: Loss, axis: Axis, *, points: int = 241) -> LossCurves:
@@ -267,8 +273,7 @@ def curves_of(name: str, *, points: int = 241) -> LossCurves:
     """
     if name not in CATALOG:
         raise ValueError(f"name: one of lossbox.losses.CATALOG expected, got {name!r}")
-    entry = CATALOG[name]
-    return trace(name, entry.function, AXES.get(name) or AXES[entry.family], points=points)
+    return trace(name, CATALOG[name].function, axis_of(name), points=points)
 
 
 def draw_loss(curves: LossCurves, path: Path) -> Path:

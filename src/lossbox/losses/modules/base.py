@@ -24,6 +24,7 @@ class LossModule(nn.Module):
         tuned: the options that a user has to tune, in the sense of Table A.11 of Oksuz et al., NeurIPS 2020; those that only select a form
             are not among them.
         no_objective: where no objective takes the loss, the reason and what to use instead.
+        no_derivative: where the gradient is not the derivative of the value, what it is.
     """
 
     function: ClassVar[Callable[..., Any]]
@@ -32,6 +33,7 @@ class LossModule(nn.Module):
     source: ClassVar[str]
     tuned: ClassVar[tuple[str, ...]] = ()
     no_objective: ClassVar[str] = ""
+    no_derivative: ClassVar[str] = ""
 
     def __post_init__(self) -> None:
         super().__init__()
@@ -81,6 +83,18 @@ class ElementwiseLoss(ClassificationLoss):
         return loss
 
 
+class BatchLoss(ClassificationLoss):
+    """One value of all scores of a process; it knows no global batch."""
+
+    def forward(self, logits: Tensor, *targets: Tensor) -> Tensor:
+        loss: Tensor = self.function(logits, *targets, **self.options())
+        return loss
+
+    def of_batch(self, logits: Tensor, *targets: Tensor, num_positives: Tensor, global_batch: bool) -> Tensor:
+        loss: Tensor = self(logits, *targets)
+        return loss
+
+
 class ImageLoss(ClassificationLoss):
     """One value per image; the loss is their mean."""
 
@@ -94,6 +108,8 @@ class ImageLoss(ClassificationLoss):
 
 class RankingLoss(ClassificationLoss):
     """One value of all scores, which are ranked against each other."""
+
+    no_derivative = "the gradient is defined by the error-driven update"
 
     def forward(self, logits: Tensor, *targets: Tensor, global_batch: bool = False) -> Tensor:
         loss: Tensor = self.function(logits, *targets, global_batch=global_batch, **self.options())

@@ -150,6 +150,7 @@ class CIoULoss(BoxLoss):
     """Module of ``ciou_loss``: called with (n, 4) boxes and targets."""
 
     compares = "boxes"
+    no_derivative = "the weight of the shape term takes no gradient"
     function = staticmethod(iou.ciou_loss)
     family = "overlap"
     range = "[0, 3]"

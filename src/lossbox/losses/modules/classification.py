@@ -197,6 +197,7 @@ class IABCELoss(ElementwiseLoss):
     """Module of ``ia_bce_loss``: called with logits, targets and qualities of one shape; -1 is ignored."""
 
     targets = ("labels", "ious")
+    no_derivative = "the target depends on the score and takes no gradient"
     function = staticmethod(quality.ia_bce_loss)
     family = "quality"
     range = "[0, inf)"

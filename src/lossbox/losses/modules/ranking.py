@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from .. import pairwise, ranking
-from .base import ClassificationLoss, LossModule, RankingLoss
+from .base import BatchLoss, LossModule, RankingLoss
 
 
 @dataclass(kw_only=True, eq=False)
@@ -40,6 +40,7 @@ class ALRPLoss(LossModule):
     """Module of ``alrp_loss``: called with logits and targets of one shape and the positives' (p,) localization errors; -1 is ignored."""
 
     no_objective = "it ranks scores and boxes at once: take ALRPObjective"
+    no_derivative = RankingLoss.no_derivative
     function = staticmethod(ranking.alrp_loss)
     family = "ranking"
     range = "[0, 1] where the localization errors are"
@@ -58,6 +59,7 @@ class RankSortLoss(LossModule):
     """Module of ``rank_sort_loss``: called with logits and targets of one shape and the (p,) qualities of the positives; -1 is ignored."""
 
     no_objective = "it has two parts: take RankSortObjective"
+    no_derivative = RankingLoss.no_derivative
     function = staticmethod(ranking.rank_sort_loss)
     family = "ranking"
     range = "[0, 1] each part"
@@ -71,10 +73,11 @@ class RankSortLoss(LossModule):
 
 
 @dataclass(kw_only=True, eq=False)
-class APELoss(ClassificationLoss):
+class APELoss(BatchLoss):
     """Module of ``ape_loss``: called with logits and targets of one shape and the (p,) qualities of the positives; -1 is ignored."""
 
     targets = ("labels", "positive ious")
+    no_derivative = "the rank takes no gradient"
     function = staticmethod(pairwise.ape_loss)
     family = "ranking"
     range = "[0, inf)"
@@ -82,11 +85,3 @@ class APELoss(ClassificationLoss):
     tuned = ("sharpness",)
     sharpness: float = 4.0
     cutoff: float = 4.0
-
-    def forward(self, logits: Tensor, targets: Tensor, quality: Tensor) -> Tensor:
-        loss: Tensor = self.function(logits, targets, quality, **self.options())
-        return loss
-
-    def of_batch(self, logits: Tensor, *targets: Tensor, num_positives: Tensor, global_batch: bool) -> Tensor:
-        loss: Tensor = self(logits, *targets)  # it knows no global batch: each process ranks its own
-        return loss
