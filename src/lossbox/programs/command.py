@@ -54,7 +54,8 @@ def command(function: Callable[..., Any], show: Callable[..., None] | None = Non
         function: typed, with a docstring. Of a union, the first member is what the command line takes. A parameter ``overrides`` gets the
             options that are not the function's own, with their values.
         show: prints what ``function`` returns. Its own parameters become options too; those that ``function`` has as well get the same
-        value. name: of the command; the function's by default.
+            value.
+        name: of the command; the function's by default.
 
     Returns:
         A function of the words after the name of the command. It raises ValueError for an option that does not exist, a missing one, and a
