@@ -20,7 +20,7 @@ SPINNING = {"GOMP_SPINCOUNT": "50000", "KMP_BLOCKTIME": "1"}
 
 COMMANDS = {
     "demo": "see it work: draw digits, train aLRP on them, validate, and leave curves and images",
-    "fit": "train a detector as a recipe says, on the digits or on your own COCO-format images",
+    "fit": "train a detector as a recipe says, on the digits or on a folder of your own images",
     "validate": "measure a trained detector: COCO AP, and optimal LRP with its components, per class and mean",
     "predict": "find objects in your images with a trained detector: boxes as JSON and drawn, no annotations needed",
     "calibrate": "fit a map that turns the scores of a trained detector into the IoU to expect, and say how wrong they were",
@@ -28,7 +28,7 @@ COMMANDS = {
     "evaluate": "measure detections of any program: two COCO files in, AP and optimal LRP out, with the score at which to cut each class",
     "losses": "list the losses: family, hyper-parameters, range, paper; or explain and draw one",
     "compare": "train recipes with several seeds and write their accuracy, mean and spread; or run a study of the papers (toy)",
-    "convert": "make COCO JSON of a Pascal VOC or YOLO folder",
+    "convert": "make COCO JSON of a folder of COCO, Pascal VOC or YOLO data",
     "check": "look at a data set before training: bad records, broken images, classes, box sizes against anchors, a sheet of images",
     "digits": "write the embedded data set: handwritten digits on photographs, as images and COCO JSON",
 }

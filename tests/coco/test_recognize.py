@@ -190,6 +190,16 @@ def test_yolo_is_recognized(tmp_path, file):
     assert read(tmp_path / file)[:2] == (kind, found)
 
 
+def test_yolo_of_roboflow_without_its_test_part(tmp_path):
+    for part in ("train", "valid"):
+        draw(tmp_path / part / "images/1.jpg")
+        text(tmp_path / part / "labels/1.txt", "0 .5 .5 .1 .1\n")
+    text(tmp_path / "data.yaml", "train: ../train/images\nval: ../valid/images\ntest: ../test/images\nnames: [cup]\n")
+    _, found, notes = read(tmp_path)
+    assert list(found) == ["train", "val"]
+    assert notes == [f"{tmp_path}/data.yaml: names a part test that is not there, got '../test/images'"]
+
+
 def test_several_layouts_are_an_error_that_names_them(tmp_path):
     draw(tmp_path / "train/1.jpg")
     voc(tmp_path / "train/1.xml")

@@ -193,6 +193,9 @@ def yolo_parts(source: Path, on_bad: OnBad = stop, note: OnBad = lambda error: N
         part = part_name(key)
         if part in parts:
             raise ValueError(f"{file}: names the part {part} twice, the second time as {key}")
+        if part == "test" and not any(_place(root, place).exists() for place in places):  # as in exports of Roboflow
+            note(BadLabel(str(file), "names a part test that is not there", places[0]))
+            continue
         found = [image for place in places for image in _images_of(file, root, place, note)]
         parts[part] = list(dict.fromkeys(found))
         if len(parts[part]) < len(found):

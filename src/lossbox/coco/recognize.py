@@ -48,8 +48,9 @@ def recognize(source: Path, on_bad: OnBad = stop, *, format: Format | None = Non
     if not source.exists():
         raise FileNotFoundError(f"data: {source} does not exist")
     files = [source] if source.is_file() else files_below(source, (".json", ".xml", ".yaml", ".yml", ".txt", ".names"))
-    found = {kind: evidence for kind, finder in FINDERS.items() if (evidence := finder(source, files)) and format in (None, kind)}
-    if not found:
+    finders = FINDERS if format is None else {format: FINDERS[format]}
+    found = {kind: evidence for kind, finder in finders.items() if (evidence := finder(source, files))}
+    if not found and format in (None, "coco"):
         asked = [LOOKED_FOR[format]] if format else list(LOOKED_FOR.values())
         raise ValueError(f"data: {source} is none of the layouts that are known; looked for {', '.join(asked)}; found {_inventory(source)}")
     if len(found) > 1:
@@ -58,7 +59,7 @@ def recognize(source: Path, on_bad: OnBad = stop, *, format: Format | None = Non
             f"data: {source} may be several things: {each}; name the JSON or the YAML file instead of the folder, "
             f"or convert it first: lossbox convert {source} --format {next(iter(found))} --out OUT"
         )
-    ((kind, evidence),) = found.items()
+    kind, evidence = next(iter(found.items()), (format, []))
     if kind == "coco":
         return _coco(source, evidence, on_bad)
     if kind == "voc":

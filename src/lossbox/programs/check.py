@@ -6,14 +6,15 @@ import importlib
 import inspect
 import os
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from .bars import track
 from .command import File, Folder, command
-from .recipes import find_recipe
+from .convert import convert, show_notes
+from .recipes import read_recipe
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -28,7 +29,7 @@ POOR = 0.5
 
 
 def check(
-    annotations: File | None = None,
+    data: File | None = None,
     images: Folder | None = None,
     *,
     config: str | None = None,
@@ -37,7 +38,7 @@ def check(
     allow_empty: bool = False,
     skip_images: bool = False,
 ) -> dict[str, Any]:
-    """Looks at a data set before a detector does: at ANNOTATIONS and IMAGES, or at both parts of the recipe of --config.
+    """Looks at a data set before a detector does: at a folder DATA, at a COCO JSON and IMAGES, or at both parts of the recipe of --config.
 
     It names every record that breaks a rule, and images that are missing, broken or of another size than stated; it counts the boxes of
     each class, their sizes and shapes, near doubles, and says how well the anchors of a recipe fit. It leaves a sheet of images with their
@@ -46,7 +47,7 @@ def check(
     Exit code: 0 usable as it is; 1 bad records; 2 a file that cannot be read at all, or a wrong option.
 
     Args:
-        annotations: COCO detection JSON
+        data: a folder of COCO, Pascal VOC or YOLO data, recognized and split as by `lossbox fit DATA`; or with IMAGES COCO detection JSON
         images: the folder that its file names are relative to
         config: a recipe: check its training and validation part, at its image size, against its anchors (those of own_data without it)
         out: where the images go
@@ -55,14 +56,22 @@ def check(
         skip_images: do not decode every image, which takes minutes on large sets
 
     Returns:
-        ``usable``: whether there is no bad record; ``parts``: by name the numbers and the bad records of each part.
+        ``usable``: whether there is no bad record; ``parts``: by name the numbers and the bad records of each part. Of a folder, ``data``,
+        ``left_out`` and ``notes`` too, as ``convert`` returns them.
 
     Raises:
         ValueError: a recipe or a file that cannot be used.
         FileNotFoundError: it is not there.
     """
-    recipe = _read_recipe(config or FALLBACK)
-    parts = _parts(Path(annotations) if annotations else None, Path(images) if images else None, recipe if config else {})
+    recipe = read_recipe(config or FALLBACK)
+    written: Mapping[str, Any] = {}
+    if data is not None and images is None:
+        written = convert(data, out=Path(out) / "data", on_bad_box="drop", allow_empty=True)
+        parts = {part: (Path(entry["annotations"]), Path(entry["images"])) for part, entry in written["parts"].items()}
+    elif data is not None and images is not None:
+        parts = {"data": (Path(data), Path(images))}
+    else:
+        parts = _parts(recipe if config else {})
     found: dict[str, Any] = {}
     categories = {}
     for part, (json_file, folder) in parts.items():
@@ -72,7 +81,8 @@ def check(
         rule = f"both parts must have the same categories; {len(differing)} (id, name) are in one alone, the first is {differing[0]}"
         where = str(parts["val"][0])
         found["val"]["bad"].append({"record": where, "rule": rule, "message": f"{where}: {rule}"})
-    result = {"usable": not any(part["bad"] for part in found.values()), "parts": found}
+    bad = any(part["bad"] for part in found.values()) or written.get("left_out")
+    result = {"usable": not bad, "parts": found, **{key: written[key] for key in ("data", "left_out", "notes") if key in written}}
     if json:
         from .. import report
 
@@ -86,12 +96,17 @@ def show_check(found: Mapping[str, Any], *, config: str | None = None, limit: in
     Args:
         limit: bad records to print of each part
     """
+    left_out = [message for messages in found.get("left_out", {}).values() for message in messages]
+    if "data" in found:
+        print(found["data"])
+        show_notes(found["notes"], "note")
+        _print_bad(left_out, limit, "  bad labels and images, left out of the parts below")
     for part, numbers in found["parts"].items():
         _print(part, numbers, limit, config or FALLBACK)
     if json:
         print(f"all numbers and records: {json}")
     if not found["usable"]:
-        count = sum(len(part["bad"]) for part in found["parts"].values())
+        count = sum(len(part["bad"]) for part in found["parts"].values()) + len(left_out)
         print(f"not usable as it is: {count} bad records (data.on_bad_box: drop leaves bad boxes out, and nothing else)")
         raise SystemExit(1)
     print("usable as it is")
@@ -100,33 +115,14 @@ def show_check(found: Mapping[str, Any], *, config: str | None = None, limit: in
 # -- what is asked for
 
 
-def _parts(annotations: Path | None, images: Path | None, recipe: Mapping[str, Any]) -> dict[str, tuple[Path, Path]]:
-    if annotations is not None and images is not None:
-        return {"data": (annotations, images)}
-    if annotations is not None:
-        raise ValueError(f"images: the folder of the images of {annotations} expected after it")
+def _parts(recipe: Mapping[str, Any]) -> dict[str, tuple[Path, Path]]:
     if not recipe:
-        raise ValueError("annotations: a COCO JSON and the folder of its images expected, or --config RECIPE")
+        raise ValueError("data: a folder of data, a COCO JSON and the folder of its images, or --config RECIPE expected")
     data = recipe.get("data") or {}
     missing = [f"data.{part}_{kind}" for part in ("train", "val") for kind in ("annotations", "images") if not data.get(f"{part}_{kind}")]
     if missing:
         raise ValueError(f"config: the recipe does not say {', '.join(missing)}; give the annotations and the images before --config")
     return {part: (Path(data[f"{part}_annotations"]), Path(data[f"{part}_images"])) for part in ("train", "val")}
-
-
-def _read_recipe(name: str) -> dict[str, Any]:
-    try:
-        import yaml
-    except ImportError as error:
-        raise ImportError("reading a recipe needs PyYAML: pip install 'lossbox[train]'") from error
-    path = find_recipe(name)
-    try:
-        recipe = yaml.safe_load(path.read_text())
-    except (yaml.YAMLError, ValueError) as error:
-        raise ValueError(f"config: {path} is not YAML: {error}") from error
-    if not isinstance(recipe, dict):
-        raise ValueError(f"config: {path} must hold a recipe, got {type(recipe).__name__}")
-    return recipe
 
 
 def _image_size(recipe: Mapping[str, Any]) -> int | tuple[int, int] | Literal["auto"]:
@@ -177,7 +173,7 @@ def _check(
         rule = "has no box that can be used; --allow-empty accepts that"
         bad.append({"record": str(json_file), "rule": rule, "message": f"{json_file}: {rule}"})
     broken = [] if skip_images else list(_broken_images(annotations, part))
-    found = {"annotations": str(json_file), "images": str(images), "bad": bad + broken, **survey(annotations)}
+    found = {"annotations": str(json_file), "folder": str(images), "bad": bad + broken, **survey(annotations)}
     found["turned"] = [] if skip_images else [str(image.path) for image in annotations.images if exif_orientation(image.path) != 1]
     found |= _fit_of_anchors(annotations, recipe)
     boxes = [box for image in annotations.images for box in image.boxes[~image.crowd]]
@@ -268,7 +264,7 @@ def _draw_sheet(annotations: CocoAnnotations, broken: set[str], path: Path, *, i
 
 
 def _print(part: str, found: Mapping[str, Any], limit: int, recipe: str) -> None:
-    print(f"{part}: {found['annotations']} with {found['images']}")
+    print(f"{part}: {found['annotations']} with {found['folder']}")
     print(
         f"  {found['images']} images ({found['without_boxes']} without boxes), {found['boxes']} boxes, "
         f"{found['crowd_regions']} crowd regions, {len(found['classes'])} classes"
@@ -291,13 +287,17 @@ def _print(part: str, found: Mapping[str, Any], limit: int, recipe: str) -> None
         print(f"  note: {len(turned)} images have an EXIF orientation, which is not applied: {turned[0]}, ...")
     if found["boxes"]:
         _print_fit(recipe, found.get("anchors"), found["auto"])
-    if bad := found["bad"]:
-        print(f"  bad records: {len(bad)}")
-        for row in bad[:limit]:
-            print(f"    {row['message']}")
-        if len(bad) > limit:
-            print(f"    and {len(bad) - limit} more (--limit, --json)")
+    _print_bad([row["message"] for row in found["bad"]], limit, "  bad records")
     print(f"  images with their boxes: {found['sheet']}; histograms: {found['histograms']}")
+
+
+def _print_bad(messages: Sequence[str], limit: int, what: str) -> None:
+    if messages:
+        print(f"{what}: {len(messages)}")
+        for message in messages[:limit]:
+            print(f"    {message}")
+        if len(messages) > limit:
+            print(f"    and {len(messages) - limit} more (--limit, --json)")
 
 
 def _print_fit(recipe: str, anchors: Mapping[str, Any] | None, auto: Mapping[str, Mapping[str, Any]]) -> None:

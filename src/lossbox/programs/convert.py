@@ -18,51 +18,57 @@ if TYPE_CHECKING:
 
 
 def convert(
-    format: Literal["voc", "yolo"],
-    source: Folder,
+    data: Folder,
     *,
     out: Folder,
+    format: Literal["coco", "voc", "yolo"] | None = None,
     on_bad_box: Literal["error", "drop"] = "error",
     images: Literal["reference", "copy", "link"] = "reference",
     difficult: Literal["crowd", "keep", "drop"] = "crowd",
     first_pixel: Literal[0, 1] = 1,
     classes: Sequence[str] | None = None,
+    val_share: float = 0.2,
     allow_empty: bool = False,
 ) -> dict[str, Any]:
-    """Makes COCO JSON, which `lossbox fit` trains on, of Pascal VOC and YOLO folders.
+    """Makes COCO JSON, which `lossbox fit` trains on, of a folder of data; `lossbox fit DATA` and `lossbox check DATA` do it by themselves.
 
-    There is one file for each part of the data, as OUT/train.json, and the folder of its images is printed.
+    There is one file for each part of the data, as OUT/train.json, and the folder of its images is printed. What DATA is is recognized:
 
+      coco  JSON with images, annotations and categories, one for each part; Roboflow's exports too
       voc   *.xml and the images of the same names; the parts are the lists in ImageSets/Main, or folders called train, val, ...
       yolo  data.yaml with names, train, val and test, or classes.txt; the labels of an image lie beside it, or in a folder labels
             in place of images or beside it. Polygons become the boxes around them.
 
-    Images without labels stay: they are training data. What is left out is named and counted.
+    Where there is no val, a share of the images becomes val: about the same share of each class, always the same images, and files of the
+    same content on one side. Images without labels stay: they are training data. What is left out is named and counted.
 
     For example:
 
-      lossbox convert yolo my_data --out data/mine && lossbox check data/mine/train.json my_data/images/train
+      lossbox convert my_data --out data/mine
 
     Args:
-        format: what the folder holds
-        source: the folder (yolo: or its data.yaml)
+        data: the folder, or its COCO JSON or data.yaml
         out: the folder that the JSON files are written to
+        format: what the folder holds, where it could be several things
         on_bad_box: stop at the first label that breaks a rule, or leave such labels (and broken images) out and count them
         images: leave them where they are, copy them to OUT/PART, or make hard links there, which take no space
         difficult: voc: objects marked difficult become crowd regions, which training and evaluation ignore, or are kept or dropped
         first_pixel: voc: 0 for files that count pixels from 0, not from 1
         classes: voc: the classes, in their order; needed where parts are converted one by one (default: the names found, sorted)
+        val_share: share of the images that becomes val where the data has none; 0 leaves the parts as they are
         allow_empty: accept a part without any labels
 
     Returns:
-        ``parts``: by name ``annotations`` and ``images``, where they are, and ``counts``, in words. ``left_out`` and ``notes``: messages
-        about labels, by the rule that they break.
+        ``data``: what was found, in one line. ``parts``: by name ``annotations`` and ``images``, where they are, and ``counts``, in words.
+        ``left_out`` and ``notes``: messages about labels, by the rule that they break.
 
     Raises:
         ValueError: a label breaks a rule (with ``on_bad_box="error"``), or nothing is labelled.
     """
-    source, out = Path(source), Path(out)
+    source, out = Path(data), Path(out)
     from ..coco import convert as coco
+    from ..coco.recognize import describe, recognize
+    from ..coco.split import with_val
     from ..report import write_json
 
     bad: list[BadLabel] = []
@@ -72,46 +78,55 @@ def convert(
             raise ValueError(f"{error}; --on-bad-box drop leaves such records out")
         bad.append(error)
 
-    if format == "voc":
-        layout = coco.voc_layout(source, on_bad, names=classes, difficult=difficult, first_pixel=first_pixel)
-    else:
-        layout = coco.yolo_layout(source, on_bad)
+    layout = recognize(source, on_bad, format=format, names=classes, difficult=difficult, first_pixel=first_pixel)
     read = {
-        part: coco.read_part(layout, part, on_bad, items=track(items, f"reading {part}", len(items)), allow_empty=allow_empty)
+        part: coco.read_part(
+            layout, part, on_bad, items=track(items, f"reading {part}", len(items)), allow_empty=allow_empty or part == "test"
+        )
         for part, items in layout.parts.items()
     }
     names = layout.names or sorted({box.name for found in read.values() for image in found for box in image.boxes})
     if not names:
-        raise ValueError(f"source: no labelled object in {source}; --classes names those that there might be")
+        raise ValueError(f"data: no labelled object in {source}; --classes names those that there might be")
+    line = f"{source}: {describe(layout, read, names)}"
+    if val_share:
+        read, said = with_val(read, share=val_share)
+        line += f"; {said}" if said else ""
     written = {}
     for part, found in read.items():
         folder = Path(os.path.commonpath([image.image.parent.absolute() for image in found]))
-        document = coco.coco_document(found, names, folder)
+        document = coco.coco_document(found, layout.ids or names, folder)
         if images != "reference":
             folder = _place(document, folder, out / part, link=images == "link")
-        write_json(out / f"{part}.json", document)
-        counts = f"{_counts(layout, part, found)}, {len(names)} classes"
-        written[part] = {"annotations": out / f"{part}.json", "images": folder, "counts": counts}
-    return {"parts": written, "left_out": _by_rule(bad), "notes": _by_rule(layout.notes)}
+        write_json(out / f"{part}.json", document, indent=None)
+        counts = f"{_counts(layout, found)}, {len(names)} classes"
+        written[part] = {"annotations": out / f"{part}.json", "images": shown(folder), "counts": counts}
+    return {"data": line, "parts": written, "left_out": _by_rule(bad), "notes": _by_rule(layout.notes)}
 
 
 def show_conversion(written: Mapping[str, Any]) -> None:
     """Prints what is in each part, and what was left out."""
+    print(written["data"])
     for part in written["parts"].values():
-        print(f"{part['annotations']}: {part['counts']}; images in {_shown(part['images'])}")
-    for word, key in (("left out", "left_out"), ("note", "notes")):
-        for messages in written[key].values():
-            print(f"{word}: {len(messages)}, the first is {messages[0]}", file=sys.stderr)
+        print(f"{part['annotations']}: {part['counts']}; images in {part['images']}")
+    show_notes(written["left_out"], "left out")
+    show_notes(written["notes"], "note")
+
+
+def show_notes(by_rule: Mapping[str, Sequence[str]], word: str) -> None:
+    """Prints how many labels and images break each rule, and the first of them."""
+    for messages in by_rule.values():
+        print(f"{word}: {len(messages)}, the first is {messages[0]}", file=sys.stderr)
 
 
 def _by_rule(errors: Sequence[BadLabel]) -> dict[str, list[str]]:
     return {rule: [str(error) for error in errors if error.rule == rule] for rule in dict.fromkeys(error.rule for error in errors)}
 
 
-def _counts(layout: Layout, part: str, images: Sequence[Read]) -> str:
+def _counts(layout: Layout, images: Sequence[Read]) -> str:
     empty = sum(not image.boxes for image in images)
-    used = {image.image for image in images}
-    unlabelled = sum(item.labels is None and item.image in used for item in layout.parts[part])
+    without = {item.image for items in layout.parts.values() for item in items if item.labels is None}
+    unlabelled = sum(image.image in without for image in images)
     which = f"{empty} without boxes" + (f", {unlabelled} of them without a file of labels" if unlabelled else "")
     return f"{len(images)} images ({which}), {sum(len(image.boxes) for image in images)} boxes"
 
@@ -133,7 +148,8 @@ def _place(document: dict[str, list[dict[str, str]]], source: Path, folder: Path
     return folder
 
 
-def _shown(folder: Path) -> Path:
+def shown(folder: Path) -> Path:
+    """Relative to the working directory where it lies below it."""
     return folder.relative_to(Path.cwd()) if folder.is_absolute() and folder.is_relative_to(Path.cwd()) else folder
 
 

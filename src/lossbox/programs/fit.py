@@ -5,12 +5,22 @@ from __future__ import annotations
 import os
 import textwrap
 from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
 
-from .recipes import shipped_recipes, with_recipes
+from .convert import convert, show_notes
+from .recipes import read_recipe, shipped_recipes, with_recipes
+
+FILES = ("train_annotations", "train_images", "val_annotations", "val_images")
+"""The options that say where the data is."""
 
 HELP = """usage: lossbox fit --config RECIPE [options]
+       lossbox fit DATA [--config RECIPE] [options]
 
-Trains a detector as a recipe says. A recipe is a YAML file, or the name of one of those that ship with lossbox:
+DATA is a folder of COCO, Pascal VOC or YOLO data (or its JSON or YAML file), recognized and converted
+into OUT/data; a fifth becomes the validation part where there is none. Defaults: own_data, runs/NAME_OF_FOLDER.
+
+A recipe says everything else: a YAML file, or the name of one of those that ship with lossbox:
   {recipes}
 
 Every key of a recipe is an option, its levels joined by dots:
@@ -29,6 +39,7 @@ Every key of a recipe is an option, its levels joined by dots:
   --help-all                                     all options, those of Lightning's Trainer too (2,000 lines)
 
 Examples:
+  lossbox fit my_data --config own_data_large --out runs/large
   lossbox fit --config digits_retinanet_alrp --trainer.max_epochs 4
   lossbox fit --config own_data --out runs/mine --data.train_annotations train.json --data.train_images train \\
     --data.val_annotations val.json --data.val_images val"""
@@ -36,7 +47,65 @@ Examples:
 
 def run(argv: Sequence[str]) -> None:
     """Runs ``lossbox fit``."""
-    run_lightning("fit", HELP, argv)
+    words = list(argv)
+    if words and not words[0].startswith("-") and not {"-h", "--help"} & set(words):
+        words = with_data(Path(words[0]), words[1:])
+    run_lightning("fit", HELP, words)
+
+
+def with_data(data: Path, words: Sequence[str]) -> list[str]:
+    """The options of a training on a folder of data, which is converted into the folder of the run.
+
+    A run that goes on keeps the files that it began with.
+    """
+    configs, rest = _split_off(words, "--config", "-c")
+    outs, rest = _split_off(rest, "--out")
+    configs = configs or ["own_data"]
+    out = Path(outs[-1]) if outs else Path("runs", (data if data.is_dir() else data.parent).resolve().name)
+    begun = (out / "checkpoints" / "last.ckpt").is_file() and (out / "config.yaml").is_file()
+    files = read_recipe(str(out / "config.yaml"))["data"] if begun else _converted(data, out, configs[-1], rest)
+    where = [word for key in FILES for word in (f"--data.{key}", str(files[key]))]
+    # a later word wins
+    return [*(word for config in configs for word in ("--config", config)), "--out", str(out), *where, *rest]
+
+
+def _split_off(words: Sequence[str], *labels: str) -> tuple[list[str], list[str]]:
+    """The values of an option, and the other words."""
+    values, rest, left = [], [], iter(words)
+    for word in left:
+        label, equals, value = word.partition("=")
+        if label in labels:
+            values.append(value if equals else next(left, ""))
+        else:
+            rest.append(word)
+    return values, rest
+
+
+def _converted(data: Path, out: Path, config: str, words: Sequence[str]) -> dict[str, Path]:
+    """The files of the converted data; what was found and left out is printed."""
+    said: dict[str, Any] = dict(read_recipe(config).get("data") or {})
+    for key in ("on_bad_box", "allow_empty"):
+        values, _ = _split_off(words, f"--data.{key}")
+        said |= {key: values[-1]} if values else {}
+    drop, empty = said.get("on_bad_box") == "drop", said.get("allow_empty") in (True, "true", "True")
+    try:
+        written = convert(data, out=out / "data", on_bad_box="drop" if drop else "error", allow_empty=empty)
+    except ValueError as error:
+        options = {"--on-bad-box drop": "--data.on_bad_box drop", "--allow-empty": "--data.allow_empty true"}
+        message = str(error)
+        for option, here in options.items():
+            message = message.replace(option, here)
+        raise ValueError(message) from error
+    if _is_first():
+        print(written["data"], flush=True)
+        show_notes(written["left_out"], "left out")
+        show_notes(written["notes"], "note")
+    return {f"{part}_{key}": written["parts"][part][key] for part in ("train", "val") for key in ("annotations", "images")}
+
+
+def _is_first() -> bool:
+    """Whether this is the first process of a distributed run."""
+    return os.environ.get("RANK", os.environ.get("LOCAL_RANK", "0")) == "0"
 
 
 def run_lightning(command: str, help: str, argv: Sequence[str]) -> None:
@@ -49,8 +118,7 @@ def run_lightning(command: str, help: str, argv: Sequence[str]) -> None:
         raise ValueError(f"config: --config RECIPE expected; `lossbox {command} --help` says what a recipe is and which ship with lossbox")
     # tells a misspelled recipe before the seconds that Lightning takes to load
     words = with_recipes("--help" if word == "--help-all" else word for word in argv)
-    first = os.environ.get("RANK", os.environ.get("LOCAL_RANK", "0")) == "0"
-    if first and not any(word == "--help" or word.startswith("--print_config") for word in words):
+    if _is_first() and not any(word == "--help" or word.startswith("--print_config") for word in words):
         print(f"lossbox {command}: loading torch and Lightning", flush=True)  # seconds, on a busy machine many
     from ..training.cli import LossboxCLI
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 
 def find_recipe(name: str) -> Path:
@@ -56,3 +57,19 @@ def with_recipes(argv: Iterable[str]) -> list[str]:
 def resume(out: Path) -> list[str]:
     """The words that make ``lossbox fit`` go on with the run in a folder, none where there is nothing to go on with."""
     return ["--ckpt_path", "last"] if (out / "checkpoints" / "last.ckpt").is_file() else []
+
+
+def read_recipe(name: str) -> dict[str, Any]:
+    """The content of a recipe, by path or name."""
+    try:
+        import yaml
+    except ImportError as error:
+        raise ImportError("reading a recipe needs PyYAML: pip install 'lossbox[train]'") from error
+    path = find_recipe(name)
+    try:
+        recipe = yaml.safe_load(path.read_text())
+    except (yaml.YAMLError, ValueError) as error:
+        raise ValueError(f"config: {path} is not YAML: {error}") from error
+    if not isinstance(recipe, dict):
+        raise ValueError(f"config: {path} must hold a recipe, got {type(recipe).__name__}")
+    return recipe

@@ -34,7 +34,9 @@ def write_json(path: Path, content: Any, *, indent: int | None = 2) -> None:
         ['{', '"AP":', '0.5,', '"rho":', 'null', '}']
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(to_json(content, indent=indent) + "\n")
+    new = path.with_name(f".{path.name}.{os.getpid()}")  # so that another process sees the whole file or none
+    new.write_text(to_json(content, indent=indent) + "\n")
+    new.replace(path)
 
 
 def print_metrics(metrics: Mapping[str, Any], *, per_class: bool = True) -> None:

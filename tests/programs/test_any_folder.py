@@ -1,0 +1,144 @@
+"""`lossbox fit DATA` and `lossbox check DATA`: a folder as it is, and nothing else said."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+from PIL import Image
+
+from lossbox.__main__ import main
+from lossbox.coco.read import read_coco
+from lossbox.programs import fit
+
+WIDTH, HEIGHT = 40, 30
+
+
+@pytest.fixture(autouse=True)
+def in_an_empty_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+
+def yolo(folder, count=10, classes="[cat, dog]"):
+    """A folder without parts."""
+    for name in ("images", "labels"):
+        (folder / name).mkdir(parents=True)
+    for i in range(count):
+        pixels = np.random.default_rng(i).integers(0, 256, (HEIGHT, WIDTH, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(folder / "images" / f"{i}.png")
+        (folder / "labels" / f"{i}.txt").write_text(f"{i % 2} 0.5 0.5 0.5 0.5\n")
+    (folder / "data.yaml").write_text(f"names: {classes}\n")
+
+
+@pytest.fixture
+def words(monkeypatch):
+    """What `lossbox fit` hands to Lightning's parser."""
+    handed = []
+    monkeypatch.setattr(fit, "run_lightning", lambda command, help, argv: handed.append(list(argv)))
+    return handed
+
+
+def value(argv, option):
+    return argv[len(argv) - 1 - argv[::-1].index(option) + 1]
+
+
+@pytest.mark.parametrize("source", ["mine", "mine/", "mine/data.yaml", "./mine/../mine"])
+def test_fit_with_nothing_but_a_folder(tmp_path, capsys, words, source):
+    yolo(tmp_path / "mine")
+    assert main(["fit", source]) == 0
+    (argv,) = words
+    assert value(argv, "--config") == "own_data"
+    assert value(argv, "--out") == "runs/mine"
+    parts = [read_coco(value(argv, f"--data.{part}_annotations"), value(argv, f"--data.{part}_images")) for part in ("train", "val")]
+    assert [len(part.images) for part in parts] == [8, 2]
+    assert sorted(image.labels.item() for image in parts[1].images) == [0, 1]
+    assert Path(value(argv, "--data.train_annotations")) == Path("runs/mine/data/train.json")
+    first = capsys.readouterr().out.splitlines()[0]
+    assert first.endswith(
+        "YOLO, 1 part: all 10 images; 2 classes: cat, dog; there is no val: 20 % of all, by the classes of the images (seed 0)"
+    )
+
+
+def test_what_the_user_says_wins(tmp_path, words):
+    yolo(tmp_path / "mine")
+    (tmp_path / "my.yaml").write_text("data: {on_bad_box: drop}\n")
+    assert main(["fit", "mine", "--trainer.max_epochs", "2", "--config=my.yaml", "--out", "o", "--data.train_images", "elsewhere"]) == 0
+    (argv,) = words
+    assert argv[:4] == ["--config", "my.yaml", "--out", "o"]
+    assert value(argv, "--trainer.max_epochs") == "2"
+    assert value(argv, "--data.train_images") == "elsewhere"
+    assert Path("o/data/train.json").is_file()
+
+
+def test_bad_labels_stop_or_are_counted_as_the_recipe_says(tmp_path, capsys, words):
+    yolo(tmp_path / "mine", classes="[cat]")
+    assert main(["fit", "mine"]) == 0  # the recipe says drop
+    assert "left out: 5, the first is " in capsys.readouterr().err
+    assert main(["fit", "mine", "--data.on_bad_box", "error"]) == 2
+    assert "the class must be a whole number from 0 to 0, got '1'; --data.on_bad_box drop leaves" in capsys.readouterr().err
+    (tmp_path / "my.yaml").write_text("data: {batch_size: 1}\n")
+    assert main(["fit", "mine", "--config", "my.yaml"]) == 2
+    assert len(words) == 1
+
+
+def test_a_run_that_goes_on_keeps_its_data(tmp_path, words):
+    yolo(tmp_path / "mine")
+    main(["fit", "mine"])
+    run = tmp_path / "runs" / "mine"
+    (run / "checkpoints").mkdir()
+    (run / "checkpoints" / "last.ckpt").touch()
+    data = {option.removeprefix("--data."): value(words[0], option) for option in words[0] if option.startswith("--data.")}
+    (run / "config.yaml").write_text(yaml.safe_dump({"data": data}))
+    before = (run / "data" / "train.json").read_text()
+    (tmp_path / "mine/labels/0.txt").write_text("")
+    assert main(["fit", "mine", "--ckpt_path", "last"]) == 0
+    assert words[1] == [*words[0], "--ckpt_path", "last"]
+    assert (run / "data" / "train.json").read_text() == before
+
+
+def test_a_folder_of_nothing_is_an_error(tmp_path, capsys, words):
+    (tmp_path / "mine").mkdir()
+    assert main(["fit", "mine"]) == 2
+    assert "looked for COCO" in capsys.readouterr().err
+    assert main(["fit", "nowhere"]) == 2
+    assert "data: nowhere does not exist" in capsys.readouterr().err
+    assert words == []
+
+
+def check(*argv):
+    try:
+        return main(["check", *argv])
+    except SystemExit as stopped:
+        return stopped.code
+
+
+def test_check_of_a_folder(tmp_path, capsys):
+    yolo(tmp_path / "mine")
+    assert check("mine", "--json", "found.json") == 0
+    shown = capsys.readouterr().out
+    assert "mine: YOLO, 1 part: all 10 images" in shown
+    assert "train: runs/check/data/train.json with mine/images" in shown
+    assert list(json.loads(Path("found.json").read_text())["parts"]) == ["train", "val"]
+
+
+def test_check_of_a_folder_names_every_bad_label(tmp_path, capsys):
+    yolo(tmp_path / "mine", classes="[cat]")
+    (tmp_path / "mine/images/0.png").write_bytes(b"broken")
+    assert check("mine", "--json", "found.json", "--limit", "2") == 1
+    shown = capsys.readouterr().out
+    assert "bad labels and images, left out of the parts below: 6" in shown
+    assert "and 4 more" in shown
+    assert "not usable as it is: 6 bad records" in shown
+    found = json.loads(Path("found.json").read_text())
+    assert found["usable"] is False
+    assert sum(map(len, found["left_out"].values())) == 6
+
+
+def test_convert_splits_and_recognizes(tmp_path, capsys):
+    yolo(tmp_path / "mine")
+    assert main(["convert", "mine", "--out", "out", "--val-share", "0.5"]) == 0
+    assert [len(json.loads(Path(f"out/{part}.json").read_text())["images"]) for part in ("train", "val")] == [5, 5]
+    assert capsys.readouterr().out.startswith("mine: YOLO, 1 part: all 10 images; 2 classes: cat, dog; there is no val: 50 % of all")
+    assert main(["convert", "mine", "--out", "out", "--val-share", "1"]) == 2
+    assert "val_share: a number between 0 and 1 expected, got 1.0" in capsys.readouterr().err
