@@ -38,7 +38,7 @@ def convert(tmp_path, capsys):
 
     def run(kind, *words):
         out = tmp_path / "out"
-        code = main(["convert", str(tmp_path / "d"), "--format", kind, "--out", str(out), "--val-share", "0", *words])
+        code = main(["convert", str(tmp_path / "d"), "--format", kind, "--out", str(out), *words])
         parts = {file.stem: json.loads(file.read_text()) for file in out.glob("*.json")} if out.exists() else {}
         shown = capsys.readouterr()
         return code, parts, shown.out + shown.err
@@ -86,7 +86,7 @@ def test_the_folders_above_the_data_do_not_matter(tmp_path, capsys):
     draw(root / "train/1.jpg")
     text(root / "train/1.txt")
     text(root / "data.yaml", "train: train\nnames: [cup]\n")
-    assert main(["convert", str(root), "--out", str(tmp_path / "out"), "--val-share", "0"]) == 0
+    assert main(["convert", str(root), "--out", str(tmp_path / "out")]) == 0
     assert len(json.loads((tmp_path / "out/train.json").read_text())["annotations"]) == 1
 
 

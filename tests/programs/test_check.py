@@ -240,7 +240,7 @@ def test_convert_voc(tmp_path, capsys):
     main_folder.mkdir(parents=True)
     (main_folder / "train.txt").write_text("a\nb\n")
     (main_folder / "val.txt").write_text("c\n")
-    assert main(["convert", "voc", "--format", "voc", "--out", "out", "--val-share", "0"]) == 0
+    assert main(["convert", "voc", "voc", "--out", "out"]) == 0
     assert "train.json: 2 images (1 without boxes), 2 boxes, 2 classes; images in voc/JPEGImages" in capsys.readouterr().out
     train, val = (read_coco(f"out/{part}.json", "voc/JPEGImages") for part in ("train", "val"))
     assert train.categories == val.categories == [(1, "cat"), (2, "dog")]
@@ -258,7 +258,7 @@ def test_convert_yolo(tmp_path, images, capsys):
             labels.parent.mkdir(parents=True, exist_ok=True)
             labels.write_text("1 0.5 0.5 0.5 0.5\n")
     (tmp_path / "yolo" / "data.yaml").write_text("train: images/train\nval: images/val\nnames: [cat, dog]\n")
-    assert main(["convert", "yolo", "--format", "yolo", "--out", "out", "--val-share", "0", "--images", images]) == 0
+    assert main(["convert", "yolo", "--format", "yolo", "--out", "out", "--images", images]) == 0
     folder = "yolo/images/train" if images == "reference" else "out/train"
     assert f"images in {folder}" in capsys.readouterr().out
     read = read_coco("out/train.json", folder)
@@ -274,13 +274,13 @@ def test_convert_stops_at_a_bad_label_or_counts_it(tmp_path, capsys):
     (tmp_path / "yolo" / "labels").mkdir()
     (tmp_path / "yolo" / "labels" / "a.txt").write_text("0 0.5 0.5 0.5 0.5\n7 0.5 0.5 0.5 0.5\n")
     (tmp_path / "yolo" / "data.yaml").write_text("names: [cat]\n")
-    assert main(["convert", "yolo", "--format", "yolo", "--out", "out", "--val-share", "0"]) == 2
+    assert main(["convert", "yolo", "--format", "yolo", "--out", "out"]) == 2
     assert "a.txt: line 2: the class must be a whole number from 0 to 0, got '7'; --on-bad-box drop" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
-    assert main(["convert", "yolo", "--format", "yolo", "--out", "out", "--val-share", "0", "--on-bad-box", "drop"]) == 0
+    assert main(["convert", "yolo", "--format", "yolo", "--out", "out", "--on-bad-box", "drop"]) == 0
     shown = capsys.readouterr()
     assert "all.json: 1 images (0 without boxes), 1 boxes" in shown.out
     assert shown.err.count("left out: 1, the first is ") == 2
     assert check("out/all.json", "yolo/images") == 0
-    assert main(["convert", "yolo", "--format", "voc", "--out", "out", "--val-share", "0"]) == 2
+    assert main(["convert", "yolo", "--format", "voc", "--out", "out"]) == 2
     assert "a Pascal VOC folder has Annotations" in capsys.readouterr().err

@@ -66,7 +66,7 @@ def check(
     recipe = read_recipe(config or FALLBACK)
     written: Mapping[str, Any] = {}
     if data is not None and images is None:
-        written = convert(data, out=Path(out) / "data", on_bad_box="drop", allow_empty=True)
+        written = convert(data, out=Path(out) / "data", on_bad_box="drop", val_share=0.2, allow_empty=True)
         parts = {part: (Path(entry["annotations"]), Path(entry["images"])) for part, entry in written["parts"].items()}
     elif data is not None and images is not None:
         parts = {"data": (Path(data), Path(images))}

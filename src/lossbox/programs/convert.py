@@ -27,7 +27,7 @@ def convert(
     difficult: Literal["crowd", "keep", "drop"] = "crowd",
     first_pixel: Literal[0, 1] = 1,
     classes: Sequence[str] | None = None,
-    val_share: float = 0.2,
+    val_share: float = 0.0,
     allow_empty: bool = False,
 ) -> dict[str, Any]:
     """Makes COCO JSON, which `lossbox fit` trains on, of a folder of data; `lossbox fit DATA` and `lossbox check DATA` do it by themselves.
@@ -39,12 +39,14 @@ def convert(
       yolo  data.yaml with names, train, val and test, or classes.txt; the labels of an image lie beside it, or in a folder labels
             in place of images or beside it. Polygons become the boxes around them.
 
-    Where there is no val, a share of the images becomes val: about the same share of each class, always the same images, and files of the
-    same content on one side. Images without labels stay: they are training data. What is left out is named and counted.
+    With --val-share, where there is no val, a share of the images becomes val: about the same share of each class, always the same
+    images, and files of the same content on one side; `fit` and `check` do so with 0.2. Images without labels stay: they are training
+    data. What is left out is named and counted.
 
     For example:
 
-      lossbox convert my_data --out data/mine
+      lossbox convert my_data --out data/mine --val-share 0.2
+      lossbox convert yolo my_data --out data/mine               what it is may stand before it, as in --format yolo
 
     Args:
         data: the folder, or its COCO JSON or data.yaml
@@ -153,4 +155,12 @@ def shown(folder: Path) -> Path:
     return folder.relative_to(Path.cwd()) if folder.is_absolute() and folder.is_relative_to(Path.cwd()) else folder
 
 
-run = command(convert, show_conversion)
+_run = command(convert, show_conversion)
+
+
+def run(argv: Sequence[str]) -> None:
+    """Runs ``lossbox convert``; the format may stand before the data."""
+    words = list(argv)
+    if words[:1] and words[0] in ("coco", "voc", "yolo") and words[1:2] and not words[1].startswith("-"):
+        words[:1] = ["--format", words[0]]
+    _run(words)
