@@ -60,6 +60,13 @@ def test_results_have_a_row_per_epoch_of_a_resumed_run_and_a_validation_after_it
     assert [file.name for file in run.glob("results*")] == ["results.csv"]
 
 
+def test_epochs_shorter_than_the_interval_of_logging_have_a_row_each(tmp_path):
+    log(tmp_path, 0, "epoch,seconds,step,train/total,val/AP\n0,,2,,0.1\n0,5,2,,\n1,,5,,0.2\n1,6,5,,\n2,,7,0.5,\n2,,8,,0.3\n2,7,8,,\n")
+    with report.write_results(tmp_path).open(newline="") as opened:
+        rows = [(row["epoch"], row["step"], row["seconds"], row["train/total"], row["val/AP"]) for row in csv.DictReader(opened)]
+    assert rows == [("1", "3", "5", "", "0.1"), ("2", "6", "6", "", "0.2"), ("3", "9", "7", "0.5", "0.3")]
+
+
 def test_without_a_log_there_are_no_results(tmp_path):
     assert report.write_results(tmp_path) is None
     assert list(tmp_path.iterdir()) == []

@@ -62,13 +62,15 @@ def write_results(run: Path) -> Path | None:
     Returns:
         The path of the file; None where there is no log.
     """
+    log = read_log(run)
+    # a validation after the training is logged as of an epoch that was not trained, and belongs to the last one that was
+    trained = [row["epoch"] for row in log if not all(name in ("step", "epoch") or name.startswith("val/") for name in row)]
+    last = max(trained, default=math.inf)
     epochs: dict[float, dict[str, list[float]]] = {}
-    for row in read_log(run):
-        # a validation after the training is logged as of an epoch that was not trained
-        after = epochs and row["epoch"] not in epochs and all(name in ("step", "epoch") or name.startswith("val/") for name in row)
-        columns = epochs[max(epochs)] if after else epochs.setdefault(row["epoch"], {})
+    for row in log:
+        columns = epochs.setdefault(min(row["epoch"], last), {})
         for name, value in row.items():
-            if not (after and name in ("step", "epoch")):
+            if name != "step" or row["epoch"] <= last:
                 columns.setdefault(name, []).append(value)
     if not epochs:
         return None
