@@ -68,6 +68,7 @@ def hush() -> None:
     for message in (
         "isinstance.treespec, LeafSpec.. is deprecated",
         "does not have many workers",
+        "The number of training batches .* is smaller than the logging interval",
         "Found .* module.s. in eval mode at the start of training",  # norms of a pretrained trunk are held on purpose
         "Found .* in eval mode at the start of training",  # norms that are held still
         "could not find the monitored key",
