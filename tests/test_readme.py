@@ -133,3 +133,11 @@ def test_what_the_readme_links_to_exists():
 def test_the_seconds_by_how_long_threads_spin_are_those_of_their_files():
     written = [json.loads(path.read_text()) for path in sorted(RESULTS.glob("threads*.json"))]
     assert load_benchmark("threads").table(written) in (ROOT / "docs" / "machines.md").read_text()
+
+
+def test_what_the_small_detector_reaches_in_ten_minutes_is_in_its_file():
+    written = json.loads((RESULTS / "small_10_minutes.json").read_text())["accuracy"]["raccoon"]
+    text = " ".join(RECIPES.split())
+    for name in ("own_data", "yolo11n_nbs8"):
+        run = written[name][0]
+        assert f"`{name}`{' has' if name == 'own_data' else ''} AP {run['AP']:.3f}, AP75 {run['AP75']:.3f}" in text

@@ -100,10 +100,10 @@ def test_what_does_not_fit_is_named_and_nothing_is_loaded(tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"no pickle at all", r"w\.pth is not a state_dict that torch\.load"),
+        (b"no pickle at all", r"w\.pth holds more than a state_dict, or is damaged"),
         ({"epoch": 3}, r"w\.pth holds no state_dict"),
         ({}, r"w\.pth holds no state_dict"),
-        (get_model, r"w\.pth is not a state_dict that torch\.load"),
+        (get_model, r"w\.pth holds more than a state_dict, or is damaged"),
         ({"state_dict": {"detector.pyramid.trunk.stem.conv.weight": torch.zeros(1)}}, "a checkpoint of lossbox fit is for --init-from"),
     ],
 )

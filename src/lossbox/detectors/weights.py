@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pickle
-import textwrap
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
@@ -177,8 +176,8 @@ def _pickled(path: Path) -> object:
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except (RuntimeError, EOFError, KeyError, ValueError, pickle.UnpicklingError) as error:
-        reason = textwrap.shorten(str(error), 200, placeholder=" ...")
-        raise ValueError(f"weights: {path} is not a state_dict that torch.load(weights_only=True) reads: {reason}") from error
+        # torch's own message advises weights_only=False, which would run what is in the file
+        raise ValueError(f"weights: {path} holds more than a state_dict, or is damaged: torch.load(weights_only=True) fails") from error
 
 
 def _first(names: Sequence[str]) -> str:

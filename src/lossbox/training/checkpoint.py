@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pickle
-import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -35,8 +34,8 @@ def read_checkpoint(path: Path, *, option: str = "ckpt") -> dict[str, Any]:
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except (RuntimeError, EOFError, KeyError, ValueError, pickle.UnpicklingError) as error:
-        reason = textwrap.shorten(str(error), 300, placeholder=" ...")
-        raise ValueError(f"{option}: {path} is not a checkpoint of lossbox fit: {reason}") from error
+        # torch's own message advises weights_only=False, which would run what is in the file
+        raise ValueError(f"{option}: {path} is not a checkpoint of lossbox fit: it holds more than weights, or is damaged") from error
     if not isinstance(content, Mapping) or "state_dict" not in content:
         raise ValueError(f"{option}: {path} is not a checkpoint of lossbox fit: it lacks a state_dict")
     return dict(content)
