@@ -56,10 +56,10 @@ def test_jobs_train_side_by_side_what_they_train_one_after_another(tiny_run, tmp
         assert main([*words, "--jobs", jobs, "--out", str(out), "--json", str(out / "all.json")]) == 0
         said[jobs] = capsys.readouterr().out.splitlines()
         document = json.loads((out / "all.json").read_text())
-        found[jobs] = [(run["seed"], run["AP"], run["oLRP"], run["steps"]) for run in document["runs"]]
+        found[jobs] = [run[name] for run in document["runs"] for name in ("seed", "AP", "oLRP", "steps")]
         assert document["summary"]["config"]["seeds"] == [0, 1]
         assert all(run["cpu_minutes"] > 0 and run["accelerator"] == "cpu" for run in document["runs"])
-    assert found["1"] == found["2"]
+    assert found["1"] == pytest.approx(found["2"], rel=1e-6)  # trainings side by side have fewer threads, which add in another order
     assert "training RetinaNet" in (tmp_path / "2" / "config" / "seed-1" / "log.txt").read_text()
     assert any(line.startswith("training RetinaNet") for line in said["1"])
     assert not any(line.startswith("training RetinaNet") for line in said["2"])
