@@ -9,9 +9,12 @@ from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePath, PurePosixPath
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .checks import brief, spellings
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
 
 SUFFIXES = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif", ".avif", ".heic", ".heif", ".mpo")
 VIDEOS = (".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg")
@@ -195,9 +198,20 @@ def image_size(image: Path) -> tuple[tuple[int, int], int]:
         raise BadLabel(str(image), "does not exist")
     try:
         with Image.open(image) as opened:
-            size, mode, orientation = opened.size, opened.mode, opened.getexif().get(EXIF_ORIENTATION, 1)
+            size, mode, orientation = opened.size, opened.mode, exif_orientation(opened)
     except Exception as error:  # decoders of broken files raise OSError, SyntaxError, struct.error and more
         raise BadLabel(str(image), f"is not an image that can be opened: {error}") from error
-    if mode.startswith(("I", "F")):
+    if not has_8_bits(mode):
         raise BadLabel(str(image), f"has pixels of mode {mode}; images of 8 bits per channel expected")
-    return size, orientation if isinstance(orientation, int) else 1
+    return size, orientation
+
+
+def exif_orientation(image: Image) -> int:
+    """Of an image that Pillow has opened; 1, upright, where it states none."""
+    orientation = image.getexif().get(EXIF_ORIENTATION, 1)
+    return orientation if isinstance(orientation, int) else 1
+
+
+def has_8_bits(mode: str) -> bool:
+    """Whether an image of this mode of Pillow's has at most 8 bits per channel."""
+    return not mode.startswith(("I", "F"))

@@ -10,11 +10,14 @@ from pathlib import Path
 
 from .labels import Read
 
+VAL_SHARE = 0.2
+"""Of the images, that becomes the validation part."""
+
 NO_OBJECTS = ""
 """Stands for the class of images without a box."""
 
 
-def with_val(parts: Mapping[str, list[Read]], *, share: float = 0.2, seed: int = 0) -> tuple[dict[str, list[Read]], str]:
+def with_val(parts: Mapping[str, list[Read]], *, share: float = VAL_SHARE, seed: int = 0) -> tuple[dict[str, list[Read]], str]:
     """The parts with ``train`` and ``val`` among them: the data's own where it has them, and otherwise a split of what is there.
 
     Args:
@@ -51,7 +54,7 @@ def with_val(parts: Mapping[str, list[Read]], *, share: float = 0.2, seed: int =
     return {"train": train, "val": val, **rest}, said
 
 
-def split(images: Sequence[Read], *, share: float = 0.2, seed: int = 0) -> tuple[list[Read], list[Read]]:
+def split(images: Sequence[Read], *, share: float = VAL_SHARE, seed: int = 0) -> tuple[list[Read], list[Read]]:
     """Two lists, the second with about a share of the images of each class.
 
     Files with the same bytes stay together. From the rarest class to the most frequent one, each image goes where more of that class is

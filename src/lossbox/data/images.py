@@ -14,13 +14,12 @@ from torch import Tensor
 from torch.utils.data import Dataset
 from torchvision import tv_tensors
 
+from ..coco.files import exif_orientation, has_8_bits
 from ..coco.read import CocoAnnotations, CocoImage
 from ..records import Targets
 
 if TYPE_CHECKING:
     from PIL.Image import Image
-
-EXIF_ORIENTATION = 0x0112
 
 Transform = Callable[[Tensor, Targets], tuple[Tensor, Targets]]
 Mosaic = Callable[[Sequence[tuple[Tensor, Targets]]], tuple[Tensor, Targets]]
@@ -58,9 +57,9 @@ def decode_image(record: CocoImage, *, source: Path) -> UInt8[Tensor, "3 h w"]:
     try:
         with pillow.open(record.path) as opened:
             size, mode = opened.size, opened.mode
-            if size == (record.width, record.height) and not mode.startswith(("I", "F")):
+            if size == (record.width, record.height) and has_8_bits(mode):
                 return rgb_pixels(opened)
-            turned = opened.getexif().get(EXIF_ORIENTATION, 1) in (5, 6, 7, 8)
+            turned = exif_orientation(opened) in (5, 6, 7, 8)
     except FileNotFoundError:
         raise FileNotFoundError(f"{where} does not exist") from None
     except Exception as error:  # decoders of broken files raise OSError, SyntaxError, struct.error, zlib.error and more
@@ -77,16 +76,15 @@ def decode_image(record: CocoImage, *, source: Path) -> UInt8[Tensor, "3 h w"]:
     raise ValueError(f"{where} has pixels of mode {mode}; images of 8 bits per channel expected")
 
 
-def exif_orientation(path: Path) -> int:
+def orientation_of_file(path: Path) -> int:
     """The EXIF orientation of an image file; 1, upright, where it has none or cannot be opened."""
     from PIL import Image
 
     try:
         with Image.open(path) as opened:
-            orientation = opened.getexif().get(EXIF_ORIENTATION, 1)
+            return exif_orientation(opened)
     except Exception:  # decoders of broken files raise OSError, SyntaxError, struct.error and more
         return 1
-    return orientation if isinstance(orientation, int) else 1
 
 
 @dataclass(frozen=True)

@@ -66,7 +66,9 @@ def check(
     recipe = read_recipe(config or FALLBACK)
     written: Mapping[str, Any] = {}
     if data is not None and images is None:
-        written = convert(data, out=Path(out) / "data", on_bad_box="drop", val_share=0.2, allow_empty=True)
+        from ..coco.split import VAL_SHARE
+
+        written = convert(data, out=Path(out) / "data", on_bad_box="drop", val_share=VAL_SHARE, allow_empty=True)
         parts = {part: (Path(entry["annotations"]), Path(entry["images"])) for part, entry in written["parts"].items()}
     elif data is not None and images is not None:
         parts = {"data": (Path(data), Path(images))}
@@ -163,7 +165,7 @@ def _check(
     """What was found, ready for JSON, and the categories."""
     from ..boxes import box_area
     from ..coco.read import inspect_coco
-    from ..data.images import exif_orientation
+    from ..data.images import orientation_of_file
     from ..data.survey import survey
     from ..report.survey import draw_sizes
 
@@ -174,7 +176,7 @@ def _check(
         bad.append({"record": str(json_file), "rule": rule, "message": f"{json_file}: {rule}"})
     broken = [] if skip_images else list(_broken_images(annotations, part))
     found = {"annotations": str(json_file), "folder": str(images), "bad": bad + broken, **survey(annotations)}
-    found["turned"] = [] if skip_images else [str(image.path) for image in annotations.images if exif_orientation(image.path) != 1]
+    found["turned"] = [] if skip_images else [str(image.path) for image in annotations.images if orientation_of_file(image.path) != 1]
     found |= _fit_of_anchors(annotations, recipe)
     boxes = [box for image in annotations.images for box in image.boxes[~image.crowd]]
     sides = [float(box_area(box).sqrt()) for box in boxes]

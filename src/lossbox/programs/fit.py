@@ -88,8 +88,10 @@ def _converted(data: Path, out: Path, config: str, words: Sequence[str]) -> dict
         values, _ = _split_off(words, f"--data.{key}")
         said |= {key: values[-1]} if values else {}
     drop, empty = said.get("on_bad_box") == "drop", said.get("allow_empty") in (True, "true", "True")
+    from ..coco.split import VAL_SHARE
+
     try:
-        written = convert(data, out=out / "data", on_bad_box="drop" if drop else "error", val_share=0.2, allow_empty=empty)
+        written = convert(data, out=out / "data", on_bad_box="drop" if drop else "error", val_share=VAL_SHARE, allow_empty=empty)
     except ValueError as error:
         options = {"--on-bad-box drop": "--data.on_bad_box drop", "--allow-empty": "--data.allow_empty true"}
         message = str(error)

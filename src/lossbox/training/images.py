@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..coco.files import has_8_bits
 from ..data.images import rgb_pixels
 
 if TYPE_CHECKING:
@@ -106,6 +107,6 @@ def _check_values(tensor: Tensor, name: str) -> None:
 
 
 def _of_pillow(image: Any, name: str) -> Tensor:
-    if image.mode.startswith(("I", "F")):
+    if not has_8_bits(image.mode):
         raise _Refused(f"{name} has pixels of mode {image.mode}; images of 8 bits per channel expected")
     return rgb_pixels(image)
