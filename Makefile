@@ -14,7 +14,7 @@ venv: .venv/installed  ## create .venv and install the package with everything i
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[train,pretrained,export,dev,docs]'
 	touch $@
 
-demo: venv      ## make the digits data set, train a small RetinaNet with aLRP, evaluate, draw: some 3 minutes on 2 cores
+demo: venv      ## make the digits data set, train a small RetinaNet with aLRP, evaluate, draw: some 4 CPU minutes
 	$(BIN)/lossbox demo
 
 test: venv      ## all tests and all doctests
