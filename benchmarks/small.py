@@ -1,4 +1,4 @@
-"""The small detector of recipes/own_data.yaml beside Ultralytics' yolo11n and torchvision's RetinaNet R18, all from random weights.
+"""The small detector of the recipe own_data beside Ultralytics' yolo11n and torchvision's RetinaNet R18, all from random weights.
 
     python benchmarks/small.py FOLDER ...                         each with train.json, train/, val.json, val/
     python benchmarks/small.py data/digits:128 raccoon:320        with the longer side of its images (default 320)
@@ -365,7 +365,9 @@ def main() -> None:
     parser.add_argument("--only", nargs="+", choices=list(TRAININGS), default=list(TRAININGS), help="leave others out")
     parser.add_argument("--rounds", type=int, default=3, help="of the measurement of speed (default 3)")
     parser.add_argument("--precision", default="32-true", choices=["32-true", "bf16-mixed"], help="of all (default 32-true)")
-    parser.add_argument("--recipe", type=Path, default=ROOT / "recipes" / "own_data.yaml", help="ours (default recipes/own_data.yaml)")
+    parser.add_argument(
+        "--recipe", type=Path, default=ROOT / "src/lossbox/recipes/own_data.yaml", help="ours (default: the recipe own_data)"
+    )
     parser.add_argument("--ultralytics-python", default=sys.executable, help="interpreter that has Ultralytics (default: this one)")
     parser.add_argument("--work", type=Path, help="folder of the trainings' files (default: a temporary one)")
     parser.add_argument("--out", type=Path, default=RESULTS / "small.json", help="the JSON file (default benchmarks/results/small.json)")

@@ -4,7 +4,7 @@ import json
 import os
 import subprocess
 import sys
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 import pytest
 import torch
@@ -12,7 +12,6 @@ import yaml
 
 import lossbox
 from lossbox.__main__ import COMMANDS, main
-from lossbox.programs import recipes
 from lossbox.programs.recipes import find_recipe, with_recipes
 
 
@@ -153,22 +152,6 @@ def test_help_of_a_command_is_a_page_and_help_all_is_everything(command, capsys)
         main([command, "--help-all"])
     assert stopped.value.code == 0
     assert "--trainer.max_epochs" in capsys.readouterr().out
-
-
-def test_an_installed_package_finds_the_recipes_of_its_wheel(tmp_path, monkeypatch):
-    class Installed(PurePosixPath):
-        def locate(self):
-            return tmp_path / self
-
-    for name in ("share/lossbox/recipes/mine.yaml", "share/other/recipes/no.yaml"):
-        (tmp_path / name).parent.mkdir(parents=True)
-        (tmp_path / name).touch()
-    files = [Installed("share/lossbox/recipes/mine.yaml"), Installed("share/other/recipes/no.yaml"), Installed("lossbox/boxes.py")]
-    monkeypatch.setattr(recipes, "__file__", str(tmp_path / "site-packages" / "lossbox" / "programs" / "recipes.py"))
-    monkeypatch.setattr("importlib.metadata.files", lambda name: files)
-    assert find_recipe("mine") == tmp_path / "share/lossbox/recipes/mine.yaml"
-    with pytest.raises(FileNotFoundError, match=r"these do: mine$"):
-        find_recipe("no")
 
 
 def test_a_missing_extra_is_named(capsys, monkeypatch):

@@ -22,7 +22,7 @@ GOLDEN = ROOT / "tests" / "golden" / "objective" / "recipes.json"
 def objectives() -> dict[str, Any]:
     """By recipe and stage, what the recipe says of its objective."""
     found = {}
-    for path in sorted((ROOT / "recipes").glob("*.yaml")):
+    for path in sorted((ROOT / "src/lossbox/recipes").glob("*.yaml")):
         model = yaml.safe_load(path.read_text())["model"]
         found[path.stem] = model["objective"]
         if "first_stage" in model:

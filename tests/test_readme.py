@@ -14,7 +14,7 @@ from lossbox import report
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
-RECIPES = (ROOT / "recipes" / "README.md").read_text()
+RECIPES = (ROOT / "src/lossbox/recipes" / "README.md").read_text()
 RESULTS = ROOT / "benchmarks" / "results"
 
 
@@ -112,14 +112,14 @@ def test_a_number_of_the_accuracies_in_the_text_is_that_of_its_file():
 
 
 def test_every_recipe_is_in_the_list():
-    for recipe in (ROOT / "recipes").glob("*.yaml"):
+    for recipe in (ROOT / "src/lossbox/recipes").glob("*.yaml"):
         assert f"`{recipe.name}`" in RECIPES, recipe.name
 
 
 def test_a_recipe_says_what_was_measured():
     for name in ("digits_losses", "digits_detectors", "digits_accuracy", "digits_small"):
         for recipe, row in json.loads((RESULTS / f"{name}.json").read_text())["summary"].items():
-            header = (ROOT / "recipes" / f"{recipe}.yaml").read_text().split("out:")[0]
+            header = (ROOT / "src/lossbox/recipes" / f"{recipe}.yaml").read_text().split("out:")[0]
             if name in header:
                 assert f"AP {row['AP']['mean']:.3f}, oLRP {row['oLRP']['mean']:.3f}" in header, recipe
 

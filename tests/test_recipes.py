@@ -12,7 +12,7 @@ from lossbox.training.cli import LossboxCLI
 
 SMALL = ("own_data", "digits_small_alrp")
 
-RECIPES = sorted((Path(__file__).parents[1] / "recipes").glob("*.yaml"))
+RECIPES = sorted((Path(__file__).parents[1] / "src/lossbox/recipes").glob("*.yaml"))
 
 
 @pytest.fixture(scope="module")

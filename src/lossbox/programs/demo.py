@@ -77,7 +77,7 @@ Trained in {minutes:.1f} minutes. Where to look:
 
 What to try next:
   lossbox fit --config digits_retinanet_focal --out runs/focal     the same with focal loss + smooth L1
-  lossbox fit --config own_data --data.train_annotations ...       your own images, in COCO's format (recipes/own_data.yaml)
+  lossbox fit --config own_data --data.train_annotations ...       your own images, in COCO's format (the recipe own_data)
   from lossbox.losses import alrp_loss                             the loss in a training loop of your own"""
     )
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -30,15 +29,8 @@ def find_recipe(name: str) -> Path:
 
 
 def shipped_recipes() -> Iterator[Path]:
-    """The files in the clone's ``recipes/``, or those that the wheel installed."""
-    clone = Path(__file__).parents[3] / "recipes"
-    if clone.is_dir():
-        yield from clone.glob("*.yaml")
-        return
-    # The wheel installs them as data files, under the environment's share/lossbox/recipes.
-    for file in importlib.metadata.files("lossbox") or []:
-        if file.match("share/lossbox/recipes/*.yaml"):
-            yield Path(str(file.locate())).resolve()
+    """The files of the package's folder ``recipes``."""
+    return (Path(__file__).parents[1] / "recipes").glob("*.yaml")
 
 
 def with_recipes(argv: Iterable[str]) -> list[str]:
