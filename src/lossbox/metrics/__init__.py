@@ -8,6 +8,7 @@ from ..coco.columns import DetectionColumns, GroundTruth, read_ground_truth, rea
 from .average_precision import AveragePrecision, average_precision, interpolated_precision
 from .calibration import ANY_OVERLAP, Calibration, CalibrationError, fit_calibration, localization_aware_calibration_error
 from .correlation import pearson, reorder_true_positive_scores, score_bounds, score_iou_correlation
+from .errors import error_shares
 from .evaluator import Evaluator, evaluate, numbers_of, to_json
 from .lrp import LRP, LRPCurve, LRPOptimum, lrp, lrp_curve, optimal_lrp, optimal_lrp_per_class
 from .matching import Matches, match_detections
@@ -25,6 +26,7 @@ __all__ = [
     "LRPOptimum",
     "Matches",
     "average_precision",
+    "error_shares",
     "evaluate",
     "fit_calibration",
     "interpolated_precision",

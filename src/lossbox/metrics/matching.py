@@ -153,7 +153,8 @@ def _choose(
 ) -> Int[np.ndarray, " k"]:
     """The annotation that each detection takes, or -1; ``rank`` is its place within its group."""
     chosen = np.full(len(boxes), -1)
-    pairs = list(_overlapping(ground_truth, boxes, group, iou_threshold=iou_threshold))
+    truth_group = ground_truth.category * len(ground_truth.image_ids) + ground_truth.image
+    pairs = list(_overlapping(ground_truth, truth_group, boxes, group, iou_threshold=iou_threshold))
     if not pairs:
         return chosen
     detection, annotation, iou = (np.concatenate(column) for column in zip(*pairs, strict=True))
@@ -173,11 +174,32 @@ def _choose(
     return chosen
 
 
+def pairs_of_images(
+    ground_truth: GroundTruth, results: DetectionColumns, rows: Int[np.ndarray, " k"], *, iou_threshold: float
+) -> Iterator[tuple[Int[np.ndarray, " p"], Int[np.ndarray, " p"], Float[np.ndarray, " p"]]]:
+    """Pairs of a detection and an annotation of its image, whatever their classes, of IoU >= ``iou_threshold``.
+
+    Args:
+        ground_truth: the annotations.
+        results: the detections.
+        rows: (k,) which detections.
+        iou_threshold: in (0, 1].
+
+    Returns:
+        In parts that bound the memory: (p,) place in ``rows``, (p,) annotation, (p,) IoU; all pairs of one detection are in one part.
+    """
+    return _overlapping(ground_truth, ground_truth.image, results.boxes[rows], results.image[rows], iou_threshold=iou_threshold)
+
+
 def _overlapping(
-    ground_truth: GroundTruth, boxes: Float[np.ndarray, "k 4"], group: Int[np.ndarray, " k"], *, iou_threshold: float
+    ground_truth: GroundTruth,
+    truth_group: Int[np.ndarray, " n"],
+    boxes: Float[np.ndarray, "k 4"],
+    group: Int[np.ndarray, " k"],
+    *,
+    iou_threshold: float,
 ) -> Iterator[tuple[Int[np.ndarray, " p"], Int[np.ndarray, " p"], Float[np.ndarray, " p"]]]:
     """Pairs of one group with IoU >= ``iou_threshold``: index of the detection, index of the annotation, IoU."""
-    truth_group = ground_truth.category * len(ground_truth.image_ids) + ground_truth.image
     truth_order = np.argsort(truth_group, kind="stable")
     truth_group = truth_group[truth_order]
     first = np.searchsorted(truth_group, group, side="left")
