@@ -57,6 +57,11 @@ def test_wrong_arguments_are_named(tiny_run, tmp_path, capsys):
     assert "--annotations and --images belong together" in capsys.readouterr().err
     assert main([*base, "--ckpt", "none.ckpt"]) == 2
     assert "ckpt: no file none.ckpt" in capsys.readouterr().err
+    alone = tmp_path / "config.yaml"
+    alone.write_text(tiny_run.config.read_text())
+    assert main(["calibrate", "--config", str(alone)]) == 2
+    missing = tmp_path / "checkpoints" / "last.ckpt"
+    assert f"ckpt: no {missing}; name the folder of the run, or the file of a checkpoint" in capsys.readouterr().err
     document = json.loads(tiny_run.annotations.read_text())
     other = tmp_path / "other.json"
     other.write_text(json.dumps({**document, "categories": [{**entry, "name": f"n{entry['id']}"} for entry in document["categories"]]}))

@@ -62,10 +62,11 @@ def calibrate(
 
     from .. import report
     from ..metrics import ANY_OVERLAP, Evaluator, fit_calibration, match_detections, optimal_lrp_per_class
+    from ..training.checkpoint import checkpoint_of
     from ..training.load import load_trained
 
     run_folder = config.absolute().parent
-    checkpoint = run_folder / "checkpoints" / f"{ckpt}.ckpt" if str(ckpt) in ("last", "best") else Path(ckpt)
+    checkpoint = Path(checkpoint_of(run_folder, ckpt))
     named = {} if annotations is None else {"val_annotations": str(annotations), "val_images": str(images)}
     trained = load_trained(checkpoint, config, device=device, data=named)
     if trained.data.class_names != [name for _, name in trained.categories]:

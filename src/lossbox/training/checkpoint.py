@@ -41,6 +41,25 @@ def read_checkpoint(path: Path, *, option: str = "ckpt") -> dict[str, Any]:
     return dict(content)
 
 
+def checkpoint_of(run: Path, ckpt: str | Path, *, option: str = "ckpt") -> str:
+    """The file of a checkpoint that is named ``last``, ``best`` or by its path.
+
+    Args:
+        run: the folder of the run.
+        ckpt: which one.
+        option: begins the message: what the user named it by.
+
+    Raises:
+        FileNotFoundError: the run has no last or best one.
+    """
+    if str(ckpt) not in ("last", "best"):
+        return str(ckpt)
+    path = run / "checkpoints" / f"{ckpt}.ckpt"
+    if not path.is_file():
+        raise FileNotFoundError(f"{option}: no {path}; name the folder of the run, or the file of a checkpoint")
+    return str(path)
+
+
 def config_of(checkpoint: str | Path) -> Path:
     """Where the run of a checkpoint, ``OUT/checkpoints/NAME.ckpt``, keeps its resolved recipe: ``OUT/config.yaml``."""
     return Path(checkpoint).absolute().parents[1] / "config.yaml"

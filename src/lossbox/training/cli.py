@@ -39,7 +39,7 @@ from .. import report
 from ..data.module import CocoDataModule
 from ..decoding import write_thresholds
 from .callbacks import IMAGES, LastEpoch, RunFiles
-from .checkpoint import config_of, read_checkpoint, read_config, start_from
+from .checkpoint import checkpoint_of, config_of, read_checkpoint, read_config, start_from
 from .from_data import settle_auto
 from .precision import device_of, precision_in_use, resolve
 from .progress import ProgressLines
@@ -114,12 +114,9 @@ class LossboxCLI(LightningCLI):
             )
         if self.subcommand == "validate" and section.ckpt_path is None:
             section.ckpt_path = "last"
-        if section.ckpt_path in ("last", "best"):
-            path = last.with_name(f"{section.ckpt_path}.ckpt")
-            if not path.is_file():
-                raise FileNotFoundError(f"ckpt_path: no {path}; --out names the folder of the run, --ckpt_path a checkpoint file")
-            section.ckpt_path = str(path)
-        elif self.subcommand == "fit" and section.ckpt_path is None and last.is_file() and not section.trainer.fast_dev_run:
+        if section.ckpt_path is not None:
+            section.ckpt_path = checkpoint_of(self.out, section.ckpt_path, option="ckpt_path")
+        elif self.subcommand == "fit" and last.is_file() and not section.trainer.fast_dev_run:
             raise ValueError(f"out: {self.out} holds a run already; go on with it by --ckpt_path last, or name another folder by --out")
         section.trainer.precision = self._precision(section)
         if self.subcommand == "validate":
