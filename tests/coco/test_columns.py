@@ -7,7 +7,8 @@ import math
 import numpy as np
 import pytest
 
-from lossbox.coco.columns import read_ground_truth, read_index, read_results
+from lossbox.coco.columns import read_ground_truth, read_index
+from lossbox.coco.results import read_results
 
 CONTENT = {
     "images": [{"id": 9}, {"id": 2}],

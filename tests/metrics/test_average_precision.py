@@ -60,7 +60,7 @@ def test_nothing_to_find_is_undefined(random_problem, nothing):
 def test_without_hotcoco_the_error_says_what_to_install(random_problem, monkeypatch):
     monkeypatch.setitem(sys.modules, "hotcoco", None)
     truth = read_ground_truth(random_problem(2)[0])
-    with pytest.raises(ImportError, match=r"pip install 'lossbox\[train\]'"):
+    with pytest.raises(ImportError, match=r"pip install 'lossbox\[eval\]'"):
         average_precision(truth, read_results([], truth))
 
 

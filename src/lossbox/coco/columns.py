@@ -7,15 +7,16 @@ positive), a missing ``area`` (the box's) or ``iscrowd`` (0). An ``ignore`` fiel
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from .checks import Table, brief, load_json
+from .shapes import IouType, read_shapes
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,8 @@ class GroundTruth:
         areas: (n,) square pixels, as annotated (of the segment, not of the box).
         crowd: (n,) True for a region that stands for many objects: no error to find it, none to miss it.
         file_names: one per image, in the order of ``image_ids``, empty where the file has none; () where they are not known.
+        iou_type: what is compared: ``bbox``, ``segm`` (masks) or ``keypoints``.
+        shapes: one per annotation, where masks (RLE) or keypoints (K, 3) are compared; else ().
     """
 
     image_ids: Int[np.ndarray, " images"]
@@ -43,6 +46,8 @@ class GroundTruth:
     areas: Float[np.ndarray, " n"]
     crowd: Bool[np.ndarray, " n"]
     file_names: tuple[str, ...] = ()
+    iou_type: IouType = "bbox"
+    shapes: tuple[Any, ...] = ()
 
     def of_images(self, kept: Bool[np.ndarray, " images"]) -> GroundTruth:
         """The same categories, only the images where ``kept`` is True."""
@@ -50,7 +55,8 @@ class GroundTruth:
         columns = {name: getattr(self, name)[rows] for name in ("category", "boxes", "areas", "crowd")}
         names = tuple(self.file_names[index] for index in np.flatnonzero(kept)) if self.file_names else ()
         image = (np.cumsum(kept) - 1)[self.image[rows]]
-        return replace(self, image_ids=self.image_ids[kept], image=image, file_names=names, **columns)
+        shapes = tuple(self.shapes[row] for row in np.flatnonzero(rows)) if self.shapes else ()
+        return replace(self, image_ids=self.image_ids[kept], image=image, file_names=names, shapes=shapes, **columns)
 
 
 @dataclass(frozen=True)
@@ -62,12 +68,26 @@ class DetectionColumns:
         category: (m,) index into ``GroundTruth.category_ids``.
         boxes: (m, 4) ``x y width height``, pixels of the original image.
         scores: (m,).
+        areas: (m,) square pixels; the boxes' where it is None.
+        shapes: one per detection, as in ``GroundTruth``.
+        notes: what was read in another way than COCO's, as lines for the user.
     """
 
     image: Int[np.ndarray, " m"]
     category: Int[np.ndarray, " m"]
     boxes: Float[np.ndarray, "m 4"]
     scores: Float[np.ndarray, " m"]
+    areas: Float[np.ndarray, " m"] | None = None
+    shapes: tuple[Any, ...] = ()
+    notes: tuple[str, ...] = ()
+
+    def of_images(self, kept: Bool[np.ndarray, " images"]) -> DetectionColumns:
+        """Those in the images where ``kept`` is True, as ``GroundTruth.of_images`` numbers them."""
+        rows = kept[self.image]
+        columns = {name: getattr(self, name)[rows] for name in ("category", "boxes", "scores")}
+        areas = None if self.areas is None else self.areas[rows]
+        shapes = tuple(self.shapes[row] for row in np.flatnonzero(rows)) if self.shapes else ()
+        return replace(self, image=(np.cumsum(kept) - 1)[self.image[rows]], areas=areas, shapes=shapes, **columns)
 
 
 class Sections(NamedTuple):
@@ -158,7 +178,7 @@ def _read_table(document: Mapping[str, Any], source: str, section: str) -> Table
     return Table(document[section], source, section)
 
 
-def read_ground_truth(source: str | Path | Mapping[str, Any]) -> GroundTruth:
+def read_ground_truth(source: str | Path | Mapping[str, Any], *, iou_type: IouType = "bbox") -> GroundTruth:
     """The annotations of a COCO ground truth file, or of its content.
 
     Args:
@@ -170,8 +190,9 @@ def read_ground_truth(source: str | Path | Mapping[str, Any]) -> GroundTruth:
 
     Raises:
         ValueError: a part is missing or of the wrong type; an id twice; an annotation of an unknown image or category; a box with
-            NaN, infinity or negative size.
+            NaN, infinity or negative size; a mask or keypoints that cannot be read.
         FileNotFoundError: there is no such file.
+        ImportError: masks need hotcoco, which is not installed.
 
     Source:
         COCO's data format.
@@ -182,11 +203,18 @@ def read_ground_truth(source: str | Path | Mapping[str, Any]) -> GroundTruth:
         >>> truth.category_names, truth.areas
         (('cup',), array([100.]))
     """
-    sections = read_sections(*_load(source, "ground truth", "COCO detection JSON"))
-    _refuse_boxes(sections.annotations, sections.boxes, sections.broken_boxes)
+    sections = read_sections(*load(source, "ground truth", "COCO detection JSON"))
+    refuse_boxes(sections.annotations, sections.boxes, sections.broken_boxes)
+    shapes = read_shapes(sections.annotations, iou_type, sizes=_sizes(sections) if iou_type == "segm" else ())
     for table in (sections.categories, sections.images, sections.annotations):
         table.stop_at_bad()
-    return sections.ground_truth()
+    return replace(sections.ground_truth(), iou_type=iou_type, shapes=shapes)
+
+
+def _sizes(sections: Sections) -> list[tuple[Any, Any]]:
+    """Height and width of the image of each annotation, None where the file has none."""
+    known = [(image.get("height"), image.get("width")) for image in sections.images.records]
+    return [known[row] if known else (None, None) for row in sections.image]
 
 
 def read_index(path: Path) -> tuple[dict[str, int], list[tuple[int, str]]]:
@@ -206,88 +234,12 @@ def read_index(path: Path) -> tuple[dict[str, int], list[tuple[int, str]]]:
     return known, named
 
 
-def read_results(source: str | Path | Sequence[Mapping[str, Any]], ground_truth: GroundTruth) -> DetectionColumns:
-    """The detections of a COCO results file, or of its content.
-
-    Args:
-        source: a path, or the list that is in such a file: ``image_id``, ``category_id``, ``bbox`` (``x y width height``, pixels of the
-            original image), ``score`` in [0, 1]. The list may be empty. An ``image_id`` that is text is the ``file_name`` of an image of
-            the ground truth, or its stem.
-        ground_truth: what was looked for.
-
-    Returns:
-        The detections as columns, in the order of the file.
-
-    Raises:
-        ValueError: not a list; a field is missing or of the wrong type; an unknown image or category; a box with NaN, infinity or
-            negative size; a score that is NaN or out of [0, 1].
-        FileNotFoundError: there is no such file.
-
-    Source:
-        COCO's results format; file stems as ids, as Ultralytics writes them.
-
-    Example:
-        >>> truth = read_ground_truth({"images": [{"id": 7}], "categories": [{"id": 3, "name": "cup"}], "annotations": []})
-        >>> read_results([{"image_id": 7, "category_id": 4, "bbox": [0, 0, 10, 10], "score": 0.5}], truth)
-        Traceback (most recent call last):
-        ValueError: results[0]: category_id 4 is not the id of a category of the ground truth
-    """
-    content, name = _load(source, "results", "COCO results JSON")
-    if isinstance(content, Mapping):
-        raise ValueError(f"{name}: a list of detections expected, got an object with {brief(sorted(content))}")
-    table = Table(content, name)
-    scores = table.floats("score")
-    table.refuse_where(~((scores >= 0) & (scores <= 1)), "score", "must be in [0, 1]")
-    image = _image_rows(table, ground_truth)
-    category = table.rows_of("category_id", ground_truth.category_ids, "a category of the ground truth")
-    boxes, broken = table.boxes()
-    _refuse_boxes(table, boxes, broken)
-    table.stop_at_bad()
-    return DetectionColumns(image, category, boxes, scores)
-
-
-def _image_rows(table: Table, ground_truth: GroundTruth) -> Int[np.ndarray, " m"]:
-    """The image of each detection: by id, or by the name of its file where the id is a text or a number that names a file."""
-    kind = "an image of the ground truth"
-    if not any(isinstance(record.get("image_id"), str) or "file_name" in record for record in table.records):
-        return table.rows_of("image_id", ground_truth.image_ids, kind)
-    names = ground_truth.file_names
-    stems = [PurePosixPath(name).stem for name in names]
-    by_stem = _unique(stems)
-    by_name = by_stem | _unique([PurePosixPath(name).name for name in names]) | _unique(names)
-    by_id = {id_: row for row, id_ in enumerate(ground_truth.image_ids.tolist())}
-    rows = np.zeros(len(table), dtype=np.int64)
-    ids = table.values("image_id", (int, np.integer, str), "a whole number or the name of a file", stand_in="")
-    for index, value in enumerate(ids):
-        file_name = table.records[index].get("file_name")
-        named = by_name.get(file_name) if isinstance(file_name, str) else None
-        row = by_name.get(value) if isinstance(value, str) else by_id.get(int(value))
-        if named is not None and row != named and str(value) in (stems[named], stems[named].lstrip("0")):
-            row = named  # the number is the stem of the file and not an id
-        if row is None:
-            several = " alone: several have this name" if value in stems else ""
-            table.refuse(index, f"image_id {brief(value)} is neither the id nor the file name of {kind}{several}")
-        elif named is not None and row != named:
-            table.refuse(index, f"image_id {brief(value)} and file_name {brief(file_name)} are two images of the ground truth")
-        else:
-            rows[index] = row
-    return rows
-
-
-def _unique(names: Sequence[str]) -> dict[str, int]:
-    """The row of each name that occurs once and is not empty."""
-    rows: dict[str, int] = {}
-    for row, name in enumerate(names):
-        rows[name] = -1 if name in rows else row
-    return {name: row for name, row in rows.items() if row >= 0 and name}
-
-
-def _load(source: Any, name: str, expected: str) -> tuple[Any, str]:
+def load(source: Any, name: str, expected: str) -> tuple[Any, str]:
     """The content and what to call it in an error."""
     return (load_json(Path(source), expected), str(source)) if isinstance(source, str | Path) else (source, name)
 
 
-def _refuse_boxes(table: Table, boxes: Float[np.ndarray, "n 4"], broken: Mapping[int, str]) -> None:
+def refuse_boxes(table: Table, boxes: Float[np.ndarray, "n 4"], broken: Mapping[int, str]) -> None:
     for index, rule in broken.items():
         table.refuse(index, rule, got=table.records[index].get("bbox"))
     table.refuse_where(np.minimum(boxes[:, 2], boxes[:, 3]) < 0, "bbox", "must not have a negative width or height: x, y, width, height")

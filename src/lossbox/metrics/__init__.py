@@ -4,7 +4,8 @@ Importing this needs torch and numpy only; average precision needs hotcoco when 
 ``lossbox.metrics.torchmetric.OptimalLRP``.
 """
 
-from ..coco.columns import DetectionColumns, GroundTruth, read_ground_truth, read_results
+from ..coco.columns import DetectionColumns, GroundTruth, read_ground_truth
+from ..coco.results import read_results
 from .average_precision import AveragePrecision, average_precision, interpolated_precision
 from .calibration import ANY_OVERLAP, Calibration, CalibrationError, fit_calibration, localization_aware_calibration_error
 from .correlation import pearson, reorder_true_positive_scores, score_bounds, score_iou_correlation

@@ -5,6 +5,7 @@ hotcoco (Rust) is not part of the bare install; it is imported where it is used.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -13,6 +14,7 @@ from numpy.typing import NDArray
 
 from ..coco.columns import DetectionColumns, GroundTruth
 from ._arrays import Values, as_array, mean_of_defined
+from .overlaps import sigmas
 
 IOU_THRESHOLDS = np.linspace(0.5, 0.95, 10)
 """COCO's: 0.50, 0.55, ..., 0.95."""
@@ -40,7 +42,8 @@ class AveragePrecision(NamedTuple):
     """COCO's AP block; NaN where pycocotools says -1 (no ground truth).
 
     Attributes:
-        numbers: AP, AP50, AP75, AP90, APs, APm, APl, AR1, AR10, AR100, ARs, ARm, ARl, each in [0, 1].
+        numbers: AP, AP50, AP75, AP90, APs, APm, APl, AR1, AR10, AR100, ARs, ARm, ARl, each in [0, 1]. Of keypoints, COCO looks at 20
+            detections of an image, and not at small objects: AR100 is AR20 then, and APs, ARs, AR1 and AR10 are NaN.
         per_class: the same names, (C,) each.
         precision: (10, 101, C) interpolated precision at each of ``IOU_THRESHOLDS`` and ``RECALLS``: the precision-recall curves.
     """
@@ -77,33 +80,76 @@ def average_precision(ground_truth: GroundTruth, results: DetectionColumns) -> A
         >>> round(numbers["AP"], 6), round(numbers["AP75"], 6), numbers["AP90"], numbers["APl"]
         (0.7, 1.0, 0.0, nan)
     """
-    try:
-        from hotcoco import COCO, COCOeval
-    except ImportError as error:
-        raise ImportError("COCO's average precision needs hotcoco: pip install 'lossbox[train]'") from error
-
-    # Places in our sorted lists, from 1, stand for the ids of images, categories and annotations: order decides ties, ids do not.
-    truth = COCO.from_arrays(
-        [{"id": number} for number in range(1, len(ground_truth.image_ids) + 1)],
-        [{"id": number, "name": str(number)} for number in range(1, len(ground_truth.category_ids) + 1)],
-        ground_truth.image + 1,
-        ground_truth.category + 1,
-        ground_truth.boxes,
-        area=ground_truth.areas,
-        iscrowd=ground_truth.crowd,
-    )
-    found = truth.load_res(np.column_stack([results.image + 1, results.boxes, results.scores, results.category + 1]))
-    evaluation = COCOeval(truth, found, "bbox")
-    evaluation.evaluate()
+    evaluation = hotcoco_evaluation(ground_truth, results)
     evaluation.accumulate()
     curves = evaluation.eval
     assert curves is not None  # it is, after accumulate()
     precision, recall = _undefined_as_nan(curves["precision"]), _undefined_as_nan(curves["recall"])
+    if ground_truth.iou_type == "keypoints":  # all, medium, large; 20 detections
+        precision, recall = (np.insert(values[..., [0] * 3], _SMALL, np.nan, axis=-2) for values in (precision, recall))
+        recall[..., :2] = np.nan
 
     per_class = {name: precision[ious, :, :, area, 2].mean(axis=(0, 1)) for name, (ious, area) in _PRECISION_AT.items()}
     per_class |= {name: recall[:, :, area, most].mean(axis=0) for name, (area, most) in _RECALL_AT.items()}
     numbers = {name: mean_of_defined(values) for name, values in per_class.items()}
     return AveragePrecision(numbers, per_class, precision[:, :, :, _ALL, 2])
+
+
+def hotcoco_evaluation(ground_truth: GroundTruth, results: DetectionColumns) -> Any:
+    """hotcoco's ``COCOeval`` of these, after ``evaluate()``: for what it offers beside average precision.
+
+    Raises:
+        ImportError: hotcoco is not installed.
+    """
+    try:
+        from hotcoco import COCO, COCOeval
+    except ImportError as error:
+        raise ImportError("COCO's average precision needs hotcoco: pip install 'lossbox[eval]'") from error
+
+    # Places in our sorted lists, from 1, stand for the ids of images, categories and annotations: order decides ties, ids do not.
+    images: list[dict[str, Any]] = [{"id": number} for number in range(1, len(ground_truth.image_ids) + 1)]
+    categories: list[dict[str, Any]] = [{"id": number, "name": str(number)} for number in range(1, len(ground_truth.category_ids) + 1)]
+    if ground_truth.iou_type == "bbox":
+        truth = COCO.from_arrays(
+            images,
+            categories,
+            ground_truth.image + 1,
+            ground_truth.category + 1,
+            ground_truth.boxes,
+            area=ground_truth.areas,
+            iscrowd=ground_truth.crowd,
+        )
+        found = truth.load_res(np.column_stack([results.image + 1, results.boxes, results.scores, results.category + 1]))
+    else:
+        # load_res would take the area of a detection from its box
+        lists = {"images": images, "categories": categories}
+        truth = COCO(lists | {"annotations": _records(ground_truth, iscrowd=ground_truth.crowd.astype(int).tolist())})
+        found = COCO(lists | {"annotations": _records(results, score=results.scores.tolist())})
+    evaluation = COCOeval(truth, found, ground_truth.iou_type)
+    if ground_truth.iou_type == "keypoints" and ground_truth.shapes:
+        evaluation.params.kpt_oks_sigmas = sigmas(len(ground_truth.shapes[0])).tolist()
+    evaluation.evaluate()
+    return evaluation
+
+
+def _records(rows: GroundTruth | DetectionColumns, **more: Iterable[Any]) -> list[dict[str, Any]]:
+    """Masks or keypoints as COCO's records."""
+    areas = rows.boxes[:, 2] * rows.boxes[:, 3] if rows.areas is None else rows.areas
+    columns = {
+        "id": range(1, len(rows.boxes) + 1),
+        "image_id": (rows.image + 1).tolist(),
+        "category_id": (rows.category + 1).tolist(),
+        "bbox": rows.boxes.tolist(),
+        "area": areas.tolist(),
+        **more,
+    }
+    records = [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
+    for record, shape in zip(records, rows.shapes, strict=True):
+        if isinstance(shape, dict):
+            record["segmentation"] = shape
+        else:
+            record |= {"keypoints": shape.flatten().tolist(), "num_keypoints": int((shape[:, 2] > 0).sum())}
+    return records
 
 
 def _undefined_as_nan(values: Any) -> NDArray[np.float64]:

@@ -11,6 +11,7 @@ from ..coco.columns import DetectionColumns, GroundTruth
 from ._arrays import Values, as_array
 from .lrp import optimal_lrp_per_class
 from .matching import Matches, match_detections, pairs_of_images
+from .overlaps import without_keypoints
 
 KINDS = ("localization", "classification", "duplicate", "both", "background", "missed")
 """The kinds of errors, in the order of the shares."""
@@ -92,7 +93,7 @@ def error_shares(
     for name in ("classification", "localization"):  # localization has the last word
         these = blamed[kind == KINDS.index(name)]
         of_annotation[these] = KINDS.index(name)
-    lost = ~found & ~ground_truth.crowd
+    lost = ~found & ~ground_truth.crowd & ~without_keypoints(ground_truth)
 
     def count(category: Int[np.ndarray, " n"], kinds: Int[np.ndarray, " n"]) -> Int[np.ndarray, "c k"]:
         return np.bincount(category * len(KINDS) + kinds, minlength=classes * len(KINDS)).reshape(classes, len(KINDS))

@@ -16,14 +16,17 @@ from itertools import pairwise
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
-from numpy.typing import NDArray
 
 from ..coco.columns import DetectionColumns, GroundTruth
+from .overlaps import overlaps, without_keypoints
 
 ALL_AREAS = (0.0, 1e10)
 """COCO's area range "all", in square pixels; "small", "medium" and "large" are ``AREA_RANGES``."""
 
 AREA_RANGES = {"all": ALL_AREAS, "small": (0.0, 32.0**2), "medium": (32.0**2, 96.0**2), "large": (96.0**2, 1e10)}
+
+MAX_DETECTIONS = {"bbox": 100, "segm": 100, "keypoints": 20}
+"""COCO's, of one image and category."""
 
 PAIRS_AT_ONCE = 2_000_000
 """Pairs whose IoU is computed in one go: bounds the memory to about 200 MB whatever the size of the data set."""
@@ -65,7 +68,7 @@ def match_detections(
     results: DetectionColumns,
     *,
     iou_threshold: float = 0.5,
-    max_detections: int = 100,
+    max_detections: int | None = None,
     area_range: tuple[float, float] = ALL_AREAS,
 ) -> Matches:
     """Match every detection with at most one annotation of its image and category, as COCO does.
@@ -101,6 +104,8 @@ def match_detections(
     """
     if not 0 < iou_threshold <= 1:
         raise ValueError(f"iou_threshold must be in (0, 1], got {iou_threshold}")
+    if max_detections is None:
+        max_detections = MAX_DETECTIONS[ground_truth.iou_type]
     if max_detections < 1:
         raise ValueError(f"max_detections must be at least 1, got {max_detections}")
     images, classes = len(ground_truth.image_ids), len(ground_truth.category_ids)
@@ -115,17 +120,17 @@ def match_detections(
 
     smallest, largest = area_range
     outside = (ground_truth.areas < smallest) | (ground_truth.areas > largest)
-    truth_ignored = ground_truth.crowd | outside
-    annotation = _choose(ground_truth, truth_ignored, results.boxes[order], group, rank, iou_threshold=iou_threshold)
+    truth_ignored = ground_truth.crowd | outside | without_keypoints(ground_truth)
+    annotation = _choose(ground_truth, truth_ignored, results, order, group, rank, iou_threshold=iou_threshold)
 
     matched = annotation >= 0
     ious = np.zeros(len(order))
-    ious[matched] = _iou(results.boxes[order[matched]], ground_truth.boxes[annotation[matched]], ground_truth.crowd[annotation[matched]])
+    ious[matched] = overlaps(ground_truth, results, order[matched], annotation[matched])
     # Equal boxes can come out as 1 + 2e-16, since x + width - x is not width; the matching above used the raw values, as COCO does.
     ious = np.minimum(ious, 1.0)
     ignored = np.zeros(len(order), dtype=bool)
     ignored[matched] = truth_ignored[annotation[matched]]
-    area = results.boxes[order, 2] * results.boxes[order, 3]
+    area = results.boxes[order, 2] * results.boxes[order, 3] if results.areas is None else results.areas[order]
     ignored |= ~matched & ((area < smallest) | (area > largest))
 
     by_score = np.lexsort((-results.scores[order], results.category[order]))
@@ -145,16 +150,17 @@ def match_detections(
 def _choose(
     ground_truth: GroundTruth,
     truth_ignored: Bool[np.ndarray, " n"],
-    boxes: Float[np.ndarray, "k 4"],
+    results: DetectionColumns,
+    rows: Int[np.ndarray, " k"],
     group: Int[np.ndarray, " k"],
     rank: Int[np.ndarray, " k"],
     *,
     iou_threshold: float,
 ) -> Int[np.ndarray, " k"]:
     """The annotation that each detection takes, or -1; ``rank`` is its place within its group."""
-    chosen = np.full(len(boxes), -1)
+    chosen = np.full(len(rows), -1)
     truth_group = ground_truth.category * len(ground_truth.image_ids) + ground_truth.image
-    pairs = list(_overlapping(ground_truth, truth_group, boxes, group, iou_threshold=iou_threshold))
+    pairs = list(_overlapping(ground_truth, truth_group, results, rows, group, iou_threshold=iou_threshold))
     if not pairs:
         return chosen
     detection, annotation, iou = (np.concatenate(column) for column in zip(*pairs, strict=True))
@@ -188,18 +194,19 @@ def pairs_of_images(
     Returns:
         In parts that bound the memory: (p,) place in ``rows``, (p,) annotation, (p,) IoU; all pairs of one detection are in one part.
     """
-    return _overlapping(ground_truth, ground_truth.image, results.boxes[rows], results.image[rows], iou_threshold=iou_threshold)
+    return _overlapping(ground_truth, ground_truth.image, results, rows, results.image[rows], iou_threshold=iou_threshold)
 
 
 def _overlapping(
     ground_truth: GroundTruth,
     truth_group: Int[np.ndarray, " n"],
-    boxes: Float[np.ndarray, "k 4"],
+    results: DetectionColumns,
+    rows: Int[np.ndarray, " k"],
     group: Int[np.ndarray, " k"],
     *,
     iou_threshold: float,
 ) -> Iterator[tuple[Int[np.ndarray, " p"], Int[np.ndarray, " p"], Float[np.ndarray, " p"]]]:
-    """Pairs of one group with IoU >= ``iou_threshold``: index of the detection, index of the annotation, IoU."""
+    """Pairs of one group with IoU >= ``iou_threshold``: place in ``rows``, index of the annotation, IoU."""
     truth_order = np.argsort(truth_group, kind="stable")
     truth_group = truth_group[truth_order]
     first = np.searchsorted(truth_group, group, side="left")
@@ -208,27 +215,14 @@ def _overlapping(
     threshold = min(iou_threshold, 1 - 1e-10)  # COCO's: boxes that are equal up to rounding count as equal
 
     start = 0
-    while start < len(boxes):
+    while start < len(rows):
         done = end[start - 1] if start else 0
         stop = max(start + 1, int(np.searchsorted(end, done + PAIRS_AT_ONCE, side="right")))
         counts = partners[start:stop]
         detection = np.repeat(np.arange(start, stop), counts)
         within = np.arange(len(detection)) - np.repeat(np.cumsum(counts) - counts, counts)
         annotation = truth_order[first[detection] + within]
-        iou = _iou(boxes[detection], ground_truth.boxes[annotation], ground_truth.crowd[annotation])
+        iou = overlaps(ground_truth, results, rows[detection], annotation)
         enough = iou >= threshold
         yield detection[enough], annotation[enough], iou[enough]
         start = stop
-
-
-def _iou(boxes: Float[np.ndarray, "p 4"], others: Float[np.ndarray, "p 4"], crowd: Bool[np.ndarray, " p"]) -> Float[np.ndarray, " p"]:
-    """IoU of pairs of ``x y width height`` boxes; with a crowd the union is the detection's own area."""
-    width = np.minimum(boxes[:, 0] + boxes[:, 2], others[:, 0] + others[:, 2]) - np.maximum(boxes[:, 0], others[:, 0])
-    height = np.minimum(boxes[:, 1] + boxes[:, 3], others[:, 1] + others[:, 3]) - np.maximum(boxes[:, 1], others[:, 1])
-    overlap = (width > 0) & (height > 0)
-    intersection = width * height
-    area = boxes[:, 2] * boxes[:, 3]
-    union = np.where(crowd, area, area + others[:, 2] * others[:, 3] - intersection)
-    # A box of no area overlaps nothing, so the union is never 0 where it divides.
-    iou: NDArray[np.float64] = np.divide(intersection, union, out=np.zeros(len(boxes)), where=overlap)
-    return iou
