@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: help venv demo test lint format bench bench-small accuracy accuracy-losses accuracy-detectors accuracy-small docs clean
+.PHONY: help venv demo test test-integrations lint format bench bench-small accuracy accuracy-losses accuracy-detectors accuracy-small docs clean
 
 help:           ## what there is
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 20
@@ -19,6 +19,16 @@ demo: venv      ## make the digits data set, train a small RetinaNet with aLRP, 
 
 test: venv      ## all tests and all doctests
 	$(BIN)/pytest
+
+# Ultralytics is AGPL-3.0: it stays out of the extras, and of .venv
+INTEGRATIONS := ultralytics==8.4.190
+test-integrations: .venv-integrations/installed  ## the adapters in the training code of other packages, in an environment of its own
+	YOLO_OFFLINE=true .venv-integrations/bin/pytest tests/integrations src/lossbox/integrations
+
+.venv-integrations/installed: Makefile pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv-integrations
+	.venv-integrations/bin/pip install --quiet --constraint constraints.txt --editable . pytest pytest-timeout pillow $(INTEGRATIONS)
+	touch $@
 
 lint: venv      ## formatting, lint, types
 	$(BIN)/ruff format --check .
@@ -65,4 +75,4 @@ docs: venv      ## build the documentation, with the curves of all losses: half 
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 clean:          ## remove the environment and what the tools left
-	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist site src/*.egg-info
+	rm -rf .venv .venv-integrations .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist site src/*.egg-info

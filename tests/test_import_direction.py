@@ -28,6 +28,7 @@ MAY_IMPORT = {
     "objective": {"losses", "boxes", "records"},
     "report": {"losses", "metrics", "records"},
     "analysis": {"losses", "metrics", "records"},
+    "integrations": {"losses", "boxes", "objective", "records"},
     "training": TENSORS | PARTS | {"report"},
     "programs": TENSORS | PARTS | {"training", "report", "analysis"},
     "__main__": {"programs"},
