@@ -21,7 +21,15 @@ from lossbox.losses import (
     QualityFocalLoss,
     SigmoidCrossEntropyLoss,
 )
-from lossbox.objective import ALRPObjective, Objective, RankSortObjective, SeparateObjective, WithCenterness, weighted_sum
+from lossbox.objective import (
+    ALRPObjective,
+    FreeAnchorObjective,
+    Objective,
+    RankSortObjective,
+    SeparateObjective,
+    WithCenterness,
+    weighted_sum,
+)
 from lossbox.records import Batch, Targets
 from lossbox.training import DetectionTask, FirstStage, WarmupCosine
 
@@ -52,6 +60,7 @@ OBJECTIVES: dict[str, tuple[Make, int]] = {
     "quality_focal_giou": (lambda: SeparateObjective(QualityFocalLoss(), GIoULoss()), 30),
     # ten bins: there are only some 30 offsets of positives
     "ghm": (lambda: SeparateObjective(GHMCLoss(bins=10), GHMRLoss(bins=10)), 40),
+    "free_anchor": (lambda: FreeAnchorObjective(bag_size=10), 15),
     "dr_smooth_l1": (lambda: SeparateObjective(DRLoss()), 25),
 }
 """Each with its steps: those that say little about scores far from right take more."""

@@ -68,6 +68,19 @@ def four_coordinates(n, g):
     return 4 * uniform(g, n, 4) - 2, 4 * uniform(g, n, 4) - 2, inside, torch.full((n, 4), 0.25, dtype=torch.float64)
 
 
+def logits_and_heat(n, g):
+    logits, targets = logits_and_targets(n, g)
+    return logits, torch.where(targets == 1, 1.0, 0.9 * uniform(g, n))
+
+
+def embeddings(n, g):
+    return (4 * uniform(g, n, 2) - 2,)
+
+
+def offsets_and_points(n, g):
+    return 4 * uniform(g, n, 2) - 2, 40 * uniform(g, n, 2)
+
+
 def proposals(n, g):
     logits, targets = logits_and_targets(n, g)
     return logits, 4 * uniform(g, n, 4) - 2, targets, 4 * uniform(g, n, 4) - 2
@@ -151,6 +164,10 @@ SPECIAL = {
     "correlation_loss": {"problem": logits_and_all_quality, "perfect": quality_again},
     "alrp_loss": {"problem": ranking_with_values, "perfect": separated},
     "rank_sort_loss": {"problem": ranking_with_values, "perfect": "it is the excess over a target error, not an error"},
+    "keypoint_focal_loss": {"problem": logits_and_heat, "perfect": lambda x, heat: (torch.where(heat == 1, 40.0, -40.0).to(x), heat)},
+    "pull_loss": {"problem": embeddings, "perfect": lambda x: (x.mean(1, keepdim=True).expand(-1, 2),)},
+    "push_loss": {"problem": embeddings, "perfect": lambda x: (x + 10 * torch.arange(len(x))[:, None],)},
+    "offset_loss": {"problem": offsets_and_points, "perfect": lambda x, points: ((points / 4).frac(), points)},
     "faster_rcnn_smooth_l1_loss": {"problem": four_coordinates, "perfect": target_again},
     "rpn_loss": {"problem": proposals, "perfect": lambda x, r, t, w: (40 * (2 * t - 1), w.clone(), t, w), "differentiable": 2},
 }
@@ -377,7 +394,13 @@ def test_mistakes_raise(loss):
 
 # -- ignored entries -----------------------------------------------------------------------------------------------------------------------
 
-WITHOUT_LABELS = {"correlation_loss": "takes positives alone", "faster_rcnn_smooth_l1_loss": "compares coordinates"}
+WITHOUT_LABELS = {
+    "correlation_loss": "takes positives alone",
+    "faster_rcnn_smooth_l1_loss": "compares coordinates",
+    "pull_loss": "takes objects alone",
+    "push_loss": "takes objects alone",
+    "offset_loss": "takes keypoints alone",
+}
 
 
 def labels_of(loss):

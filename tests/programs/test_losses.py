@@ -1,13 +1,17 @@
 """`lossbox losses`, called as a user would."""
 
 import json
+import os
+import re
+import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
+import lossbox
 from lossbox.__main__ import main
 from lossbox.losses import CATALOG
-from lossbox.programs.losses import PAPER_ROWS
 
 
 def test_losses_lists_all(capsys, monkeypatch):
@@ -45,16 +49,61 @@ def test_losses_counts_hyperparameters_as_table_1_does(losses, count, capsys):
     assert capsys.readouterr().out.strip() == str(count)
 
 
-def test_losses_regenerates_the_rows_of_the_paper(capsys, monkeypatch):
-    monkeypatch.setenv("COLUMNS", "130")
+def test_losses_regenerates_every_row_of_the_paper(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "300")
     assert main(["losses", "--count"]) == 0
+    heading, *lines = capsys.readouterr().out.splitlines()
+    assert heading.split() == ["hyper-parameters", "paper", "counted", "from"]
+    rows = {cells[0]: cells[1:] for cells in (re.split(r"  +", line) for line in lines)}
+    table_1 = {"AP + smooth L1": 3, "focal + smooth L1": 4, "FCOS": 4, "DR + smooth L1": 5, "FreeAnchor": 8, "Faster R-CNN": 9}
+    table_1 |= {"CenterNet": 10, "aLRP": 1}
+    a_11 = {"cross-entropy": 0, "alpha-balanced cross-entropy": 1, "focal loss": 2, "AP loss": 1, "DR loss": 3, "smooth L1": 1}
+    a_11 |= {"balanced L1": 2, "IoU loss": 0}
+    assert {row: cells[:2] for row, cells in rows.items()} == {row: [str(n), str(n)] for row, n in (a_11 | table_1).items()}
+    assert rows["Faster R-CNN"][2].startswith("recipe coco_faster_rcnn_ce_smooth_l1: first_stage 1, SampledAssigner 2,")
+
+
+def test_a_recipe_is_counted_and_a_self_balance_is_no_weight(capsys, tmp_path):
+    assert main(["losses", "--count", "digits_fcos_focal"]) == 0
+    assert capsys.readouterr().out.strip() == "4"
+    own = tmp_path / "own.yaml"
+    separate = "lossbox.objective.SeparateObjective"
+    own.write_text(
+        f"model: {{objective: {{class_path: {separate}, init_args: {{self_balance: true, classification: lossbox.losses.APLoss}}}}}}"
+    )
+    assert main(["losses", "--count", str(own)]) == 0
+    assert capsys.readouterr().out.strip() == "1"
+    own.write_text("[]")
+    assert main(["losses", "--count", str(own)]) == 2
+    assert "must hold a recipe, got list" in capsys.readouterr().err
+
+
+def test_names_are_never_broken_where_the_terminal_is_narrow(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    assert main(["losses"]) == 0
     shown = capsys.readouterr().out
-    rows = {line.split("  ")[0].strip(): line.split()[-2:] for line in shown.splitlines()[1 : 1 + len(PAPER_ROWS)]}
-    assert rows["aLRP"] == ["1", "1"]
-    assert rows["DR + smooth L1"] == ["5", "5"]
-    for name, (losses, paper) in PAPER_ROWS.items():
-        assert rows[name] == [str(paper) if losses else "-", str(paper)]
-    assert "Out of reach: FreeAnchor, Faster R-CNN, CenterNet." in shown
+    assert max(map(len, shown.splitlines())) <= 80
+    assert all(re.search(rf"^{name}( |$)", shown, re.MULTILINE) for name in CATALOG)
+
+
+BARE = """
+import sys
+from lossbox.__main__ import main
+print([main(["losses", *words.split()]) for words in ("", f"--json {sys.argv[1]}", "alrp_loss", "--count", "a b")])
+"""
+
+
+def test_losses_works_on_the_bare_install(tmp_path):
+    """Every package of the extras is shadowed by one that is not there."""
+    for name in ("jsonargparse", "rich", "yaml", "matplotlib", "plotext", "lightning", "hotcoco"):
+        (tmp_path / f"{name}.py").write_text(f"raise ModuleNotFoundError('No module named {name}', name='{name}')\n")
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), str(Path(lossbox.__file__).parents[1])])}
+    command = [sys.executable, "-c", BARE, str(tmp_path / "a.json")]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=True)
+    assert done.stdout.endswith("[0, 0, 0, 2, 2]\n")
+    assert all(name in done.stdout for name in (*CATALOG, f"{len(CATALOG)} losses: ", "Eqs. (9)-(13)"))
+    assert "reading a recipe needs PyYAML: pip install 'lossbox[train]'" in done.stderr
+    assert "no such argument: b" in done.stderr
 
 
 def test_losses_plots_where_asked_and_not_into_a_pipe(capsys):

@@ -7,10 +7,11 @@ matched to no other box is ignored. The anchor of a point is the square around i
 """
 
 from .anchors import ATSSAssigner, OverlapAssigner, SampledAssigner, assign_atss, assign_by_overlap
-from .points import CenterAssigner, FoveaAssigner, assign_by_center, assign_fovea
+from .points import CellAssigner, CenterAssigner, FoveaAssigner, assign_by_center, assign_fovea, assign_to_cell
 
 __all__ = [
     "ATSSAssigner",
+    "CellAssigner",
     "CenterAssigner",
     "FoveaAssigner",
     "OverlapAssigner",
@@ -19,4 +20,5 @@ __all__ = [
     "assign_by_center",
     "assign_by_overlap",
     "assign_fovea",
+    "assign_to_cell",
 ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -212,6 +213,7 @@ class SampledAssigner:
         tensor([[-2, -2, -2, -2, -1, -1, -1,  0]])
     """
 
+    tuned: ClassVar[tuple[str, ...]] = ("count", "positive_share")
     assigner: Callable[[RawPredictions, list[Targets]], Assignment]
     count: int = 256
     positive_share: float = 0.5

@@ -1,4 +1,4 @@
-"""Which box each point is trained on, for detectors without anchors: FoveaBox's central cells and FCOS' center sampling.
+"""Which box each point is trained on, for detectors without anchors: FoveaBox's central cells, FCOS' center sampling, CenterPoint's cell.
 
 A point is the center of its square anchor.
 """
@@ -137,6 +137,40 @@ def assign_by_center(
     return ignoring(smallest_claim(claims, padded), padded.in_crowd(anchors))
 
 
+@torch.no_grad()
+def assign_to_cell(anchors: Float[Tensor, "a 4"], targets: Sequence[Targets]) -> Assignment:
+    """Matches to each box the one cell that holds its center; all others are background.
+
+    A cell holds its left and its upper border. A cell that several boxes claim goes to the smallest one, of equally small ones to the
+    first. A box whose center lies outside of all cells has none.
+
+    Args:
+        anchors: (a, 4) the cells, ``x1 y1 x2 y2`` in the frame of the boxes.
+        targets: one record per image.
+
+    Returns:
+        For each image and anchor the index of a box, ``BACKGROUND`` or, for cells in crowds, ``IGNORE``.
+
+    Raises:
+        ValueError: anchors that are not (a, 4).
+
+    Source:
+        Zhou et al., Objects as Points, arXiv:1904.07850, Sec. 3: the low-resolution equivalent of a center.
+
+    Example:
+        >>> cells = torch.tensor([[0., 0., 4., 4.], [4., 0., 8., 4.]])
+        >>> image = Targets(torch.tensor([[2., 0., 6., 6.]]), torch.tensor([3]), torch.tensor([False]), 7, (4, 8), (4, 8))
+        >>> assign_to_cell(cells, [image]).matched
+        tensor([[-1,  0]])
+    """
+    padded = PaddedBoxes(anchors, targets)
+    left, top, right, bottom = anchors.unbind(-1)
+    x1, y1, x2, y2 = padded.boxes[:, :, None].unbind(-1)
+    x, y = (x1 + x2) / 2, (y1 + y2) / 2
+    claims = (x >= left) & (x < right) & (y >= top) & (y < bottom) & padded.matchable[..., None]
+    return ignoring(smallest_claim(claims, padded), padded.in_crowd(anchors))
+
+
 @dataclass(frozen=True)
 class FoveaAssigner:
     """``assign_fovea`` with its options, for a recipe.
@@ -177,6 +211,14 @@ class CenterAssigner:
         return assign_by_center(
             predictions.anchors, predictions.level_sizes, targets, radius=self.radius, regress_ranges=self.regress_ranges
         )
+
+
+@dataclass(frozen=True)
+class CellAssigner:
+    """``assign_to_cell``, for a recipe."""
+
+    def __call__(self, predictions: RawPredictions, targets: list[Targets]) -> Assignment:
+        return assign_to_cell(predictions.anchors, targets)
 
 
 def _shrunk(start: Tensor, end: Tensor, sigma: float) -> tuple[Tensor, Tensor]:

@@ -1,6 +1,6 @@
 """Boxes as plain tensors: overlap, paired and pairwise, and the encodings that detectors predict. ``x1 y1 x2 y2`` in any one unit."""
 
-from .coding import MAX_LOG_SCALE, DeltaCoder, PointCoder, centerness_targets
+from .coding import MAX_LOG_SCALE, CellCoder, DeltaCoder, PointCoder, centerness_targets
 from .overlap import (
     box_area,
     paired_ciou,
@@ -13,6 +13,7 @@ from .overlap import (
 
 __all__ = [
     "MAX_LOG_SCALE",
+    "CellCoder",
     "DeltaCoder",
     "PointCoder",
     "box_area",

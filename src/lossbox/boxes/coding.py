@@ -148,6 +148,55 @@ class PointCoder:
         return torch.stack([x - left, y - top, x + right, y + bottom], -1)
 
 
+@dataclass(frozen=True)
+class CellCoder:
+    """Boxes as the place of their center in a cell and their size, for detectors that find centers.
+
+    ``t = ((x - x_c) / z, (y - y_c) / z, w / z, h / z)`` with ``(x_c, y_c)`` the top left corner of the cell and z its side: the first two
+    are in [0, 1] in the cell that holds the center.
+
+    Source:
+        Zhou et al., Objects as Points, arXiv:1904.07850, Eqs. (2)-(3) and the section on decoding, all in cells.
+
+    Example:
+        >>> coder = CellCoder()
+        >>> cell = torch.tensor([[4., 4., 8., 8.]])
+        >>> coder.encode(torch.tensor([[0., 4., 10., 8.]]), cell)
+        tensor([[0.2500, 0.5000, 2.5000, 1.0000]])
+        >>> coder.decode(torch.tensor([[0.25, 0.5, 2.5, 1.0]]), cell)
+        tensor([[ 0.,  4., 10.,  8.]])
+    """
+
+    def encode(self, boxes: Float[Tensor, "... 4"], anchors: Float[Tensor, "... 4"]) -> Float[Tensor, "... 4"]:
+        """Boxes to place and size.
+
+        Args:
+            boxes: (..., 4) ``x1 y1 x2 y2``.
+            anchors: (..., 4) the cells, squares ``x1 y1 x2 y2`` of positive side; broadcast against ``boxes``.
+
+        Returns:
+            (..., 4): x, y, width, height, in cells.
+        """
+        x, y, width, height = _center_and_size(boxes)
+        side = anchors[..., 2] - anchors[..., 0]
+        return torch.stack([x - anchors[..., 0], y - anchors[..., 1], width, height], -1) / side[..., None]
+
+    def decode(self, regression: Float[Tensor, "... 4"], anchors: Float[Tensor, "... 4"]) -> Float[Tensor, "... 4"]:
+        """Place and size to boxes.
+
+        Args:
+            regression: (..., 4): x, y, width, height, in cells. A negative size makes an inverted box, which no detection is made of.
+            anchors: (..., 4) the cells; broadcast against ``regression``.
+
+        Returns:
+            (..., 4) ``x1 y1 x2 y2`` in the frame of the cells (float16 and bfloat16 give float32).
+        """
+        side = anchors[..., 2] - anchors[..., 0]
+        dx, dy, width, height = (upcast(regression) * side[..., None]).unbind(-1)
+        x, y = anchors[..., 0] + dx, anchors[..., 1] + dy
+        return torch.stack([x - width / 2, y - height / 2, x + width / 2, y + height / 2], -1)
+
+
 def centerness_targets(points: Float[Tensor, "... 2"], boxes: Float[Tensor, "... 4"]) -> Float[Tensor, "*shape"]:
     """How central each point lies in its box.
 

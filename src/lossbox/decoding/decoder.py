@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torchvision.ops import batched_nms
 
 from ..records import Detections, RawPredictions
+from .peaks import only_peaks
 from .thresholds import read_thresholds
 
 
@@ -30,6 +31,9 @@ class Decoder:
         nms_threshold: IoU with a better box of its class above which a box falls, in [0, 1]; 1 keeps all.
         top_k_per_level: candidates per level, >= 1.
         max_detections: of one image, >= 1.
+        peak_window: odd; above 1 a cell is a candidate of a class only where no other of the ``peak_window x peak_window`` cells around it
+            has a higher score for it. For detectors of one anchor per cell, and in the place of non-maximum suppression
+            (``nms_threshold: 1.0``) for those that predict heat maps.
         thresholds: what a score of each class must reach (``>=``, beside being above ``score_threshold``), in [0, 1]: C numbers in the
             order of the labels, NaN for a class of which nothing is returned; or by label, and nothing is returned of a label that is
             missing; or the file of ``lossbox evaluate --thresholds`` or ``lossbox validate`` (see ``read_thresholds``), whose rows by
@@ -52,6 +56,7 @@ class Decoder:
     nms_threshold: float = 0.5
     top_k_per_level: int = 1000
     max_detections: int = 100
+    peak_window: int = 1
     thresholds: Sequence[float] | Mapping[int, float] | str | os.PathLike[str] | None = None
     _by_label: Mapping[int, float] | None = field(init=False, repr=False, compare=False, default=None)
 
@@ -61,6 +66,8 @@ class Decoder:
         check_suppression(self.nms_threshold, self.max_detections)
         if self.top_k_per_level < 1:
             raise ValueError(f"top_k_per_level: a number >= 1 expected, got {self.top_k_per_level}")
+        if self.peak_window < 1 or self.peak_window % 2 == 0:
+            raise ValueError(f"peak_window: an odd number >= 1 expected, got {self.peak_window}")
         if self.thresholds is not None:
             object.__setattr__(self, "_by_label", _by_label(self.thresholds))
 
@@ -77,7 +84,7 @@ class Decoder:
 
         Raises:
             ValueError: a NaN in the predictions (names the image of the batch), another number of sizes than images, or of thresholds
-                than classes.
+                than classes; a ``peak_window`` above 1 where there is not one anchor per cell.
         """
         if len(sizes) != len(predictions.logits):
             raise ValueError(f"sizes: one (height, width) for each of the {len(predictions.logits)} images expected, got {len(sizes)}")
@@ -90,6 +97,8 @@ class Decoder:
         for i, (height, width) in enumerate(sizes):
             centerness = None if predictions.centerness is None else predictions.centerness[i]
             of_image = class_scores(predictions.logits[i], centerness)
+            if self.peak_window > 1:
+                of_image = only_peaks(of_image, predictions, self.peak_window)
             scores, anchor, label = _candidates(of_image, predictions.level_sizes, self.score_threshold, cuts, self.top_k_per_level)
             boxes = predictions.coder.decode(predictions.regression[i, anchor], predictions.anchors_at(i, anchor))
             x, y = boxes[:, 0::2].clamp(0, width), boxes[:, 1::2].clamp(0, height)

@@ -2,6 +2,7 @@
 
 from .anchors import cell_centers, pyramid_anchors
 from .backbone import Backbone
+from .center_point import CenterPoint
 from .dense_head import CenternessHead, DenseHead
 from .faster_rcnn import FasterRCNN
 from .fcos import FCOS
@@ -13,6 +14,7 @@ from .retinanet import RetinaNet
 __all__ = [
     "FCOS",
     "Backbone",
+    "CenterPoint",
     "CenternessHead",
     "DenseHead",
     "FasterRCNN",

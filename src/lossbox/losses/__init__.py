@@ -23,6 +23,7 @@ from .classification import dr_loss, focal_loss, sigmoid_cross_entropy_loss, sof
 from .error_driven import error_driven_loss, skewed_pmf
 from .gradient_density import RunningHistogram, ghm_c_histogram, ghm_c_loss, ghm_r_histogram, ghm_r_loss
 from .iou import alpha_iou_loss, ciou_loss, diou_loss, eiou_loss, giou_loss, iou_loss
+from .keypoints import keypoint_focal_loss, offset_loss, pull_loss, push_loss
 from .modules.base import (
     BoxLoss,
     ClassificationLoss,
@@ -65,6 +66,7 @@ from .modules.density import (
     GHMCLoss,
     GHMRLoss,
 )
+from .modules.keypoints import KeypointFocalLoss, OffsetLoss, PullLoss, PushLoss
 from .modules.ranking import (
     ALRPLoss,
     APELoss,
@@ -103,11 +105,15 @@ __all__ = [
     "GIoULoss",
     "IABCELoss",
     "IoULoss",
+    "KeypointFocalLoss",
     "L1Loss",
     "L2Loss",
     "LossModule",
     "MatchabilityAwareLoss",
     "NDCGLoss",
+    "OffsetLoss",
+    "PullLoss",
+    "PushLoss",
     "QualityFocalLoss",
     "RPNLoss",
     "RPNTerms",
@@ -147,10 +153,14 @@ __all__ = [
     "giou_loss",
     "ia_bce_loss",
     "iou_loss",
+    "keypoint_focal_loss",
     "l1_loss",
     "l2_loss",
     "matchability_aware_loss",
     "ndcg_loss",
+    "offset_loss",
+    "pull_loss",
+    "push_loss",
     "quality_focal_loss",
     "rank_sort_loss",
     "rpn_loss",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, ClassVar, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -32,7 +32,12 @@ class Objective(nn.Module, ABC):
 
     Training calls it once per step, backpropagates ``weighted_sum`` of what it returns, and calls ``end_epoch`` after each epoch. What an
     objective remembers is in its buffers, so that it is saved with a checkpoint.
+
+    Attributes:
+        tuned: its own options that a user has to tune, beside those of its losses, in the sense of Table 1 of Oksuz et al., NeurIPS 2020.
     """
+
+    tuned: ClassVar[tuple[str, ...]] = ()
 
     @abstractmethod
     def forward(self, predictions: RawPredictions, assignment: Assignment, targets: list[Targets]) -> dict[str, Part]:

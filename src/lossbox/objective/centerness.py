@@ -38,6 +38,8 @@ class WithCenterness(Objective):
         Part(value=tensor(0.6931), weight=1.0)
     """
 
+    tuned = ("centerness_weight",)
+
     def __init__(self, objective: Objective, *, centerness_weight: float = 1.0) -> None:
         super().__init__()
         if not 0 <= centerness_weight < float("inf"):

@@ -67,6 +67,8 @@ class ALRPObjective(Objective):
         Part(value=tensor(0.1000), weight=tensor(50.))
     """
 
+    tuned = ("delta",)
+
     def __init__(
         self,
         localization: nn.Module | Callable[..., Any] | None = None,
@@ -144,6 +146,8 @@ class RankSortObjective(Objective):
         >>> parts["localization"].weight
         tensor(3.3333)
     """
+
+    tuned = ("delta",)
 
     def __init__(
         self,

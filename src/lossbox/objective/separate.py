@@ -59,6 +59,8 @@ class SeparateObjective(Objective):
         Part(value=tensor(0.), weight=1.0)
     """
 
+    tuned = ("localization_weight",)
+
     # Wider types than are taken: jsonargparse then hands on what a recipe names, and the reason of the refusal is ours.
     def __init__(
         self,

@@ -155,18 +155,40 @@ def _parse(name: str, options: Mapping[str, Option], argv: Sequence[str]) -> dic
             taken = words if label in labels else overrides
         taken.append(word)
 
-    from jsonargparse import ArgumentError, ArgumentParser
+    parsed = _checked(name, options, words)
+    found = {key: value for key in options if key != "overrides" and (value := parsed[key]) is not None}
+    return found | ({"overrides": overrides} if overrides else {})
 
+
+def _checked(name: str, options: Mapping[str, Option], words: Sequence[str]) -> Mapping[str, Any]:
+    """The values by the types of the options: by jsonargparse, or on the bare install, which lacks it, by argparse."""
+    try:
+        from jsonargparse import ArgumentError, ArgumentParser
+    except ModuleNotFoundError:
+        return _checked_by_argparse(name, options, words)
     parser = ArgumentParser(name, exit_on_error=False, allow_abbrev=False)
     for key, option in options.items():
         choices = {"type": Literal[option.choices]} if option.choices else {} if option.kind is bool else {"type": option.kind}
         _add(parser, key, option, **choices)
     try:
-        parsed = parser.parse_args(words)
+        return vars(parser.parse_args(words))
     except ArgumentError as error:
         raise ValueError(_explained(str(error), options)) from None
-    found = {key: value for key in options if key != "overrides" and (value := parsed[key]) is not None}
-    return found | ({"overrides": overrides} if overrides else {})
+
+
+def _checked_by_argparse(name: str, options: Mapping[str, Option], words: Sequence[str]) -> Mapping[str, Any]:
+    parser = argparse.ArgumentParser(name, exit_on_error=False, allow_abbrev=False)
+    for key, option in options.items():
+        plain = Path if option.kind in (File, Folder) else option.kind
+        more = {"choices": option.choices} if option.choices else {} if option.kind is bool else {"type": plain}
+        _add(parser, key, option, **more)
+    try:
+        parsed, unknown = parser.parse_known_args(words)
+    except argparse.ArgumentError as error:
+        raise ValueError(str(error).removeprefix("argument ")) from None
+    if unknown:
+        raise ValueError(f"no such argument: {' '.join(unknown)}; `{name} --help` lists them")
+    return vars(parsed)
 
 
 def _explained(message: str, options: Mapping[str, Option]) -> str:

@@ -13,13 +13,13 @@ from .evaluation import (
 )
 from .images import draw_curves, draw_sheet
 from .log import read_curves, read_log, write_results
-from .loss_curves import Axis, LossCurves, axis_of, curves_of, draw_loss, plot_loss, trace
+from .loss_axes import Axis
+from .loss_curves import LossCurves, axis_of, curves_of, draw_loss, plot_loss, trace
 from .run import confusion_matrix, draw_assignment, draw_confusion_matrix, draw_validation
 from .studies import draw_toy, print_toy
 from .tables import (
     COMPARED,
     accuracy_table,
-    print_losses,
     print_metrics,
     summarize,
     write_json,
@@ -47,7 +47,6 @@ __all__ = [
     "draw_validation",
     "plot_loss",
     "print_bounds",
-    "print_losses",
     "print_metrics",
     "print_toy",
     "read_curves",

@@ -1,38 +1,20 @@
 """A loss as an image: its value and its gradient along one number that slides, computed by the loss itself.
 
-What slides, and beside what, is said in ``AXES``. The gradient is the one that training uses: for a ranking loss the
+What slides, and beside what, is said in ``loss_axes.AXES``. The gradient is the one that training uses: for a ranking loss the
 *defined* one, which is not the slope of the value.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
-from torch import Tensor
 
-from ..losses import CATALOG, ClassificationLoss, class_balanced_weights
+from ..losses import CATALOG, ClassificationLoss
 from ._canvas import pyplot, save_figure
-
-Loss = Callable[..., Any]
-
-
-@dataclass(frozen=True)
-class Axis:
-    """What slides.
-
-    Attributes:
-        label: what the number is, and what stands still beside it.
-        span: from where to where.
-        lines: by name, the loss at one value: ``(loss, x)`` to what the loss returns, with x of shape (1,) in float64.
-    """
-
-    label: str
-    span: tuple[float, float]
-    lines: Mapping[str, Callable[[Loss, Tensor], Any]]
+from .loss_axes import AXES, Axis, Loss
 
 
 @dataclass(frozen=True)
@@ -52,164 +34,6 @@ class LossCurves:
     x: list[float]
     values: dict[str, list[float]]
     gradients: dict[str, list[float]]
-
-
-def _double(*values: float) -> Tensor:
-    return torch.tensor(values, dtype=torch.float64)
-
-
-# What stands still. Ranking: a positive at 2, negatives at -2, 0 and 3.
-_BESIDE = _double(2.0, -2.0, 0.0, 3.0)
-_POSITIVE, _NEGATIVE = torch.tensor([1, 1, 0, 0, 0]), torch.tensor([0, 1, 0, 0, 0])
-# DR: a positive at 1, negatives at -4, -2 and -1.
-_OF_ONE_IMAGE = _double(1.0, -4.0, -2.0, -1.0)
-# GHM: many easy negatives and some positives of all kinds; coordinates most of which are nearly right.
-_BATCH = torch.cat([torch.linspace(-6, -1, 200, dtype=torch.float64), torch.linspace(-4, 4, 30, dtype=torch.float64)])
-_BATCH_TARGETS = (torch.arange(230) >= 200).double()
-_OFFSETS = torch.linspace(-1, 1, 101, dtype=torch.float64) ** 3
-_CLASS_WEIGHTS = class_balanced_weights(_double(10.0, 1000.0))
-_UNIT_BOX = _double(0.0, 0.0, 1.0, 1.0).unsqueeze(0)
-
-
-def _box(left: Tensor | float, top: Tensor | float, right: Tensor | float, bottom: Tensor | float) -> Tensor:
-    return torch.stack([torch.as_tensor(side, dtype=torch.float64).reshape(()) for side in (left, top, right, bottom)]).unsqueeze(0)
-
-
-def _around_center(width: Tensor, height: Tensor) -> Tensor:
-    """A box of these sides with the center of the unit box."""
-    return _box(0.5 - width / 2, 0.5 - height / 2, 0.5 + width / 2, 0.5 + height / 2)
-
-
-_CLASS_BALANCED = Axis(
-    "logit of the true class; the other class at 0",
-    (-6, 6),
-    {
-        "true class of 10 samples": lambda loss, x: loss(torch.stack([x, 0 * x], 1), torch.tensor([0]), _CLASS_WEIGHTS),
-        "true class of 1,000 samples": lambda loss, x: loss(torch.stack([0 * x, x], 1), torch.tensor([1]), _CLASS_WEIGHTS),
-    },
-)
-_SOFTMAX = Axis(
-    "logit of one of three classes; the others at 0",
-    (-6, 6),
-    {
-        "it is the true class": lambda loss, x: loss(torch.stack([x, 0 * x, 0 * x], 1), torch.tensor([0])),
-        "it is not": lambda loss, x: loss(torch.stack([x, 0 * x, 0 * x], 1), torch.tensor([1])),
-    },
-)
-_TARGETS_AND_QUALITY = Axis(
-    "logit",
-    (-6, 6),
-    {
-        "positive, IoU 0.9": lambda loss, x: loss(x, _double(1), _double(0.9)),
-        "positive, IoU 0.5": lambda loss, x: loss(x, _double(1), _double(0.5)),
-        "negative": lambda loss, x: loss(x, _double(0), _double(0)),
-    },
-)
-_RANKING = Axis(
-    "logit; beside it a positive at 2, negatives at -2, 0 and 3",
-    (-6, 8),
-    {
-        "of a positive": lambda loss, x: loss(torch.cat([x, _BESIDE]), _POSITIVE),
-        "of a negative": lambda loss, x: loss(torch.cat([x, _BESIDE]), _NEGATIVE),
-    },
-)
-
-AXES: dict[str, Axis] = {
-    "classification": Axis(
-        "logit", (-6, 6), {"target 1": lambda loss, x: loss(x, _double(1)), "target 0": lambda loss, x: loss(x, _double(0))}
-    ),
-    "softmax_cross_entropy_loss": _SOFTMAX,
-    "softmax_focal_loss": _SOFTMAX,
-    "dr_loss": Axis(
-        "logit; beside it a positive at 1, negatives at -4, -2 and -1",
-        (-6, 6),
-        {
-            "of a positive": lambda loss, x: loss(torch.cat([x, _OF_ONE_IMAGE]), _POSITIVE),
-            "of a negative": lambda loss, x: loss(torch.cat([x, _OF_ONE_IMAGE]), _NEGATIVE),
-        },
-    ),
-    "class-balanced": _CLASS_BALANCED,
-    "ghm_c_loss": Axis(
-        "logit of one of 231: 200 easy negatives, 30 positives from -4 to 4",
-        (-6, 6),
-        {
-            "target 1": lambda loss, x: loss(torch.cat([x, _BATCH]), torch.cat([_double(1), _BATCH_TARGETS]), bins=10, reduction="none")[0],
-            "target 0": lambda loss, x: loss(torch.cat([x, _BATCH]), torch.cat([_double(0), _BATCH_TARGETS]), bins=10, reduction="none")[0],
-        },
-    ),
-    "ghm_r_loss": Axis(
-        "error of one of 102 coordinates, most of them nearly right",
-        (-0.2, 0.2),
-        {"": lambda loss, x: loss(torch.cat([x, _OFFSETS]), torch.zeros(102, dtype=torch.float64), reduction="none")[0]},
-    ),
-    "quality": Axis(
-        "logit",
-        (-6, 6),
-        {
-            "positive, IoU 0.9": lambda loss, x: loss(x, _double(0.9)),
-            "positive, IoU 0.5": lambda loss, x: loss(x, _double(0.5)),
-            "negative": lambda loss, x: loss(x, _double(0)),
-        },
-    ),
-    "quality: labels, ious": _TARGETS_AND_QUALITY,
-    "correlation_loss": Axis(
-        "logit of a positive of IoU 0.9; three others score their IoU: 0.3, 0.5, 0.7",
-        (-6, 6),
-        {"": lambda loss, x: loss(torch.cat([x, torch.logit(_double(0.3, 0.5, 0.7))]), _double(0.9, 0.3, 0.5, 0.7))},
-    ),
-    "ranking": _RANKING,
-    "alrp_loss": Axis(
-        "logit of a positive of error 0.2; beside it one of error 0.6 at 2, negatives at -2, 0 and 3",
-        (-6, 8),
-        {"": lambda loss, x: loss(torch.cat([x, _BESIDE]), _POSITIVE, _double(0.2, 0.6))},
-    ),
-    "rank_sort_loss": Axis(
-        "logit of a positive of IoU 0.9; beside it one of IoU 0.7 at 2, negatives at -2, 0 and 3",
-        (-6, 8),
-        {"": lambda loss, x: loss(torch.cat([x, _BESIDE]), _POSITIVE, _double(0.9, 0.7))},
-    ),
-    "ranking: labels, positive ious": Axis(
-        "logit; beside it a positive of IoU 0.7 at 2, negatives at -2, 0 and 3",
-        (-6, 8),
-        {
-            "of a positive of IoU 0.9": lambda loss, x: loss(torch.cat([x, _BESIDE]), _POSITIVE, _double(0.9, 0.7)),
-            "of a positive of IoU 0.5": lambda loss, x: loss(torch.cat([x, _BESIDE]), _POSITIVE, _double(0.5, 0.7)),
-            "of a negative": lambda loss, x: loss(torch.cat([x, _BESIDE]), _NEGATIVE, _double(0.7)),
-        },
-    ),
-    "box distance": Axis("difference of a coordinate from its target", (-3, 3), {"": lambda loss, x: loss(x, _double(0))}),
-    "smooth_l1_loss": Axis(
-        "difference of a coordinate from its target",
-        (-3, 3),
-        {
-            "beta = 1": lambda loss, x: loss(x, _double(0), beta=1.0),
-            "beta = 1/9": lambda loss, x: loss(x, _double(0), beta=1 / 9),
-        },
-    ),
-    "faster_rcnn_smooth_l1_loss": Axis(
-        "difference of a coordinate from its target",
-        (-3, 3),
-        {
-            "sigma = 3 (RPN)": lambda loss, x: loss(x[None], 0 * x[None], torch.ones(1, 1), torch.ones(1, 1), sigma=3.0),
-            "sigma = 1": lambda loss, x: loss(x[None], 0 * x[None], torch.ones(1, 1), torch.ones(1, 1), sigma=1.0),
-        },
-    ),
-    "rpn_loss": Axis(
-        "of one positive anchor: its logit (classification), the error of one offset (localization)",
-        (-3, 3),
-        {"": lambda loss, x: loss(x, torch.tensor([1]), torch.cat([x, 0 * _BESIDE[:3]])[None], 0 * _BESIDE[None])},
-    ),
-    "overlap": Axis(
-        "x, of a box over the unit box",
-        (-2, 2),
-        {
-            "moved by x": lambda loss, x: loss(_box(x, 0, x + 1, 1), _UNIT_BOX),
-            "both sides times e^x": lambda loss, x: loss(_around_center(x.exp(), x.exp()), _UNIT_BOX),
-            "sides e^x and e^-x": lambda loss, x: loss(_around_center(x.exp(), (-x).exp()), _UNIT_BOX),
-        },
-    ),
-}
-"""By loss where it needs one of its own, else by family and targets, else by family."""
 
 
 def axis_of(name: str) -> Axis:
@@ -246,7 +70,7 @@ def trace(name: str, loss: Loss, axis: Axis, *, points: int = 241) -> LossCurves
     gradients: dict[str, list[float]] = {}
     for line, at in axis.lines.items():
         for position in grid:
-            x = _double(position).requires_grad_()
+            x = torch.tensor([position], dtype=torch.float64, requires_grad=True)
             result = at(loss, x)
             parts = result._asdict() if isinstance(result, tuple) else {"": result}  # type: ignore[attr-defined]
             for part, value in parts.items():

@@ -15,8 +15,6 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
-    from ..losses import LossModule
-
 
 def write_json(path: Path, content: Any, *, indent: int | None = 2) -> None:
     """Writes strict JSON and makes the folder; what is undefined (NaN) becomes ``null``.
@@ -101,24 +99,6 @@ def wide_console() -> Console:
 
     console = Console()
     return console if console.is_terminal or "COLUMNS" in os.environ else Console(width=1000)
-
-
-def print_losses(catalog: Mapping[str, type[LossModule]]) -> None:
-    """Prints a table of losses: name, family, hyper-parameters with the paper's defaults, range, and the paper where there is room.
-
-    A line a loss where the output is no terminal, so that it can be searched.
-    """
-    from rich.table import Table
-
-    console = wide_console()
-    headings = ("loss", "family", "hyper-parameters", "range", "source")[: 5 if console.width >= 120 else 4]
-    table = Table(caption="lossbox losses NAME explains one", caption_justify="left", box=None)
-    for heading in headings:
-        table.add_column(heading, no_wrap=heading in ("loss", "family"), min_width=len(heading))
-    for name, entry in catalog.items():
-        options = ", ".join(f"{option} = {value:g}" for option, value in entry.hyperparameters().items())
-        table.add_row(*(name, entry.family, options, entry.range.replace("[", r"\["), entry.source)[: len(headings)])
-    console.print(table)
 
 
 COMPARED = ("AP", "AP50", "AP75", "oLRP", "rho")
