@@ -132,7 +132,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (ValueError, OSError, ImportError) as error:
         if debug:
             raise
-        hint = "; this command needs pip install 'lossbox[train]'" if isinstance(error, ModuleNotFoundError) else ""
+        extra = "eval" if name == "evaluate" else "train"
+        hint = f"; this command needs pip install 'lossbox[{extra}]'" if isinstance(error, ModuleNotFoundError) else ""
         print(f"lossbox {name}: {error}{hint}\n(--debug shows where this was raised)", file=sys.stderr)
         return 2
     return 0

@@ -3,6 +3,8 @@
 import csv
 import json
 import math
+import subprocess
+import sys
 
 import pytest
 
@@ -232,3 +234,112 @@ def test_evaluate_says_how_calibrated_the_scores_are(files, tmp_path, capsys):
     assert numbers["LaECE"] == pytest.approx((0.1 + 0.4 + 0.3) / 3)
     assert numbers["LaMCE"] == pytest.approx(0.4)
     assert f"LaECE {numbers['LaECE']:.3f}" in shown
+
+
+# -- what else can be asked for
+
+
+def test_several_ious(files, tmp_path, capsys):
+    out = tmp_path / "n.json"
+    assert main(["evaluate", *map(str, files), "--iou", "0.5", "0.9", "--json", str(out)]) == 0
+    assert "Optimal LRP by IoU" in capsys.readouterr().out
+    numbers = json.loads(out.read_text())
+    assert numbers["at_iou"]["0.5"]["oLRP"] == numbers["oLRP"] == pytest.approx(0.6)
+    assert numbers["at_iou"]["0.9"]["oLRP"] == pytest.approx((2 / 3 + 1) / 2)
+    assert main(["evaluate", *map(str, files), "--iou", "0.5", "1"]) == 2
+    assert "iou: a number in (0, 1) expected, got 1" in capsys.readouterr().err
+
+
+def test_the_scores_that_cost_least(files, tmp_path, capsys):
+    csv_file, out = tmp_path / "t.csv", tmp_path / "n.json"
+    words = ["evaluate", *map(str, files), "--thresholds", str(csv_file), "--json", str(out)]
+    assert main([*words, "--fp-cost", "1", "--fn-cost", "0.5"]) == 0
+    shown = capsys.readouterr().out
+    assert "Least cost: 1 a false positive, 0.5 a miss" in shown
+    assert "the score at which each class costs least: " in shown
+    cup, spoon = list(csv.reader(csv_file.open()))[1:]
+    assert (cup, spoon) == (["3", "cup", "0.6"], ["7", "spoon", ""])
+    assert main([*words, "--fp-cost", "1", "--fn-cost", "5", "--localization-cost", "20"]) == 0
+    assert list(csv.reader(csv_file.open()))[1] == ["3", "cup", "0.6"]
+    numbers = json.loads(out.read_text())
+    assert numbers["per_class"][0]["cost"] == pytest.approx(20 * 0.4)
+    assert numbers["cost"]["total"] == pytest.approx(20 * 0.4 + 5)
+    assert main([*words, "--fp-cost", "1", "--fn-cost", "5", "--localization-cost", "30"]) == 0
+    assert list(csv.reader(csv_file.open()))[1] == ["3", "cup", ""]  # the loose box that comes first costs more than both misses
+    for wrong in (["--fp-cost", "1"], ["--localization-cost", "1"]):
+        assert main([*words, *wrong]) == 2
+        assert "--fp-cost and --fn-cost belong together" in capsys.readouterr().err
+    assert main([*words, "--fp-cost", "-1", "--fn-cost", "1"]) == 2
+    assert "fp_cost: a finite number >= 0 expected, got -1" in capsys.readouterr().err
+
+
+def test_errors_parts_and_comparison(tmp_path, capsys):
+    truth = TRUTH | {"images": [image | {"file_name": f"{image['id']}.png", "camera": "left"} for image in TRUTH["images"]]}
+    first, second = (tmp_path / name for name in ("first.json", "second.json"))
+    first.write_text(json.dumps(FOUND))
+    second.write_text(json.dumps(FOUND[1:]))
+    (tmp_path / "truth.json").write_text(json.dumps(truth))
+    out = tmp_path / "n.json"
+    words = ["evaluate", str(tmp_path / "truth.json"), str(first), "--json", str(out)]
+    assert main([*words, "--errors", "--slice-by", "area", "camera", "file:1*", "--against", str(second)]) == 0
+    shown = capsys.readouterr().out
+    for text in ("What is wrong", "By area", "By camera", "By file", "Comparison", "second.json"):
+        assert text in shown
+    numbers = json.loads(out.read_text())
+    assert [row["main"] for row in numbers["errors"]] == ["localization", "missed"]
+    assert numbers["tide"]["counts"]["Bkg"] == 1
+    assert [row["name"] for row in numbers["slices"]["file"]] == ["1*", "(none)"]
+    assert numbers["slices"]["camera"][0]["oLRP"] == numbers["oLRP"]
+    assert numbers["comparison"]["metrics"]["oLRP"]["first"] == numbers["oLRP"]
+    assert main([*words, "--slice-by", "kamera"]) == 2
+    assert "no image has the field 'kamera'" in capsys.readouterr().err
+
+
+def test_ultralytics_files(tmp_path, capsys):
+    truth = {
+        "images": [{"id": number, "file_name": f"{name}.jpg"} for number, name in enumerate(("a", "b"))],
+        "categories": [{"id": 0, "name": "cup"}, {"id": 1, "name": "spoon"}],
+        "annotations": [{"id": 0, "image_id": 1, "category_id": 0, "bbox": [0, 0, 20, 20]}],
+    }
+    found = [{"image_id": "b", "file_name": "b.jpg", "category_id": 1, "bbox": [0, 0, 20, 20], "score": 0.9}]
+    words = written(tmp_path, truth, found)
+    assert main(["evaluate", *words]) == 2
+    assert "category_ids (--category-ids): from-1 or id expected" in capsys.readouterr().err
+    out = tmp_path / "n.json"
+    assert main(["evaluate", *words, "--category-ids", "from-1", "--json", str(out)]) == 0
+    shown = capsys.readouterr().out
+    assert "note: image_id: the name of the image's file, in 1 of 1 detections" in shown
+    assert "note: category_id: the place of a class, counted from 1" in shown
+    assert json.loads(out.read_text())["AP"] == pytest.approx(1)
+
+
+def test_masks(tmp_path):
+    mask = {"size": [100, 100], "counts": [0, 2000, 8000]}
+    half = {"size": [100, 100], "counts": [0, 1500, 8500]}
+    truth = TRUTH | {"annotations": [annotation | {"segmentation": mask} for annotation in TRUTH["annotations"][:1]]}
+    found = [{"image_id": 1, "category_id": 3, "segmentation": half, "score": 0.9}]
+    numbers = numbers_of(tmp_path, truth, found, "--iou-type", "segm")
+    assert numbers["oLRP"] == pytest.approx(0.25 / 0.5)
+    assert numbers["AP"] == pytest.approx(0.6)
+
+
+# What needs none of the packages of the trainer; the extra `eval` names what it does need.
+ALONE = """
+import importlib.machinery, sys
+BARRED = {"lightning", "pytorch_lightning", "torchmetrics", "sklearn", "tensorboard", "timm", "plotext", "pycocotools"}
+class Barred:
+    def find_spec(self, name, path=None, target=None):
+        return importlib.machinery.ModuleSpec(name, self) if name in BARRED else None
+    def create_module(self, spec):
+        raise ModuleNotFoundError(f"barred: {spec.name}", name=spec.name)
+sys.meta_path.insert(0, Barred())
+from lossbox.__main__ import main
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+def test_the_extra_eval_is_enough(files):
+    words = [sys.executable, "-c", ALONE, "evaluate", *map(str, files), "--errors", "--calibration", "--fp-cost", "1", "--fn-cost", "2"]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=100)
+    assert done.returncode == 0, done.stderr
+    assert "Optimal LRP" in done.stdout

@@ -132,6 +132,42 @@ def hotcoco_evaluation(ground_truth: GroundTruth, results: DetectionColumns) -> 
     return evaluation
 
 
+def tide_errors(ground_truth: GroundTruth, results: DetectionColumns, *, tau: float = 0.5, background: float = 0.1) -> dict[str, Any]:
+    """What AP would gain if errors of one kind were gone: TIDE, by hotcoco. All scores count, also those that nobody would deploy.
+
+    Args:
+        ground_truth: the annotations.
+        results: the detections.
+        tau: IoU from which a detection is right; one of 0.50, 0.55 ... 0.95.
+        background: IoU below which a box has nothing to do with an annotation, in (0, tau].
+
+    Returns:
+        ``gain``: by kind, the rise of AP at ``tau``: ``Cls``, ``Loc``, ``Both``, ``Dupe``, ``Bkg``, ``Miss``, and ``FP`` and ``FN``, all of
+        each; ``counts`` of the six kinds; ``AP``, at ``tau``. The kinds are those of :func:`lossbox.metrics.error_shares`.
+
+    Raises:
+        ValueError: ``tau`` that is not one of these; ``background`` out of range.
+        ImportError: hotcoco is not installed.
+
+    Source:
+        Bolya et al., TIDE: A General Toolbox for Identifying Object Detection Errors, ECCV 2020.
+
+    Example:
+        >>> truth = GroundTruth(np.array([1]), np.array([1]), ("cup",), np.array([0]), np.array([0]),
+        ...                     np.array([[0., 0., 10., 10.]]), np.array([100.]), np.array([False]))
+        >>> found = DetectionColumns(np.array([0]), np.array([0]), np.array([[0., 0., 10., 3.]]), np.array([0.9]))
+        >>> errors = tide_errors(truth, found)
+        >>> round(errors["gain"]["Loc"], 6), errors["counts"]["Loc"]
+        (1.0, 1)
+    """
+    if np.abs(IOU_THRESHOLDS - tau).min() > 1e-9:
+        raise ValueError(f"tau: one of 0.50, 0.55 ... 0.95 expected, got {tau}")
+    if not 0 < background <= tau:
+        raise ValueError(f"background must be in (0, tau] = (0, {tau}], got {background}")
+    errors = hotcoco_evaluation(ground_truth, results).tide_errors(pos_thr=tau, bg_thr=background)
+    return {"AP": errors["ap_base"], "gain": errors["delta_ap"], "counts": errors["counts"], "tau": tau, "background": background}
+
+
 def _records(rows: GroundTruth | DetectionColumns, **more: Iterable[Any]) -> list[dict[str, Any]]:
     """Masks or keypoints as COCO's records."""
     areas = rows.boxes[:, 2] * rows.boxes[:, 3] if rows.areas is None else rows.areas

@@ -89,7 +89,7 @@ def lrp(scores: Values, ious: Values, is_tp: Values, num_ground_truth: int, *, t
     """
     if np.isnan(threshold):
         raise ValueError("threshold must be a number, got NaN")
-    score, error, right = _checked(scores, ious, is_tp, num_ground_truth, tau=tau)
+    score, error, right = checked(scores, ious, is_tp, num_ground_truth, tau=tau)
     if num_ground_truth == 0:
         return LRP(np.nan, np.nan, np.nan, np.nan)
     kept = score >= threshold
@@ -130,7 +130,7 @@ def lrp_curve(scores: Values, ious: Values, is_tp: Values, num_ground_truth: int
         >>> lrp_curve([0.9, 0.8, 0.8], [1.0, 0.0, 1.0], [True, False, True], 2).lrp
         array([0.5       , 0.33333333])
     """
-    score, error, right = _checked(scores, ious, is_tp, num_ground_truth, tau=tau)
+    score, error, right = checked(scores, ious, is_tp, num_ground_truth, tau=tau)
     order = np.argsort(-score, kind="stable")
     score, error, right = score[order], error[order], right[order]
     last_of_tie = np.append(score[1:] != score[:-1], True)[: len(score)]
@@ -219,7 +219,7 @@ def optimal_lrp_per_class(matches: Matches, *, tau: float = 0.5) -> list[LRPOpti
     return [optimal_lrp(*matches.of_class(category), count, tau=tau) for category, count in enumerate(counts)]
 
 
-def _checked(
+def checked(
     scores: Values, ious: Values, is_tp: Values, num_ground_truth: int, *, tau: float
 ) -> tuple[Float[np.ndarray, " d"], Float[np.ndarray, " d"], Bool[np.ndarray, " d"]]:
     """The arguments as arrays: score, 1 - IoU, is_tp."""

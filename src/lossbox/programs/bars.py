@@ -37,7 +37,7 @@ def bar() -> Progress:
         from rich.console import Console
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
     except ImportError as error:
-        raise ImportError("the progress bar needs rich: pip install 'lossbox[train]'") from error
+        raise ImportError("the progress bar needs rich: pip install 'lossbox[eval]'") from error
 
     console = Console(stderr=True)
     columns = (

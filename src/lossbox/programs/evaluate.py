@@ -3,22 +3,30 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from .bars import stages
 from .command import File, Folder, command
 
 if TYPE_CHECKING:
-    from ..metrics import DetectionColumns, GroundTruth
+    from ..metrics import DetectionColumns, GroundTruth, Matches
 
 
 def evaluate(
     ground_truth: File | GroundTruth,
     results: File | DetectionColumns,
     *,
-    iou: float = 0.5,
+    against: File | DetectionColumns | None = None,
+    iou: Sequence[float] | float = (0.5,),
+    iou_type: Literal["bbox", "segm", "keypoints"] = "bbox",
+    category_ids: Literal["id", "from-0", "from-1"] | None = None,
+    slice_by: Sequence[str] = (),
+    errors: bool = False,
+    fp_cost: float | None = None,
+    fn_cost: float | None = None,
+    localization_cost: float | None = None,
     bounds: bool = False,
     calibration: bool = False,
     json: File | None = None,
@@ -28,12 +36,21 @@ def evaluate(
     """COCO AP (pycocotools' numbers) and optimal LRP of detections.
 
     Optimal LRP is the smallest error over all score thresholds, made of localization, false positives and false negatives; the score that
-    reaches it is the one to deploy a class with.
+    reaches it is the one to deploy a class with. Where errors have a price, --fp-cost and --fn-cost find the score that costs least.
 
     Args:
         ground_truth: annotations in COCO's format (JSON)
         results: detections in COCO's results format (a JSON list)
-        iou: IoU from which a detection is right, for LRP; in (0, 1)
+        against: a second file of detections; both are compared, with a paired bootstrap interval of each difference
+        iou: IoU from which a detection is right, for LRP; in (0, 1). Of several, the first is what everything else is computed at
+        iou_type: what is compared: boxes, masks or keypoints
+        category_ids: what a category_id of the detections is: the id of a category, or the place of the class among these by ascending id,
+            counted from 0 or from 1 (Ultralytics)
+        slice_by: also of parts: area (small, medium, large), a field of the images such as camera, file:PATTERN such as file:night_*
+        errors: what is wrong: the error of each class by kinds, and what AP would gain without each kind (TIDE)
+        fp_cost: the price of a false positive; --thresholds writes the scores that cost least
+        fn_cost: the price of a miss
+        localization_cost: the price of a box that is just right, falling to 0 for a perfect one
         bounds: AP if the scores of the true positives were in order of their IoU, and if in inverse order
         calibration: how far scores are from the IoU to expect: LaECE, LaACE and LaMCE (0 is perfect)
         json: write all numbers, per class too
@@ -41,11 +58,16 @@ def evaluate(
         plots: draw precision against recall, LRP against the score threshold, IoU against score, and the reliability of scores (PNG)
 
     Returns:
-        The numbers of :func:`lossbox.metrics.evaluate`, and how many detections there are (``num_detections``). With ``bounds`` also
-        ``bounds``, see :func:`lossbox.metrics.score_bounds`; with ``calibration`` also ``LaECE``, ``LaACE`` and ``LaMCE``.
+        The numbers of :func:`lossbox.metrics.evaluate`, ``num_detections``, and ``notes``: what was read in another way than COCO's. Where
+        they were asked for: ``at_iou``, oLRP and its parts by IoU; ``slices``, by what it was sliced by, see
+        :func:`lossbox.metrics.slice_by_images`; ``errors``, see :func:`lossbox.metrics.error_shares`, and ``tide``, see
+        :func:`lossbox.metrics.tide_errors`; ``cost``, and ``cost_threshold`` in each class; ``bounds``, see
+        :func:`lossbox.metrics.score_bounds`; ``LaECE``, ``LaACE`` and ``LaMCE``; ``comparison``, see
+        :func:`lossbox.metrics.compare_detections`.
 
     Raises:
-        ValueError: ``iou`` out of (0, 1), or a bad record, which is named with its file.
+        ValueError: an option out of range, or a bad record, which is named with its file.
+        ImportError: hotcoco is not installed.
 
     Example:
         >>> truth = {"images": [{"id": 7}], "categories": [{"id": 3, "name": "cup"}], "annotations": [
@@ -56,37 +78,111 @@ def evaluate(
         >>> round(evaluate(columns, found)["AP"], 6)
         0.7
     """
-    if not 0 < iou < 1:
-        raise ValueError(f"iou: a number in (0, 1) expected, got {iou}")
+    taus = _taus(iou)
+    if (fp_cost is None) != (fn_cost is None) or (localization_cost is not None and fn_cost is None):
+        raise ValueError("fp_cost: --fp-cost and --fn-cost belong together, got one of them, or --localization-cost alone")
     from .. import metrics, report
     from ..decoding import write_thresholds
 
-    with stages(4 + bounds + calibration + bool(plots)) as stage:
+    tau = taus[0]
+    asked = (bool(slice_by), errors, fn_cost is not None, bounds, calibration, against is not None, bool(plots))
+    with stages(4 + sum(asked)) as stage:
         stage("reading the ground truth")
-        truth = ground_truth if isinstance(ground_truth, metrics.GroundTruth) else metrics.read_ground_truth(ground_truth)
+        truth = ground_truth
+        if not isinstance(truth, metrics.GroundTruth):
+            truth = metrics.read_ground_truth(truth, iou_type=iou_type)
         stage("reading the detections")
-        found = results if isinstance(results, metrics.DetectionColumns) else metrics.read_results(results, truth)
+        found, other = (
+            one if one is None or isinstance(one, metrics.DetectionColumns) else metrics.read_results(one, truth, category_ids=category_ids)
+            for one in (results, against)
+        )
+        assert found is not None
         stage("average precision")
         ap = metrics.average_precision(truth, found)
         stage("matching and optimal LRP")
-        matches = metrics.match_detections(truth, found, iou_threshold=iou)
-        numbers = metrics.numbers_of(truth, ap, matches, tau=iou) | {"num_detections": len(found.scores)}
+        matches = metrics.match_detections(truth, found, iou_threshold=tau)
+        numbers = metrics.numbers_of(truth, ap, matches, tau=tau) | {"num_detections": len(found.scores), "notes": list(found.notes)}
+        if len(taus) > 1:
+            numbers["at_iou"] = {f"{at:g}": _olrp(truth, found, at) for at in taus}
+        if slice_by:
+            stage("parts of the data")
+            numbers["slices"] = {"area": metrics.slice_by_area(truth, found, ap, tau=tau)} if "area" in slice_by else {}
+            parts = _parts(truth, ground_truth, slice_by)
+            numbers["slices"] |= {by: metrics.slice_by_images(truth, found, of, tau=tau) for by, of in parts.items()}
+        if errors:
+            stage("kinds of errors")
+            numbers["errors"] = metrics.error_shares(truth, found, tau=tau, matches=matches)
+            numbers["tide"] = metrics.tide_errors(truth, found)
+        if fp_cost is not None and fn_cost is not None:
+            stage("costs")
+            _add_costs(numbers, matches, fp_cost, fn_cost, localization_cost or 0.0, tau)
         if bounds:
             stage("average precision of two other orders")
             numbers["bounds"] = metrics.score_bounds(truth, found, matches=matches, ap=ap)
         if calibration:
             stage("calibration")
-            overlapping = metrics.match_detections(truth, found, iou_threshold=metrics.ANY_OVERLAP)
-            error = metrics.localization_aware_calibration_error(overlapping)
-            numbers |= {"LaECE": error.laece, "LaACE": error.laace, "LaMCE": error.lamce}
+            numbers |= _calibration(truth, found)
+        if other is not None:
+            stage("the comparison")
+            numbers["comparison"] = metrics.compare_detections(truth, found, other, tau=tau)
         if plots:
             stage("drawing")
-            report.draw_evaluation(Path(plots), ap, matches, truth.category_names, tau=iou)
+            report.draw_evaluation(Path(plots), ap, matches, truth.category_names, tau=tau)
     if json:
         report.write_json(Path(json), numbers)
     if thresholds:
-        write_thresholds(Path(thresholds), numbers)
+        cut = "threshold" if fn_cost is None else "cost_threshold"
+        write_thresholds(Path(thresholds), {"per_class": [row | {"threshold": row[cut]} for row in numbers["per_class"]]})
     return numbers
+
+
+def _taus(iou: Sequence[float] | float) -> list[float]:
+    taus = [float(iou)] if isinstance(iou, float | int) else list(iou)
+    for tau in taus or [math.nan]:
+        if not 0 < tau < 1:
+            raise ValueError(f"iou: a number in (0, 1) expected, got {tau}")
+    return taus
+
+
+def _parts(truth: GroundTruth, source: Any, slice_by: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """The parts of the images by field, and in ``file`` those by pattern."""
+    from ..metrics import parts_by_attribute, parts_by_name
+
+    patterns = [name.removeprefix("file:") for name in slice_by if name.startswith("file:")]
+    fields = [name for name in slice_by if name != "area" and not name.startswith("file:")]
+    if fields and not isinstance(source, str | Path):
+        raise ValueError(f"slice_by: a field of the images ({fields[0]}) needs a ground truth file, got columns")
+    parts = {field: parts_by_attribute(truth, source, field) for field in fields}
+    return parts | ({"file": parts_by_name(truth, patterns)} if patterns else {})
+
+
+def _olrp(truth: GroundTruth, found: DetectionColumns, tau: float) -> dict[str, float]:
+    """oLRP and its parts, means over classes, matched anew at another IoU."""
+    from ..metrics import match_detections, optimal_lrp_per_class
+    from ..metrics._arrays import mean_of_defined
+
+    optima = optimal_lrp_per_class(match_detections(truth, found, iou_threshold=tau), tau=tau)
+    names = {"oLRP": "olrp"} | {f"oLRP_{name}": name for name in ("localization", "false_positive", "false_negative")}
+    return {ours: mean_of_defined(getattr(optimum, name) for optimum in optima) for ours, name in names.items()}
+
+
+def _calibration(truth: GroundTruth, found: DetectionColumns) -> dict[str, float]:
+    from ..metrics import ANY_OVERLAP, localization_aware_calibration_error, match_detections
+
+    error = localization_aware_calibration_error(match_detections(truth, found, iou_threshold=ANY_OVERLAP))
+    return {"LaECE": error.laece, "LaACE": error.laace, "LaMCE": error.lamce}
+
+
+def _add_costs(numbers: dict[str, Any], matches: Matches, fp_cost: float, fn_cost: float, localization_cost: float, tau: float) -> None:
+    """What the errors cost, in all and in each class, at the thresholds where they cost least."""
+    from ..metrics import cost_optimal_thresholds
+
+    prices = {"fp_cost": fp_cost, "fn_cost": fn_cost, "localization_cost": localization_cost}
+    optima = cost_optimal_thresholds(matches, fp_cost=fp_cost, fn_cost=fn_cost, localization_cost=localization_cost, tau=tau)
+    for row, optimum in zip(numbers["per_class"], optima, strict=True):
+        row |= {"cost_threshold": optimum.threshold, "cost": optimum.cost}
+    counts = {name: sum(getattr(optimum, name) for optimum in optima) for name in optima[0]._fields[2:]} if optima else {}
+    numbers["cost"] = {**prices, "total": math.fsum(optimum.cost for optimum in optima), **counts}
 
 
 def show_evaluation(
@@ -94,6 +190,7 @@ def show_evaluation(
     *,
     ground_truth: File,
     results: File,
+    against: File | None = None,
     per_class: bool = False,
     json: File | None = None,
     thresholds: File | None = None,
@@ -105,19 +202,33 @@ def show_evaluation(
         per_class: a line for each class, not the mean alone
     """
     from .. import report
+    from ..report import evaluation_tables as tables
 
+    for note in numbers["notes"]:
+        print(f"note: {note}")
     report.print_metrics(numbers, per_class=per_class)
+    if "at_iou" in numbers:
+        tables.print_at_iou(numbers["at_iou"])
+    for by, rows in numbers.get("slices", {}).items():
+        tables.print_slices(by, rows)
+    if "errors" in numbers:
+        tables.print_errors(numbers["errors"], numbers["tide"])
+    if "cost" in numbers:
+        tables.print_costs(numbers)
     if "bounds" in numbers:
         report.print_bounds(numbers["bounds"])
     if "LaECE" in numbers:
         errors = ((name, numbers[name]) for name in ("LaECE", "LaACE", "LaMCE"))
         print("calibration: " + ", ".join(f"{name} {'-' if math.isnan(value) else f'{value:.3f}'}" for name, value in errors))
+    if "comparison" in numbers:
+        tables.print_comparison(numbers["comparison"], str(results), str(against))
     if not sum(row["num_ground_truth"] for row in numbers["per_class"]):
         print(f"note: {ground_truth} has no boxes, so that nothing is defined (-)")
     elif not numbers["num_detections"]:
         print(f"note: {results} has no detections")
     drawn = ", ".join(map(str, sorted(Path(plots).glob("*.png")))) if plots else None
-    for what, path in (("all numbers", json), ("the score at which to cut each class", thresholds), ("images", drawn)):
+    cut = "the score at which each class costs least" if "cost" in numbers else "the score at which to cut each class"
+    for what, path in (("all numbers", json), (cut, thresholds), ("images", drawn)):
         if path:
             print(f"{what}: {path}")
 

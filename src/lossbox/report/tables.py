@@ -68,7 +68,7 @@ def _ap_table(metrics: Mapping[str, Any]) -> Table:
     for justify in ("left", "left", "right"):
         table.add_column(justify=justify)
     for name, meaning in _AP_ROWS.items():
-        table.add_row(name, meaning, _number(metrics[name]))
+        table.add_row(name, meaning, number(metrics[name]))
     return table
 
 
@@ -82,14 +82,15 @@ def _olrp_table(metrics: Mapping[str, Any], *, per_class: bool = True) -> Table:
         table.add_column(column, justify="right")
     for row in metrics["per_class"] if per_class else ():
         numbers = (row[key] for key in ("AP", "AP50", "oLRP", "localization", "false_positive", "false_negative", "threshold"))
-        table.add_row(row["name"], str(row["num_ground_truth"]), *map(_number, numbers))
+        table.add_row(row["name"], str(row["num_ground_truth"]), *map(number, numbers))
     means = (metrics[key] for key in ("AP", "AP50", "oLRP", "oLRP_localization", "oLRP_false_positive", "oLRP_false_negative"))
     table.add_section()
-    table.add_row("mean", str(sum(row["num_ground_truth"] for row in metrics["per_class"])), *map(_number, means), "", style="bold")
+    table.add_row("mean", str(sum(row["num_ground_truth"] for row in metrics["per_class"])), *map(number, means), "", style="bold")
     return table
 
 
-def _number(value: float | None) -> str:
+def number(value: float | None) -> str:
+    """Three decimals; a dash where it is undefined."""
     return "-" if value is None or math.isnan(value) else f"{value:.3f}"
 
 
