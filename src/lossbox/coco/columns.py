@@ -240,6 +240,7 @@ def load(source: Any, name: str, expected: str) -> tuple[Any, str]:
 
 
 def refuse_boxes(table: Table, boxes: Float[np.ndarray, "n 4"], broken: Mapping[int, str]) -> None:
+    """Notes the records whose box is none, or has a negative size; ``broken`` is what ``Table.boxes`` says of them."""
     for index, rule in broken.items():
         table.refuse(index, rule, got=table.records[index].get("bbox"))
     table.refuse_where(np.minimum(boxes[:, 2], boxes[:, 3]) < 0, "bbox", "must not have a negative width or height: x, y, width, height")
