@@ -45,6 +45,7 @@ bench: venv     ## speed and memory of losses, assignment, training steps and ev
 	$(BIN)/python benchmarks/assignment.py
 	$(BIN)/python benchmarks/step.py --precision 32-true
 	$(BIN)/python benchmarks/evaluation.py
+	$(BIN)/python benchmarks/optimal_lrp.py
 
 # Needs images of your own: make bench-small DATA="mine:320" reads mine/train.json, mine/train/, mine/val.json and mine/val/.
 DATA ?= data/digits:128

@@ -1,4 +1,4 @@
-"""Optimal LRP as the minimum over all scores, and over a grid of 101 scores as vernier searches it; AP, which sees order alone, beside them.
+"""Optimal LRP as the minimum over all scores, and over a grid of 101 scores as vernier searches it; beside them AP, which sees order alone.
 
     pip install vernier hotcoco
     python benchmarks/optimal_lrp.py        # seconds
