@@ -188,7 +188,7 @@ def test_demo_leaves_metrics_curves_and_images(tmp_path, tiny, capsys):
     words = ["demo", "--out", str(out), "--data", str(tmp_path / "digits"), "--train-images", "4", "--val-images", "2"]
     assert main([*words, *tiny]) == 0
     said = capsys.readouterr().out
-    for name in ("metrics.json", "curves.png", "images.png"):
+    for name in ("metrics.json", "report.html", "images.png"):
         assert (out / name).is_file()
         assert str(out / name) in said
     assert "epoch 1/1" in said
@@ -199,10 +199,10 @@ def test_demo_leaves_metrics_curves_and_images(tmp_path, tiny, capsys):
     assert config["data"]["val_images"] == str(tmp_path / "digits" / "val")
 
     trained = (out / "checkpoints" / "last.ckpt").stat().st_mtime_ns
-    (out / "curves.png").unlink()
+    (out / "report.html").unlink()
     assert main([*words, *tiny]) == 0
     assert "holds a finished run" in capsys.readouterr().out
-    assert (out / "curves.png").is_file()
+    assert (out / "report.html").is_file()
     assert (out / "checkpoints" / "last.ckpt").stat().st_mtime_ns == trained
 
     # A second training would mix with the first.

@@ -19,6 +19,7 @@ _HOME = {
     "predict": "programs.predict",
     "read_ground_truth": "metrics",
     "read_results": "metrics",
+    "write_report": "programs.report",
     "load": "training.load",
 }
 """The module of each name. Type checkers and editors read the imports below."""
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     from .metrics import read_results as read_results
     from .programs.evaluate import evaluate as evaluate
     from .programs.predict import predict as predict
+    from .programs.report import write_report as write_report
     from .training.load import load_trained
 
     load = load_trained

@@ -26,6 +26,7 @@ COMMANDS = {
     "calibrate": "fit a map that turns the scores of a trained detector into the IoU to expect, and say how wrong they were",
     "export": "write a trained detector as ONNX or torch.export file, which runs without lossbox",
     "evaluate": "measure detections of any program: two COCO files in, AP and optimal LRP out, with the score at which to cut each class",
+    "report": "write one HTML page about a run, or several beside each other: curves, classes, confusion, worst images, recipe",
     "losses": "list the losses: family, hyper-parameters, range, paper; or explain and draw one",
     "compare": "train recipes with several seeds and write their accuracy, mean and spread; or run a study of the papers (toy)",
     "convert": "make COCO JSON of a folder of COCO, Pascal VOC or YOLO data",

@@ -3,6 +3,7 @@
 import csv
 import json
 import math
+import re
 import subprocess
 import sys
 
@@ -82,12 +83,12 @@ def test_a_class_without_ground_truth_has_no_numbers_and_no_say(tmp_path):
 
 
 def test_nothing_found_is_a_result(tmp_path, capsys):
-    plots = tmp_path / "plots"
-    numbers = numbers_of(tmp_path, TRUTH, [], "--bounds", "--per-class", "--plots", str(plots))
+    page = tmp_path / "new" / "page.html"
+    numbers = numbers_of(tmp_path, TRUTH, [], "--bounds", "--per-class", "--report", str(page))
     assert (numbers["AP"], numbers["AR100"], numbers["oLRP"], numbers["oLRP_false_negative"]) == (0, 0, 1, 1)
     assert numbers["rho"] is numbers["oLRP_localization"] is numbers["oLRP_false_positive"] is None
     assert {row["AP"] for row in numbers["bounds"].values()} == {0}
-    assert len(list(plots.glob("*.png"))) == 4
+    assert page.is_file()
 
 
 def test_why_nothing_is_defined_is_said(tmp_path, capsys):
@@ -107,7 +108,9 @@ def test_why_nothing_is_defined_is_said(tmp_path, capsys):
 def test_images_without_boxes_and_a_data_set_without_any(tmp_path):
     before = numbers_of(tmp_path, TRUTH, FOUND)
     assert numbers_of(tmp_path, TRUTH | {"images": [*TRUTH["images"], {"id": 3}]}, FOUND) == before
-    numbers = numbers_of(tmp_path, {"images": [], "categories": [], "annotations": []}, [], "--bounds", "--plots", str(tmp_path / "p"))
+    numbers = numbers_of(
+        tmp_path, {"images": [], "categories": [], "annotations": []}, [], "--bounds", "--report", str(tmp_path / "p.html")
+    )
     assert numbers["AP"] is numbers["oLRP"] is numbers["rho"] is None
     assert numbers["per_class"] == []
 
@@ -125,9 +128,9 @@ def test_the_same_detection_twice_is_a_false_positive(tmp_path):
     assert (cup["oLRP"], cup["false_positive"]) == pytest.approx((0.7, 0.5))
 
 
-def test_bounds_and_plots(tmp_path, capsys):
+def test_bounds_and_report(tmp_path, capsys):
     # of the two cups that are right, the looser one (IoU 0.8) has the higher score
-    numbers = numbers_of(tmp_path, TRUTH, FOUND, "--bounds", "--plots", str(tmp_path / "plots"))
+    numbers = numbers_of(tmp_path, TRUTH, FOUND, "--bounds", "--report", str(tmp_path / "page.html"))
     bounds = numbers["bounds"]
     for name in ("AP", "AP50", "AP75", "AP90"):
         assert bounds["measured"][name] == numbers[name]
@@ -137,9 +140,11 @@ def test_bounds_and_plots(tmp_path, capsys):
     assert bounds["upper"]["AP50"] == numbers["AP50"]
     shown = capsys.readouterr().out
     assert "upper bound" in shown
-    names = {"precision_recall.png", "lrp.png", "score_iou.png", "reliability.png"}
-    assert {path.name for path in (tmp_path / "plots").iterdir()} == names
-    assert all(name in shown.replace("\n", "") for name in names)
+    page = tmp_path / "page.html"
+    assert f"for a browser: {page}" in shown.replace("\n", "")
+    content = json.loads(re.search('id="data">(.*?)</script>', page.read_text())[1])
+    assert content["runs"][0]["numbers"]["AP"] == pytest.approx(numbers["AP"])
+    assert [len(one["classes"]) for one in (content["runs"][0], content["sets"][0])] == [2, 2]
 
 
 def test_the_bar_is_for_terminals_only(files, capsys, monkeypatch):

@@ -77,20 +77,6 @@ def test_a_folder_without_a_log_is_a_named_error(tmp_path):
         report.read_curves(tmp_path)
 
 
-def test_curves_are_drawn(run):
-    path = report.draw_curves(run)
-    width, height = shape(path)
-    assert width > 1000
-    assert height > 600
-
-
-def shape(path):
-    from PIL import Image
-
-    with Image.open(path) as image:
-        return image.size
-
-
 def image_of(tmp_path, **options):
     target = Targets(
         torch.tensor([[4.0, 4.0, 20.0, 24.0]]), torch.tensor([1]), torch.tensor([False]), 7, size=(32, 32), original_size=(64, 64)

@@ -17,6 +17,8 @@ from lossbox.data.digits import write_digits
 from lossbox.data.module import CocoDataModule
 from lossbox.decoding import Decoder
 from lossbox.detectors import Backbone, FasterRCNN, RetinaNet
+from lossbox.metrics import evaluate, read_ground_truth, to_json
+from lossbox.metrics import read_results as read_detections
 from lossbox.objective import ALRPObjective
 from lossbox.records import Batch, Targets
 from lossbox.training import DetectionTask, FirstStage, WarmupCosine
@@ -87,7 +89,13 @@ def different(one, other):
 
 def test_neither_files_nor_average_change_what_is_trained(averaged, recipe, tmp_path):
     LossboxCLI(["fit", "--config", str(recipe / "plain.yaml"), "--out", str(tmp_path), "--artifacts", "false"])
-    assert {path.name for path in tmp_path.iterdir()} & {"results.csv", "train_batches.png", "curves.png", "images.png", "plots"} == set()
+    assert {path.name for path in tmp_path.iterdir()} & {
+        "results.csv",
+        "train_batches.png",
+        "images.png",
+        "detections.json",
+        "report.html",
+    } == set()
     plain, with_all = checkpoint(tmp_path), checkpoint(averaged[0])
     assert different(plain["state_dict"], with_all["current_model_state"]) == []
     moments = [states["optimizer_states"][0]["state"] for states in (plain, with_all)]
@@ -147,13 +155,16 @@ def test_the_average_is_validated_and_validate_measures_the_same(averaged, recip
 
 def test_what_a_validation_leaves(averaged):
     run = averaged[0]
-    images = ["images.png", "confusion_matrix.png", "train_batches.png", "curves.png"]
-    for name in [*images, "plots/precision_recall.png", "plots/lrp.png", "plots/score_iou.png", "plots/reliability.png"]:
+    for name in ("images.png", "train_batches.png"):
         assert (run / name).read_bytes()[:4] == b"\x89PNG", name
     confusion = json.loads((run / "confusion_matrix.json").read_text())
     assert confusion["classes"] == [*map(str, range(10)), "background"]
     metrics = json.loads((run / "metrics.json").read_text())
     assert [sum(row) for row in confusion["matrix"][:10]] == [row["num_ground_truth"] for row in metrics["per_class"]]
+    truth = read_ground_truth(run / "ground_truth.json")
+    again = evaluate(truth, read_detections(run / "detections.json", truth))
+    assert json.loads(to_json(again)) == metrics
+    assert "<!doctype html>" in (run / "report.html").read_text()
 
 
 class KillAt(Exception):

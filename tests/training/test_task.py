@@ -109,9 +109,11 @@ def test_a_run_without_validation_ends_in_a_line(recipe, tmp_path, capsys):
     run = tmp_path / "run"
     cli = LossboxCLI(["fit", "--config", recipe, "--out", str(run), "--trainer.limit_val_batches", "0"])
     assert cli.model.validated_at is None
-    assert capsys.readouterr().out.endswith("minutes  not validated (trainer.limit_val_batches is 0)\n")
+    assert capsys.readouterr().out.endswith(
+        f"minutes  not validated (trainer.limit_val_batches is 0)\nthe report, for a browser: {run / 'report.html'}\n"
+    )
     assert json.loads((run / "run.json").read_text())["steps"] == 6
-    assert (run / "curves.png").is_file()
+    assert (run / "report.html").is_file()
     assert sorted(path.name for path in (run / "checkpoints").iterdir()) == ["last.ckpt"]
     assert not (run / "metrics.json").exists()
     with pytest.raises(ValueError, match=r"trainer.limit_val_batches: more than 0 expected, to validate, got 0"):

@@ -43,7 +43,6 @@ def demo(
     file = find_recipe(recipe)
     print(f"lossbox demo: images of digits, a detector trained on them, validated and drawn; results in {out}", flush=True)
 
-    from .. import report
     from ..data.digits import write_digits
     from ..training.cli import LossboxCLI
 
@@ -57,7 +56,6 @@ def demo(
         LossboxCLI([*words, *resume(out)])
     if (out / "metrics.json").is_file():
         LossboxCLI(["validate", "--config", str(out / "config.yaml"), "--ckpt_path", "last"])
-        report.draw_curves(out)
     return out
 
 
@@ -71,7 +69,7 @@ def show_demo(out: Path) -> None:
         f"""
 Trained in {minutes:.1f} minutes. Where to look:
   {out / "images.png"}    validation images: predicted boxes solid, true boxes dashed
-  {out / "curves.png"}      the parts of the loss, the self-balance, the gradient balance, AP and oLRP
+  {out / "report.html"}   the same and all curves, classes and mistakes, for a browser
   {out / "metrics.json"}    all numbers, per class too
   tensorboard --logdir {out}
 

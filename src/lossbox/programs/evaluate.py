@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -31,7 +32,8 @@ def evaluate(
     calibration: bool = False,
     json: File | None = None,
     thresholds: File | None = None,
-    plots: Folder | None = None,
+    report: File | None = None,
+    images: Folder | None = None,
 ) -> dict[str, Any]:
     """COCO AP (pycocotools' numbers) and optimal LRP of detections.
 
@@ -55,7 +57,8 @@ def evaluate(
         calibration: how far scores are from the IoU to expect: LaECE, LaACE and LaMCE (0 is perfect)
         json: write all numbers, per class too
         thresholds: write the LRP-optimal score of each class (CSV)
-        plots: draw precision against recall, LRP against the score threshold, IoU against score, and the reliability of scores (PNG)
+        report: write an HTML page: precision against recall, LRP against the score threshold, classes, confusion, the worst images, scores
+        images: the folder that the file names of the ground truth are relative to, for the images of the report
 
     Returns:
         The numbers of :func:`lossbox.metrics.evaluate`, ``num_detections``, and ``notes``: what was read in another way than COCO's. Where
@@ -81,11 +84,12 @@ def evaluate(
     taus = _taus(iou)
     if (fp_cost is None) != (fn_cost is None) or (localization_cost is not None and fn_cost is None):
         raise ValueError("fp_cost: --fp-cost and --fn-cost belong together, got one of them, or --localization-cost alone")
-    from .. import metrics, report
+    from .. import metrics
     from ..decoding import write_thresholds
+    from ..report import write_json
 
     tau = taus[0]
-    asked = (bool(slice_by), errors, fn_cost is not None, bounds, calibration, against is not None, bool(plots))
+    asked = (bool(slice_by), errors, fn_cost is not None, bounds, calibration, against is not None, bool(report))
     with stages(4 + sum(asked)) as stage:
         stage("reading the ground truth")
         truth = ground_truth
@@ -125,11 +129,11 @@ def evaluate(
         if other is not None:
             stage("the comparison")
             numbers["comparison"] = metrics.compare_detections(truth, found, other, tau=tau)
-        if plots:
-            stage("drawing")
-            report.draw_evaluation(Path(plots), ap, matches, truth.category_names, tau=tau)
+        if report:
+            stage("the report")
+            _write_report(Path(report), ground_truth, results, truth, found, numbers, images=images, tau=tau)
     if json:
-        report.write_json(Path(json), numbers)
+        write_json(Path(json), numbers)
     if thresholds:
         cut = "threshold" if fn_cost is None else "cost_threshold"
         write_thresholds(Path(thresholds), {"per_class": [row | {"threshold": row[cut]} for row in numbers["per_class"]]})
@@ -185,6 +189,18 @@ def _add_costs(numbers: dict[str, Any], matches: Matches, fp_cost: float, fn_cos
     numbers["cost"] = {**prices, "total": math.fsum(optimum.cost for optimum in optima), **counts}
 
 
+def _write_report(
+    path: Path, ground_truth: Any, results: Any, truth: GroundTruth, found: DetectionColumns, numbers: Any, *, images: Any, tau: float
+) -> None:
+    from ..report import Run, write_page
+
+    files = [str(file) if isinstance(file, str | Path) else name for file, name in ((ground_truth, "TRUTH"), (results, "RESULTS"))]
+    options = ["--iou", f"{tau:g}"] if tau != 0.5 else []
+    options += ["--report", str(path)] + (["--images", str(images)] if images else [])
+    run = Run(Path(files[1]).stem, path.parent, {}, {}, {}, truth, found, Path(images) if images else None, numbers)
+    write_page(path, [run], command=shlex.join(["lossbox", "evaluate", *files, *options]), tau=tau)
+
+
 def show_evaluation(
     numbers: Mapping[str, Any],
     *,
@@ -194,19 +210,19 @@ def show_evaluation(
     per_class: bool = False,
     json: File | None = None,
     thresholds: File | None = None,
-    plots: Folder | None = None,
+    report: File | None = None,
 ) -> None:
     """Prints what :func:`evaluate` returns, and which files it wrote.
 
     Args:
         per_class: a line for each class, not the mean alone
     """
-    from .. import report
     from ..report import evaluation_tables as tables
+    from ..report import print_metrics
 
     for note in numbers["notes"]:
         print(f"note: {note}")
-    report.print_metrics(numbers, per_class=per_class)
+    print_metrics(numbers, per_class=per_class)
     if "at_iou" in numbers:
         tables.print_at_iou(numbers["at_iou"])
     for by, rows in numbers.get("slices", {}).items():
@@ -216,7 +232,7 @@ def show_evaluation(
     if "cost" in numbers:
         tables.print_costs(numbers)
     if "bounds" in numbers:
-        report.print_bounds(numbers["bounds"])
+        tables.print_bounds(numbers["bounds"])
     if "LaECE" in numbers:
         errors = ((name, numbers[name]) for name in ("LaECE", "LaACE", "LaMCE"))
         print("calibration: " + ", ".join(f"{name} {'-' if math.isnan(value) else f'{value:.3f}'}" for name, value in errors))
@@ -226,9 +242,8 @@ def show_evaluation(
         print(f"note: {ground_truth} has no boxes, so that nothing is defined (-)")
     elif not numbers["num_detections"]:
         print(f"note: {results} has no detections")
-    drawn = ", ".join(map(str, sorted(Path(plots).glob("*.png")))) if plots else None
     cut = "the score at which each class costs least" if "cost" in numbers else "the score at which to cut each class"
-    for what, path in (("all numbers", json), (cut, thresholds), ("images", drawn)):
+    for what, path in (("all numbers", json), (cut, thresholds), ("the report, for a browser", report)):
         if path:
             print(f"{what}: {path}")
 

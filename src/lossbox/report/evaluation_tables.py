@@ -84,3 +84,15 @@ def print_comparison(comparison: Mapping[str, Any], first: str, second: str) -> 
         table.add_row(name, number(row["first"]), number(row["second"]), difference, interval, number(row["better"]))
     Console().print(table)
     print(f"1: {first}\n2: {second}")
+
+
+def print_bounds(bounds: Mapping[str, Mapping[str, float]]) -> None:
+    """Prints the three rows of :func:`lossbox.metrics.score_bounds`: Table 5 of the aLRP paper."""
+    rows = {"lower": "in inverse order of IoU (lower bound)", "measured": "as they are", "upper": "in order of IoU (upper bound)"}
+    title = "AP if the true positives swapped their scores"
+    table = Table("scores", title=title, title_justify="left")
+    for name in bounds["measured"]:
+        table.add_column(name, justify="right", no_wrap=True)
+    for key, meaning in rows.items():
+        table.add_row(meaning, *(number(value) for value in bounds[key].values()))
+    Console().print(table)

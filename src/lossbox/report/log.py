@@ -8,6 +8,7 @@ import os
 from pathlib import Path
 
 Row = dict[str, float]
+Curves = dict[str, tuple[list[int], list[float]]]
 
 
 def read_log(run: Path) -> list[Row]:
@@ -32,7 +33,7 @@ def read_log(run: Path) -> list[Row]:
     return rows
 
 
-def read_curves(run: Path) -> dict[str, tuple[list[int], list[float]]]:
+def read_curves(run: Path) -> Curves:
     """The log of a run by what was logged: ``{name: (steps, values)}``, undefined values left out.
 
     Raises:

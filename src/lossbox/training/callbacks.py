@@ -21,8 +21,8 @@ from torch import Tensor, nn
 
 from ..data.module import CocoDataModule
 from ..records import Assignment, Batch, RawPredictions
+from ..report.images import draw_assignment
 from ..report.log import write_results
-from ..report.run import draw_assignment
 from .task import DetectionTask, TwoStageDetector
 
 IMAGES = 16

@@ -4,16 +4,17 @@ OUT/config.yaml                    the resolved options: every one, with the def
 OUT/checkpoints/last.ckpt          after every epoch; ``--ckpt_path last`` goes on from it
 OUT/checkpoints/best.ckpt          of the highest validation AP
 OUT/train_batches.png              the first batch, its boxes and the anchors trained on each
-OUT/curves.png                     when the training is finished: the logs
 OUT/csv/version_N/metrics.csv      the log, one file for each start of the run
 OUT/results.csv                    of the same, a row per epoch: the parts of the loss, weights, learning rate, validation
 OUT/events.out.tfevents.*          the same for ``tensorboard --logdir OUT``; trainer.logger names other loggers of Lightning's
 OUT/metrics.json                   the last validation: AP, optimal LRP, per class
 OUT/thresholds.csv                 of the same: the score at which to cut each class, for ``lossbox predict --thresholds``
 OUT/images.png                   of the same: images with predicted and true boxes
-OUT/confusion_matrix.png, .json    of the same: which class was taken for which
-OUT/plots/*.png                    of the same: precision-recall and LRP curves, IoU by score, reliability
-OUT/run.json                       when the training is finished: minutes, epochs, steps
+OUT/ground_truth.json              of the same: the annotations that were validated, and
+OUT/detections.json                the detections in them, in COCO's formats
+OUT/confusion_matrix.json          of the same: which class was taken for which
+OUT/run.json                       when the training is finished: minutes, epochs, steps, the command
+OUT/report.html                    all of it as a page, see ``lossbox report``
 """
 
 from __future__ import annotations
@@ -204,20 +205,22 @@ class LossboxCLI(LightningCLI):
                 "epochs": trainer.current_epoch,
                 "steps": trainer.global_step,
                 "accelerator": self.model.device.type,
+                "command": self._words,
+                "folder": str(Path.cwd()),
             }
             if validates:
                 self._write_metrics()
             report.write_json(self.out / "run.json", run)
-            if self.artifacts and report.read_log(self.out):  # another trainer.logger leaves none
-                report.draw_curves(self.out)
-        if self.artifacts and validates:
-            self._draw()
+        if self.artifacts:
+            self._report(validates)
         if trainer.is_global_zero:
             numbers = "  ".join(f"{name} {self.model.metrics[name]:.3f}" for name in ("AP", "oLRP") if validates)
             where = (
                 f"{numbers}  all numbers in {self.out / 'metrics.json'}" if validates else "not validated (trainer.limit_val_batches is 0)"
             )
             print(f"trained in {run['minutes']:.1f} minutes  {where}")
+            if self.artifacts:
+                print(f"the report, for a browser: {self.out / 'report.html'}")
 
     def validate(self, **kwargs: Any) -> None:
         """Validates one checkpoint, prints the tables, writes metrics.json and thresholds.csv, draws what was found."""
@@ -232,19 +235,26 @@ class LossboxCLI(LightningCLI):
                 f"the score at which to cut each class in {self.out / 'thresholds.csv'}"
             )
         if self.artifacts:
-            self._draw()
+            self._report()
 
     def _write_metrics(self) -> None:
         report.write_json(self.out / "metrics.json", self.model.metrics)
         write_thresholds(self.out / "thresholds.csv", self.model.metrics)
 
-    def _draw(self) -> None:
-        """What the last validation found, as images; every process takes part, the first one draws."""
-        truth, found = self.model.detected()
-        if self.trainer.is_global_zero:
+    def _report(self, validates: bool = True) -> None:
+        """What the last validation found, and the report of the run; every process takes part, the first one writes."""
+        truth, found = self.model.detected() if validates else (None, None)
+        if not self.trainer.is_global_zero:
+            return
+        if truth is not None and found is not None:
             dataset = self.datamodule.val_dataloader().dataset
             images, targets = zip(*(dataset[index] for index in range(min(IMAGES, len(dataset)))), strict=True)
-            report.draw_validation(self.out, truth, found, self.model.metrics, images, targets)
+            report.draw_validation(self.out / "images.png", truth, found, self.model.metrics, images, targets)
+            places = {"annotations": self.datamodule.val_annotations, "images": self.datamodule.val_images}
+            info = {name: str(path.absolute()) for name, path in places.items()}
+            report.write_validation(self.out, truth, found, self.model.metrics, info=info)
+        page = self.out / "report.html"
+        report.write_page(page, [report.read_run(self.out)], command=report.report_command([self.out], page))
 
 
 def _explained(message: str, options: Iterable[str]) -> str:

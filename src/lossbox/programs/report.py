@@ -1,0 +1,72 @@
+"""``lossbox report``."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from .bars import stages
+from .command import File, Folder, command
+
+
+@dataclass(frozen=True)
+class Report:
+    """What :func:`write_report` wrote.
+
+    Attributes:
+        page: the file.
+        runs: the folders of the runs in it.
+        notes: what is missing of a run, and why.
+    """
+
+    page: Path
+    runs: tuple[Path, ...]
+    notes: tuple[str, ...]
+
+
+def write_report(runs: Sequence[Folder], *, out: File = "report.html", iou: float = 0.5) -> Report:
+    """Writes a page about one run, or about several beside each other, that opens in any browser and needs no network.
+
+    Of one run: its numbers, the curves of its training, precision against recall, LRP against the score threshold, each class with the
+    score to cut it at and what its error is made of, the confusion matrix, the worst and the best images with boxes, the recipe and the
+    commands to get it again. Of several: mean and spread of each recipe, and the options in which they differ.
+
+    Args:
+        runs: folders of runs, or folders that hold some, as that of `lossbox compare`
+        out: the page
+        iou: IoU from which a detection is right; in (0, 1)
+
+    Returns:
+        Where the page is, and what it could not show.
+
+    Raises:
+        FileNotFoundError: a folder that is no run and holds none; it is named.
+        ValueError: ``iou`` out of (0, 1), or a file of a run that cannot be read; it is named.
+    """
+    if not 0 < iou < 1:
+        raise ValueError(f"iou: a number in (0, 1) expected, got {iou}")
+    from .. import report
+
+    paths = [Path(run) for run in ([runs] if isinstance(runs, str | Path) else runs)]
+    folders = report.find_runs(paths)
+    names = report.names_of(folders)
+    with stages(len(folders) + 1) as stage:
+        read = []
+        for folder, name in zip(folders, names, strict=True):
+            stage(f"reading {name}")
+            read.append(report.read_run(folder, name=name))
+        stage("writing the page")
+        page = report.write_page(Path(out), read, command=report.report_command(paths, Path(out), tau=iou), tau=iou)
+    return Report(page, tuple(folders), tuple(f"{run.name}: {note}" for run in read for note in run.notes))
+
+
+def show_report(written: Report) -> None:
+    """Prints where the page is, and what is missing."""
+    for note in written.notes:
+        print(f"note: {note}")
+    count = len(written.runs)
+    print(f"{count} run{'s' if count > 1 else ''}: {written.page} ({written.page.stat().st_size / 1e6:.1f} MB), open it in a browser")
+
+
+run = command(write_report, show_report, name="report")
