@@ -154,7 +154,7 @@ def render_page(runs: Sequence[Run], *, command: str, tau: float = 0.5) -> str:
         import jinja2
         from jinja2.utils import htmlsafe_json_dumps
     except ImportError as error:
-        raise ImportError("a report needs Jinja: pip install 'lossbox[train]'") from error
+        raise ImportError("a report needs Jinja: pip install 'lossbox[eval]'") from error
     content = page_content(runs, tau=tau)
     groups = [run["group"] for run in content["runs"]]
     summaries = [
@@ -202,5 +202,5 @@ def _compressed_plotly() -> str:
     try:
         from plotly.offline import get_plotlyjs
     except ImportError as error:
-        raise ImportError("a report needs plotly: pip install 'lossbox[train]'") from error
+        raise ImportError("a report needs plotly: pip install 'lossbox[eval]'") from error
     return base64.b64encode(gzip.compress(get_plotlyjs().encode(), mtime=0)).decode()
