@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: help venv demo test test-integrations lint format bench bench-small accuracy accuracy-losses accuracy-detectors accuracy-small docs clean
+.PHONY: help venv demo test test-integrations lint format bench bench-small accuracy accuracy-losses accuracy-detectors accuracy-table1 accuracy-small docs clean
 
 help:           ## what there is
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 20
@@ -64,6 +64,10 @@ accuracy-losses: venv     ## ten pairs of losses on the digits, one seed each: a
 
 DETECTORS := $(foreach detector,retinanet foveabox fcos,$(addprefix $(detector)_,focal ap alrp rank_sort)) $(addprefix faster_rcnn_,baseline ap alrp rank_sort)
 OPTIONS ?= --jobs 2
+accuracy-table1: venv     ## CenterPoint and FreeAnchor on the digits, one seed each: about 15 minutes -> benchmarks/results/digits_table1.json
+	$(BIN)/lossbox digits
+	$(BIN)/lossbox compare digits_centerpoint digits_retinanet_freeanchor --seeds 0 --json benchmarks/results/digits_table1.json
+
 accuracy-detectors: venv  ## four detectors with four pairs of losses, three seeds each: 2 hours, or 8 minutes on a GPU -> benchmarks/results/digits_detectors.json
 	$(BIN)/lossbox digits
 	$(BIN)/lossbox compare $(addprefix digits_,$(DETECTORS)) --seeds 0 1 2 --json benchmarks/results/digits_detectors.json $(OPTIONS)

@@ -417,7 +417,7 @@ def test_more_pairs_than_memory_could_hold():
 def test_debug_checks_have_a_variable_of_their_own(monkeypatch, name, on):
     """That of ``--debug``, which shows tracebacks, is another."""
     monkeypatch.setenv(name, "1")
-    assert runpy.run_path(_checks.__file__)["_debug"] is on
+    assert runpy.run_module(_checks.__name__)["_debug"] is on
 
 
 def test_debug_checks_say_how_many_and_where():

@@ -190,6 +190,9 @@ def box_area(boxes: Float[Tensor, "*shape 4"]) -> Float[Tensor, "*shape"]:
 
 def _corners(boxes: Tensor, others: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Top left and bottom right of the boxes, then of the others, (n, 2) each, in float32 or float64."""
+    for name, value in (("boxes", boxes), ("others", others)):
+        if not isinstance(value, Tensor):
+            raise TypeError(f"{name}: a torch.Tensor expected, got {type(value).__name__}; torch.as_tensor(...) makes one")
     if boxes.shape != others.shape or boxes.shape[-1] != 4:
         raise ValueError(f"boxes and others: two (n, 4) tensors of one shape expected, got {tuple(boxes.shape)} and {tuple(others.shape)}")
     # once for all: each slice boxes[..., :2] costs its backward a tensor of zeros

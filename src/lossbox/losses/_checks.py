@@ -1,29 +1,35 @@
-"""What the ranking losses ask of their input; the checks that would make an accelerator wait are switched on by the user."""
+"""What losses ask of their input; the checks that would make an accelerator wait are switched on by the user."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor
+
+from ._logspace import may_look
+
+ROUNDING = 1e-3
+"""By how much an IoU may exceed 1: it is a quotient of rounded numbers, and may have been bfloat16."""
 
 _debug = os.environ.get("LOSSBOX_DEBUG_CHECKS", "") not in ("", "0")
 
 
 @contextmanager
 def debug_checks(enabled: bool = True) -> Iterator[None]:
-    """Look at every value that enters a ranking loss, and raise where it is no number or no label.
+    """Look at every value that enters a ranking loss, and at the targets of every loss; raise where it is no number or no label.
 
-    Off by default, since looking makes an accelerator wait; a NaN then comes out as a NaN loss. The environment variable
-    ``LOSSBOX_DEBUG_CHECKS=1`` switches the checks on for a whole run.
+    Off by default, since looking makes an accelerator wait; a NaN then comes out as a NaN loss. On a CPU the targets of all losses but the
+    ranking losses are looked at always. The environment variable ``LOSSBOX_DEBUG_CHECKS=1`` switches the checks on for a whole run.
 
     Args:
         enabled: False switches them off inside a block where they are on.
 
     Raises:
-        ValueError: inside the block, from any ranking loss: how many entries are wrong, and the place of the first.
+        ValueError: inside the block, from any loss: how many entries are wrong, and the place of the first.
 
     Example:
         >>> from lossbox.losses import ap_loss
@@ -44,6 +50,7 @@ def debug_checks(enabled: bool = True) -> Iterator[None]:
 
 def check_ranking_input(logits: Tensor, targets: Tensor, delta: float = 0.0) -> None:
     """The rules of ``logits``, ``targets`` and ``delta`` that hold for every ranking loss."""
+    check_tensors(logits=logits, targets=targets)
     if logits.shape != targets.shape:
         raise ValueError(f"targets: must have the shape of logits {tuple(logits.shape)}, got {tuple(targets.shape)}")
     if not logits.is_floating_point():
@@ -60,20 +67,59 @@ def check_ranking_input(logits: Tensor, targets: Tensor, delta: float = 0.0) -> 
 
 
 def check_per_positive(values: Tensor, name: str, num_positives: int) -> None:
-    """The rules of a tensor with one value per positive."""
+    """The rules of a tensor with one value per positive: an error or a quality, >= 0."""
+    check_tensors(**{name: values})
     if values.shape != (num_positives,):
         raise ValueError(
             f"{name}: must have shape ({num_positives},), one value for each entry of logits[targets == 1], got {tuple(values.shape)}"
         )
     if _debug:
         _raise_where(values.isnan(), name, "are NaN")
+    if may_check(values):
+        _raise_where(values < 0, name, "are negative")
 
 
-def _raise_where(wrong: Tensor, name: str, what: str) -> None:
+def check_tensors(**arguments: Any) -> None:
+    """Raises TypeError where an argument is a list, an array or a number: nothing is converted silently."""
+    for name, value in arguments.items():
+        if not isinstance(value, Tensor):
+            raise TypeError(f"{name}: a torch.Tensor expected, got {type(value).__name__}; torch.as_tensor(...) makes one")
+
+
+def may_check(x: Tensor) -> bool:
+    """Whether values may be looked at: on a CPU, where it costs next to nothing, or because ``debug_checks`` asks for it."""
+    return may_look(x) or (_debug and not torch.compiler.is_compiling())
+
+
+def check_labels(targets: Tensor, name: str, *, largest: float, soft: bool) -> Tensor | None:
+    """Where the targets are -1, None if nowhere; raises ValueError where they are neither that nor in [0, largest], and whole unless soft.
+
+    What is soft may be above 1 by the error of its rounding, and a NaN among it comes out as a NaN loss: an IoU of predicted boxes may be
+    one. The values are looked at: ask ``may_check`` before.
+    """
+    if not targets.numel():
+        return None
+    targets = targets.detach()
+    low, high = float(targets.amin()), float(targets.amax())
+    if soft and low != low:
+        return targets == -1
+    ignored = targets == -1 if low < 0 else None
+    right = low >= -1 and high <= largest + ROUNDING and (ignored is None or not ((targets < 0) & ~ignored).any())
+    if not soft and targets.is_floating_point():  # the product is a sixth of the time of comparing each number with its whole part
+        right = right and (float((targets * (1 - targets)).amax()) <= 0 if largest == 1 else torch.equal(targets, targets.trunc()))
+    if not right:
+        wrong = ~((targets == -1) | ((targets >= 0) & (targets <= largest + ROUNDING) & (soft | (targets == targets.trunc()))))
+        among = f"in [0, {largest:g}] or -1" if soft else "0, 1 or -1" if largest == 1 else f"whole numbers in [0, {largest:g}] or -1"
+        _raise_where(wrong, name, f"are not {among}", targets)
+    return ignored
+
+
+def _raise_where(wrong: Tensor, name: str, what: str, values: Tensor | None = None) -> None:
     places = wrong.nonzero()
     if len(places):
         first = tuple(places[0].tolist())
-        raise ValueError(f"{name}: {len(places)} of {wrong.numel()} entries {what}, the first at {first}")
+        value = "" if values is None else f": {values[first].item()}"
+        raise ValueError(f"{name}: {len(places)} of {wrong.numel()} entries {what}, the first at {first}{value}")
 
 
 def check_positive(name: str, value: float) -> None:

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from ..boxes._dtype import upcast
-from ._logspace import may_look
+from ._checks import check_labels, check_tensors, may_check
 
 Reduction = Literal["none", "mean", "sum"]
 
@@ -73,18 +73,27 @@ def reduce_loss(
     return loss if normalizer is None else loss / normalizer
 
 
-def find_ignored(targets: Tensor) -> Tensor | None:
-    """Where the targets (labels, qualities or class indices) are -1.
+def find_ignored(targets: Tensor, name: str = "targets", *, largest: float = 1, soft: bool = False) -> Tensor | None:
+    """Where the targets (labels, qualities or class indices) are -1; None if that was looked for and is nowhere.
 
-    On a CPU, where it costs next to nothing to look, None if nowhere.
+    On a CPU, where it costs next to nothing, and under ``debug_checks`` the targets are looked at.
+
+    Args:
+        targets: any shape.
+        name: what they are called in a message.
+        largest: the largest target that there is.
+        soft: they may lie between whole numbers.
+
+    Raises:
+        ValueError: targets that are neither -1 nor in [0, largest], or not whole, where they are looked at.
 
     Example:
         >>> find_ignored(torch.tensor([1, 0, -1])), find_ignored(torch.tensor([1, 0]))
         (tensor([False, False,  True]), None)
     """
-    if targets.dtype in (torch.bool, torch.uint8):
+    if targets.dtype == torch.bool:
         return None
-    return None if may_look(targets) and (not targets.numel() or targets.detach().amin() >= 0) else targets == -1
+    return check_labels(targets, name, largest=largest, soft=soft) if may_check(targets) else targets == -1
 
 
 def set_aside(x: Tensor, ignored: Tensor | None) -> Tensor:
@@ -95,7 +104,11 @@ def set_aside(x: Tensor, ignored: Tensor | None) -> Tensor:
 
 
 def check_same_shape(name: str, x: Tensor, other_name: str, other: Tensor) -> None:
-    """Raises ValueError unless the two tensors have one shape: broadcasting an (n,) against an (n, 1) is the classic silent mistake."""
+    """Raises ValueError unless the two tensors have one shape: broadcasting an (n,) against an (n, 1) is the classic silent mistake.
+
+    Raises TypeError where one of them is no tensor.
+    """
+    check_tensors(**{name: x, other_name: other})
     if x.shape != other.shape:
         raise ValueError(f"{name} and {other_name}: one shape expected, got {tuple(x.shape)} and {tuple(other.shape)}")
 

@@ -172,7 +172,7 @@ def class_balanced_focal_loss(
     """
     check_classes(logits, targets, class_weights)
     check_not_negative("gamma", gamma)
-    ignored = find_ignored(targets)
+    ignored = find_ignored(targets, largest=logits.shape[1] - 1)
     logits, targets = set_aside(upcast(logits), ignored), set_aside(targets, ignored)
     positive = F.one_hot(targets, logits.shape[1]).to(logits.dtype)
     loss = focal_cross_entropy(error_margin(logits, positive), gamma).sum(1) * class_weights.to(logits.dtype)[targets]

@@ -13,7 +13,7 @@ from jaxtyping import Float, Int, Shaped
 from torch import Tensor
 
 from ..boxes._dtype import upcast
-from ._checks import check_not_negative, check_positive, check_share
+from ._checks import check_not_negative, check_positive, check_share, check_tensors
 from ._logspace import cross_entropy, error_margin, focal_cross_entropy, softmax_cross_entropy, softplus
 from ._reduce import Reduction, check_same_shape, find_ignored, reduce_loss, set_aside
 
@@ -34,7 +34,7 @@ def sigmoid_cross_entropy_loss(
 
     Args:
         logits: any shape, before the sigmoid.
-        targets: the same shape, 0 or 1. -1 is ignored: no loss, no gradient, not counted in the mean.
+        targets: the same shape, 0 or 1, or a probability between them. -1 is ignored: no loss, no gradient, not counted in the mean.
         alpha: weight of the positives, in [0, 1]; ``None`` does not weigh.
         weight: multiplies the loss of each element.
         reduction: ``"none"``, ``"mean"`` or ``"sum"``.
@@ -44,7 +44,7 @@ def sigmoid_cross_entropy_loss(
         A scalar in [0, inf), or the shape of ``logits`` without reduction.
 
     Raises:
-        ValueError: shapes that differ, alpha outside [0, 1].
+        ValueError: shapes that differ, alpha outside [0, 1]; on a CPU, targets that are neither -1 nor in [0, 1].
 
     Source:
         Lin et al., Focal Loss for Dense Object Detection, ICCV 2017, Eqs. (1)-(3).
@@ -54,7 +54,7 @@ def sigmoid_cross_entropy_loss(
         tensor([0.1733, 0.5199])
     """
     check_same_shape("logits", logits, "targets", targets)
-    logits, ignored = upcast(logits), find_ignored(targets)
+    logits, ignored = upcast(logits), find_ignored(targets, soft=True)
     targets = targets.to(logits.dtype)
     loss, _ = cross_entropy(logits, targets, ignored)
     if alpha is not None:
@@ -91,7 +91,7 @@ def focal_loss(
         A scalar in [0, inf), or the shape of ``logits`` without reduction.
 
     Raises:
-        ValueError: shapes that differ, alpha outside [0, 1], a negative gamma.
+        ValueError: shapes that differ, alpha outside [0, 1], a negative gamma; on a CPU, other targets.
 
     Source:
         Lin et al., Focal Loss for Dense Object Detection, ICCV 2017, Eq. (5).
@@ -136,7 +136,7 @@ def softmax_cross_entropy_loss(
         A scalar in [0, inf), or (n,) without reduction.
 
     Raises:
-        ValueError: shapes that do not fit.
+        ValueError: shapes that do not fit; on a CPU, other targets.
 
     Source:
         Girshick, Fast R-CNN, ICCV 2015, Sec. 2.3 (``L_cls``).
@@ -146,7 +146,7 @@ def softmax_cross_entropy_loss(
         tensor(1.3863)
     """
     check_classes(logits, targets, class_weights)
-    ignored = find_ignored(targets)
+    ignored = find_ignored(targets, largest=logits.shape[1] - 1)
     logits, targets = set_aside(upcast(logits), ignored), set_aside(targets, ignored)
     loss = set_aside(softmax_cross_entropy(logits, targets), ignored)
     if class_weights is not None:
@@ -181,7 +181,7 @@ def softmax_focal_loss(
         A scalar in [0, inf), or (n,) without reduction.
 
     Raises:
-        ValueError: shapes that do not fit, a negative gamma.
+        ValueError: shapes that do not fit, a negative gamma; on a CPU, other targets.
 
     Source:
         Lin et al., Focal Loss for Dense Object Detection, ICCV 2017, Eq. (5), in the multi-class form of its Sec. 3.
@@ -195,7 +195,7 @@ def softmax_focal_loss(
     if logits.shape[1] < 2:
         raise ValueError(f"logits: (n, C) with C >= 2 expected, got {tuple(logits.shape)}")
     # p_y is the sigmoid of the true logit less the log-sum-exp of the others
-    ignored = find_ignored(targets)
+    ignored = find_ignored(targets, largest=logits.shape[1] - 1)
     logits, targets = set_aside(upcast(logits), ignored), set_aside(targets, ignored)
     index = targets.unsqueeze(1)
     others = logits.scatter(1, index, -math.inf).logsumexp(1)
@@ -234,7 +234,7 @@ def dr_loss(
         A scalar, > 0 even where all scores are right: 0.032 with the defaults. Empty input gives 0.
 
     Raises:
-        ValueError: shapes that differ, a lambda or smoothness that is not positive.
+        ValueError: shapes that differ, a lambda or smoothness that is not positive; on a CPU, other targets.
 
     Source:
         Qian et al., DR Loss: Improving Object Detection by Distributional Ranking, CVPR 2020, Sec. 3; the form and the defaults of the
@@ -272,6 +272,7 @@ def _expectation(probability: Tensor, mask: Tensor, sharpness: float, *, if_none
 
 def check_classes(logits: Tensor, targets: Tensor, class_weights: Tensor | None) -> None:
     """The shapes of a loss over (n, C) logits and (n,) classes."""
+    check_tensors(logits=logits, targets=targets)
     if logits.ndim != 2 or targets.shape != logits.shape[:1]:
         raise ValueError(f"logits, targets: (n, C) and (n,) expected, got {tuple(logits.shape)} and {tuple(targets.shape)}")
     if class_weights is not None and class_weights.shape != logits.shape[1:]:

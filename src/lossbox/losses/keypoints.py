@@ -7,7 +7,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ..boxes._dtype import upcast
-from ._checks import check_not_negative, check_positive
+from ._checks import check_not_negative, check_positive, check_tensors
 from ._logspace import error_margin, focal_cross_entropy, power
 from ._reduce import Reduction, check_same_shape, find_ignored, reduce_loss, set_aside
 from .box_regression import smooth_l1_loss
@@ -41,7 +41,7 @@ def keypoint_focal_loss(
         A scalar in [0, inf), or the shape of ``logits`` without reduction.
 
     Raises:
-        ValueError: shapes that differ, a negative alpha or beta.
+        ValueError: shapes that differ, a negative alpha or beta; on a CPU, a heat that is neither -1 nor in [0, 1].
 
     Source:
         Law and Deng, CornerNet, ECCV 2018, Eq. (1).
@@ -53,7 +53,7 @@ def keypoint_focal_loss(
     check_same_shape("logits", logits, "heat", heat)
     check_not_negative("alpha", alpha)
     check_not_negative("beta", beta)
-    logits, ignored = upcast(logits), find_ignored(heat)
+    logits, ignored = upcast(logits), find_ignored(heat, "heat", soft=True)
     heat = heat.detach().to(logits.dtype)
     keypoint = (heat == 1).to(logits.dtype)
     away = power(set_aside(1 - heat, ignored), beta)
@@ -160,6 +160,7 @@ def offset_loss(
 
 
 def _of_objects(embeddings: Tensor) -> Tensor:
+    check_tensors(embeddings=embeddings)
     if embeddings.ndim != 2:
         raise ValueError(f"embeddings: (n, k), a number for each of k keypoints of n objects, expected, got {tuple(embeddings.shape)}")
     return upcast(embeddings)

@@ -10,7 +10,7 @@ from jaxtyping import Float, Shaped
 from torch import Tensor
 
 from ..boxes._dtype import upcast
-from ._checks import check_not_negative, check_share
+from ._checks import check_not_negative, check_share, check_tensors
 from ._logspace import cross_entropy, power, softplus
 from ._reduce import Reduction, check_same_shape, find_ignored, reduce_loss, set_aside
 
@@ -41,7 +41,7 @@ def quality_focal_loss(
         A scalar in [0, inf), or the shape of ``logits`` without reduction.
 
     Raises:
-        ValueError: shapes that differ, a negative beta.
+        ValueError: shapes that differ, a negative beta; on a CPU, a quality that is neither -1 nor in [0, 1].
 
     Source:
         Li et al., Generalized Focal Loss, NeurIPS 2020, Eq. (2).
@@ -52,7 +52,7 @@ def quality_focal_loss(
     """
     check_not_negative("beta", beta)
     logits, quality = _prepare(logits, quality)
-    ignored = find_ignored(quality)
+    ignored = find_ignored(quality, "quality", soft=True)
     loss, error = cross_entropy(logits, quality, ignored)
     loss = loss * power(error.abs(), beta)
     return reduce_loss(loss, weight=weight, reduction=reduction, normalizer=normalizer, ignored=ignored)
@@ -89,7 +89,7 @@ def varifocal_loss(
         A scalar in [0, inf), or the shape of ``logits`` without reduction.
 
     Raises:
-        ValueError: shapes that differ, a negative alpha or gamma.
+        ValueError: shapes that differ, a negative alpha or gamma; on a CPU, a quality that is neither -1 nor in [0, 1].
 
     Source:
         Zhang et al., VarifocalNet, CVPR 2021, Eq. (2).
@@ -101,7 +101,7 @@ def varifocal_loss(
     check_not_negative("alpha", alpha)
     check_not_negative("gamma", gamma)
     logits, quality = _prepare(logits, quality)
-    ignored = find_ignored(quality)
+    ignored = find_ignored(quality, "quality", soft=True)
     logits = set_aside(logits, ignored)
     factor = torch.where(quality > 0, quality, alpha * _score_power(logits, gamma, detach_weight))
     loss = factor * cross_entropy(logits, quality, ignored)[0]
@@ -137,7 +137,7 @@ def matchability_aware_loss(
         A scalar in [0, inf), or the shape of ``logits`` without reduction.
 
     Raises:
-        ValueError: shapes that differ, a negative gamma.
+        ValueError: shapes that differ, a negative gamma; on a CPU, other targets.
 
     Source:
         Huang et al., DEIM: DETR with Improved Matching, CVPR 2025 (arXiv:2412.04234), Eq. (3).
@@ -188,7 +188,7 @@ def ia_bce_loss(
         A scalar in [0, inf), or the shape of ``logits`` without reduction.
 
     Raises:
-        ValueError: shapes that differ, alpha outside [0, 1], a negative gamma.
+        ValueError: shapes that differ, alpha outside [0, 1], a negative gamma; on a CPU, other targets.
 
     Source:
         Cai et al., Align-DETR: Improving DETR with Simple IoU-aware BCE loss, arXiv:2304.07527v1, the section on the IoU-aware
@@ -236,6 +236,7 @@ def correlation_loss(logits: Float[Tensor, " p"], quality: Float[Tensor, " p"]) 
         >>> correlation_loss(torch.tensor([0.0, 1.0, 2.0]), torch.tensor([0.5, 0.7, 0.9]))
         tensor(0.0087)
     """
+    check_tensors(logits=logits, quality=quality)
     if logits.ndim != 1:
         raise ValueError(f"logits: (p,) expected, got {tuple(logits.shape)}")
     logits, quality = _prepare(logits, quality)

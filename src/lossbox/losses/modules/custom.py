@@ -37,7 +37,7 @@ class CustomClassificationLoss(ClassificationLoss):
         self.targets = tuple(targets)
 
     def forward(self, logits: Tensor, *targets: Tensor, weight: Tensor | None = None, normalizer: float | Tensor | None = None) -> Tensor:
-        ignored = find_ignored(targets[0])
+        ignored = find_ignored(targets[0], soft=self.targets[0] == "ious")
         values = self.values(*(set_aside(tensor, ignored) for tensor in (logits, *targets)))
         _check_shape(values, logits.shape, "score")
         return reduce_loss(set_aside(values, ignored), weight=weight, normalizer=normalizer, ignored=ignored)
