@@ -25,39 +25,50 @@ class Report:
     notes: tuple[str, ...]
 
 
-def write_report(runs: Sequence[Folder], *, out: File = "report.html", iou: float = 0.5) -> Report:
+def write_report(runs: Sequence[Folder], *, out: File = "report.html", iou: float = 0.5, resamples: int = 1000) -> Report:
     """Writes a page about one run, or about several beside each other, that opens in any browser and needs no network.
 
     Of one run: its numbers, the curves of its training, precision against recall, LRP against the score threshold, each class with the
     score to cut it at and what its error is made of, the confusion matrix, the worst and the best images with boxes, the recipe and the
-    commands to get it again. Of several: mean and spread of each recipe, and the options in which they differ.
+    commands to get it again. Of several: mean and spread of each recipe, the options in which they differ, and a paired bootstrap
+    interval of the differences. Runs whose options are equal but for seed and folder are of one recipe.
 
     Args:
         runs: folders of runs, or folders that hold some, as that of `lossbox compare`
         out: the page
         iou: IoU from which a detection is right; in (0, 1)
+        resamples: draws of the images behind the intervals; 0 leaves these out
 
     Returns:
         Where the page is, and what it could not show.
 
     Raises:
         FileNotFoundError: a folder that is no run and holds none; it is named.
-        ValueError: ``iou`` out of (0, 1), or a file of a run that cannot be read; it is named.
+        ValueError: an option out of range, or a file of a run that cannot be read; it is named.
     """
     if not 0 < iou < 1:
         raise ValueError(f"iou: a number in (0, 1) expected, got {iou}")
+    if resamples < 0:
+        raise ValueError(f"resamples: a number >= 0 expected, got {resamples}")
     from .. import report
+    from ..report import comparison
 
     paths = [Path(run) for run in ([runs] if isinstance(runs, str | Path) else runs)]
     folders = report.find_runs(paths)
     names = report.names_of(folders)
-    with stages(len(folders) + 1) as stage:
+    most = len(folders) - 1 if resamples else 0
+    with stages(len(folders) + most + 1) as stage:
         read = []
         for folder, name in zip(folders, names, strict=True):
             stage(f"reading {name}")
             read.append(report.read_run(folder, name=name))
+        intervals = []
+        for base, other in comparison.paired_runs(read) if resamples else ():
+            stage(f"comparing {read[other].name} with {read[base].name}")
+            intervals += comparison.interval_rows(read[base], read[other], tau=iou, resamples=resamples)
         stage("writing the page")
-        page = report.write_page(Path(out), read, command=report.report_command(paths, Path(out), tau=iou), tau=iou)
+        command = report.report_command(paths, Path(out), tau=iou)
+        page = report.write_page(Path(out), read, command=command, tau=iou, intervals=intervals)
     return Report(page, tuple(folders), tuple(f"{run.name}: {note}" for run in read for note in run.notes))
 
 

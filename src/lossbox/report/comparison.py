@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import shlex
 import statistics
@@ -11,7 +12,8 @@ from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
-from .runs import Run
+from ..metrics import compare_detections
+from .runs import Run, same_truth
 
 NUMBERS = {
     "AP": "AP",
@@ -91,6 +93,32 @@ def spread(values: Sequence[float | None]) -> dict[str, float | None]:
     defined = [value for value in values if value is not None]
     mean = statistics.fmean(defined) if defined else None
     return {"mean": mean, "deviation": statistics.stdev(defined) if len(defined) > 1 else None}
+
+
+def paired_runs(runs: Sequence[Run]) -> list[tuple[int, int]]:
+    """Which runs to compare image by image, as places in ``runs``: the baseline, then the other.
+
+    The first recipe is the baseline of every other one: its first run that of their first run, and so on. Of one recipe alone, the first
+    run is the baseline of the others. Runs that were validated on different annotations are no pair.
+    """
+    groups = group_runs(runs)
+    members = [[run for run, of in enumerate(groups) if of == group] for group in range(max(groups, default=-1) + 1)]
+    if len(members) == 1:
+        pairs = [(members[0][0], other) for other in members[0][1:]]
+    else:
+        pairs = [pair for others in members[1:] for pair in zip(members[0], others, strict=False)]
+    return [(base, other) for base, other in pairs if same_truth(runs[base], runs[other])]
+
+
+def interval_rows(base: Run, other: Run, *, tau: float, resamples: int) -> list[dict[str, Any]]:
+    """The differences of AP, AP50 and oLRP of two runs with their 95 % intervals, see :func:`lossbox.metrics.compare_detections`."""
+    assert base.truth is not None
+    assert base.found is not None
+    assert other.found is not None
+    metrics = compare_detections(base.truth, base.found, other.found, tau=tau, resamples=resamples)["metrics"]
+    names = {"base": base.name, "name": other.name}
+    rows = [{"number": number, **metrics[number], **names} for number in ("AP", "AP50", "oLRP")]
+    return [row for row in rows if not math.isnan(row["difference"] + row["lower"] + row["upper"])]
 
 
 def differing_options(runs: Sequence[Run], groups: Sequence[int]) -> list[tuple[str, list[str]]]:

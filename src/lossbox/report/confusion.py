@@ -48,7 +48,15 @@ def confusion_matrix(
     if len(thresholds) != classes:
         raise ValueError(f"thresholds: {classes} numbers (one per category) expected, got {len(thresholds)}")
     kept = results.scores >= np.asarray(thresholds, dtype=float)[results.category]
-    kept_results = DetectionColumns(results.image[kept], np.zeros(kept.sum(), dtype=np.int64), results.boxes[kept], results.scores[kept])
+    rows = np.flatnonzero(kept)
+    kept_results = DetectionColumns(
+        results.image[rows],
+        np.zeros(len(rows), dtype=np.int64),
+        results.boxes[rows],
+        results.scores[rows],
+        areas=None if results.areas is None else results.areas[rows],
+        shapes=tuple(results.shapes[row] for row in rows) if results.shapes else (),
+    )
     one_class = replace(ground_truth, category_ids=np.zeros(1, dtype=np.int64), category_names=("any",), category=ground_truth.category * 0)
     matches = match_detections(one_class, kept_results, iou_threshold=iou_threshold, max_detections=max(1, len(kept_results.scores)))
 

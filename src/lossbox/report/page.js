@@ -182,7 +182,7 @@ function drawConfusion() {
   chart.on("plotly_click", ({ points: [point] }) => { if (point.y < count - 1) chooseClass(names[point.y]); });
   const confused = run().confusion.filter(([row, column]) => row !== column && row < count - 1 && column < count - 1 && (label() < 0 || row === label() || column === label()));
   confused.sort((one, other) => other[2] - one[2]);
-  $("confused").replaceChildren(...confused.slice(0, 6).map(([row, column, number]) => element("li", {}, element("bdi", {}, names[row]), " taken for ", element("bdi", {}, names[column]), ` ${number} times`)));
+  $("confused").replaceChildren(...confused.slice(0, 6).map(([row, column, number]) => element("li", {}, element("bdi", {}, names[row]), " taken for ", element("bdi", {}, names[column]), ` (${number} times)`)));
 }
 
 // -- images

@@ -11,7 +11,7 @@ import base64
 import gzip
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from functools import cache
 from pathlib import Path
@@ -139,13 +139,14 @@ def _set_content(measured: Sequence[Measured], root: Path | None, *, tau: float)
     return content, [gallery.found_content(truth, one.found, one.matches, worst + best) for one in measured]
 
 
-def render_page(runs: Sequence[Run], *, command: str, tau: float = 0.5) -> str:
+def render_page(runs: Sequence[Run], *, command: str, tau: float = 0.5, intervals: Sequence[Mapping[str, Any]] = ()) -> str:
     """The page.
 
     Args:
         runs: one or more, each with a name of its own.
         command: that writes this page again.
         tau: IoU from which a detection is right, in (0, 1).
+        intervals: rows of :func:`lossbox.report.comparison.interval_rows`.
 
     Returns:
         HTML.
@@ -173,6 +174,7 @@ def render_page(runs: Sequence[Run], *, command: str, tau: float = 0.5) -> str:
         data=htmlsafe_json_dumps(content, dumps=lambda value, **_: to_json(value, indent=None)),
         headings=NUMBERS,
         summaries=summaries,
+        intervals=intervals,
         differences=comparison.differing_options(runs, groups),
         options=sorted(comparison.options_of(runs[0]).items()) if len(runs) == 1 else [],
         commands=[(run.name, comparison.commands_of(run)) for run in runs],
@@ -186,9 +188,9 @@ def render_page(runs: Sequence[Run], *, command: str, tau: float = 0.5) -> str:
     )
 
 
-def write_page(path: Path, runs: Sequence[Run], *, command: str, tau: float = 0.5) -> Path:
-    """Writes :func:`render_page` into a file, whose folder is made; another process sees the whole file or none."""
-    page = render_page(runs, command=command, tau=tau)
+def write_page(path: Path, runs: Sequence[Run], **options: Any) -> Path:
+    """Writes :func:`render_page`, of the same options, into a file, whose folder is made; another process sees the whole file or none."""
+    page = render_page(runs, **options)
     path.parent.mkdir(parents=True, exist_ok=True)
     new = path.with_name(f".{path.name}.{os.getpid()}")
     new.write_text(page, encoding="utf-8", errors="replace")
