@@ -522,6 +522,9 @@ PECULIAR = {
 }
 
 
+BY_DISTANCE = {"nwd_loss": "small boxes are near", "bounded_iou_loss": "each coordinate counts by itself"}
+
+
 @overlap
 @pytest.mark.parametrize("peculiar", PECULIAR.values(), ids=PECULIAR.keys())
 def test_peculiar_boxes_are_finite_and_no_better_than_none(loss, peculiar):
@@ -530,14 +533,15 @@ def test_peculiar_boxes_are_finite_and_no_better_than_none(loss, peculiar):
         assert value.isfinite()
         assert gradient.isfinite().all()
         assert value >= 0
-    assert evaluate(loss, (torch.tensor(peculiar), torch.tensor(SQUARE)))[0] >= 0.99
+    if loss.name not in BY_DISTANCE:
+        assert evaluate(loss, (torch.tensor(peculiar), torch.tensor(SQUARE)))[0] >= 0.99
 
 
 @overlap
 def test_the_documented_range_holds_for_every_box(loss):
     """Also where x2 < x1 in one of the two, or in both: of a million pairs on a coarse grid, where much coincides, and of far ones."""
     g = torch.Generator().manual_seed(0)
-    low, high = (float(end) for end in CATALOG[loss.name].range.strip("[]").split(","))
+    low, high = (float(end) for end in CATALOG[loss.name].range.strip("[])").split(","))
     for scale in (1.0, 1e6):
         pairs = scale * torch.randint(-3, 4, (20_000, 2, 4), generator=g).double()
         far = 10.0 ** (12 * uniform(g, 20_000, 2, 4) - 6) * uniform(g, 20_000, 2, 4).sub(0.5).sign()

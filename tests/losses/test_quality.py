@@ -7,7 +7,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from lossbox.losses import correlation_loss, ia_bce_loss, matchability_aware_loss, quality_focal_loss, varifocal_loss
+from lossbox.losses import correlation_loss, giou_aware_loss, ia_bce_loss, matchability_aware_loss, quality_focal_loss, varifocal_loss
 
 LOGITS = torch.tensor([-2.0, 0.5, 3.0, 1.0, -0.3, 0.0], dtype=torch.float64)
 TARGETS = torch.tensor([0, 1, 1, 1, 0, 0])
@@ -38,6 +38,13 @@ def test_matchability_aware_loss_by_its_formula():
 def test_ia_bce_loss_by_its_formula():
     expected = torch.where(TARGETS == 1, cross_entropy(P**0.25 * QUALITY**0.75), P**2 * cross_entropy(torch.zeros_like(P)))
     torch.testing.assert_close(ia_bce_loss(LOGITS, TARGETS, QUALITY, reduction="none"), expected)
+
+
+def test_giou_aware_loss_by_its_formula():
+    for alpha, gamma in ((0.25, 2), (0.7, 0.5)):
+        positive = alpha * (QUALITY - P).abs() ** gamma * cross_entropy(QUALITY)
+        expected = torch.where(TARGETS == 1, positive, (1 - alpha) * P**gamma * cross_entropy(torch.zeros_like(P)))
+        torch.testing.assert_close(giou_aware_loss(LOGITS, TARGETS, QUALITY, alpha=alpha, gamma=gamma, reduction="none"), expected)
 
 
 def test_what_takes_no_gradient():

@@ -23,6 +23,7 @@ from .classification import dr_loss, focal_loss, sigmoid_cross_entropy_loss, sof
 from .error_driven import error_driven_loss, skewed_pmf
 from .gradient_density import RunningHistogram, ghm_c_histogram, ghm_c_loss, ghm_r_histogram, ghm_r_loss
 from .iou import alpha_iou_loss, ciou_loss, diou_loss, eiou_loss, giou_loss, iou_loss
+from .iou_variants import bounded_iou_loss, inner_iou_loss, mpdiou_loss, nwd_loss, siou_loss, wiou_loss
 from .keypoints import keypoint_focal_loss, offset_loss, pull_loss, push_loss
 from .modules.base import (
     BoxLoss,
@@ -50,6 +51,7 @@ from .modules.classification import (
     CorrelationLoss,
     DRLoss,
     FocalLoss,
+    GIoUAwareLoss,
     IABCELoss,
     MatchabilityAwareLoss,
     QualityFocalLoss,
@@ -66,6 +68,7 @@ from .modules.density import (
     GHMCLoss,
     GHMRLoss,
 )
+from .modules.iou_variants import BoundedIoULoss, InnerIoULoss, MPDIoULoss, NWDLoss, SIoULoss, WIoULoss
 from .modules.keypoints import KeypointFocalLoss, OffsetLoss, PullLoss, PushLoss
 from .modules.ranking import (
     ALRPLoss,
@@ -75,7 +78,7 @@ from .modules.ranking import (
     RankSortLoss,
 )
 from .pairwise import ape_loss
-from .quality import correlation_loss, ia_bce_loss, matchability_aware_loss, quality_focal_loss, varifocal_loss
+from .quality import correlation_loss, giou_aware_loss, ia_bce_loss, matchability_aware_loss, quality_focal_loss, varifocal_loss
 from .ranking import ALRPTerms, RankSortTerms, alrp_loss, ap_loss, ndcg_loss, rank_sort_loss
 
 __all__ = [
@@ -86,6 +89,7 @@ __all__ = [
     "APLoss",
     "AlphaIoULoss",
     "BalancedL1Loss",
+    "BoundedIoULoss",
     "BoxLoss",
     "CIoULoss",
     "ClassBalancedFocalLoss",
@@ -102,15 +106,19 @@ __all__ = [
     "FocalLoss",
     "GHMCLoss",
     "GHMRLoss",
+    "GIoUAwareLoss",
     "GIoULoss",
     "IABCELoss",
+    "InnerIoULoss",
     "IoULoss",
     "KeypointFocalLoss",
     "L1Loss",
     "L2Loss",
     "LossModule",
+    "MPDIoULoss",
     "MatchabilityAwareLoss",
     "NDCGLoss",
+    "NWDLoss",
     "OffsetLoss",
     "PullLoss",
     "PushLoss",
@@ -121,17 +129,20 @@ __all__ = [
     "RankSortTerms",
     "Ranking",
     "RunningHistogram",
+    "SIoULoss",
     "SelfBalance",
     "SigmoidCrossEntropyLoss",
     "SmoothL1Loss",
     "SoftmaxCrossEntropyLoss",
     "SoftmaxFocalLoss",
     "VarifocalLoss",
+    "WIoULoss",
     "alpha_iou_loss",
     "alrp_loss",
     "ap_loss",
     "ape_loss",
     "balanced_l1_loss",
+    "bounded_iou_loss",
     "ciou_loss",
     "class_balanced_focal_loss",
     "class_balanced_sigmoid_loss",
@@ -150,14 +161,18 @@ __all__ = [
     "ghm_c_loss",
     "ghm_r_histogram",
     "ghm_r_loss",
+    "giou_aware_loss",
     "giou_loss",
     "ia_bce_loss",
+    "inner_iou_loss",
     "iou_loss",
     "keypoint_focal_loss",
     "l1_loss",
     "l2_loss",
     "matchability_aware_loss",
+    "mpdiou_loss",
     "ndcg_loss",
+    "nwd_loss",
     "offset_loss",
     "pull_loss",
     "push_loss",
@@ -165,9 +180,11 @@ __all__ = [
     "rank_sort_loss",
     "rpn_loss",
     "sigmoid_cross_entropy_loss",
+    "siou_loss",
     "skewed_pmf",
     "smooth_l1_loss",
     "softmax_cross_entropy_loss",
     "softmax_focal_loss",
     "varifocal_loss",
+    "wiou_loss",
 ]

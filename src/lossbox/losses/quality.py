@@ -211,6 +211,58 @@ def ia_bce_loss(
     return reduce_loss(loss, weight=weight, reduction=reduction, normalizer=normalizer, ignored=ignored)
 
 
+def giou_aware_loss(
+    logits: Float[Tensor, "*shape"],
+    targets: Shaped[Tensor, "*shape"],
+    quality: Float[Tensor, "*shape"],
+    *,
+    alpha: float = 0.25,
+    gamma: float = 2.0,
+    weight: Tensor | None = None,
+    reduction: Reduction = "mean",
+    normalizer: float | Tensor | None = None,
+) -> Tensor:
+    """GIoU-aware classification loss of Rank-DETR: a focal loss whose positives aim at how well they match.
+
+    ``L = alpha |q - p|^gamma (-q log(p) - (1 - q) log(1 - p))`` for a positive, ``-(1 - alpha) p^gamma log(1 - p)`` for a negative. In the
+    paper ``q = (GIoU + 1) / 2``; the objectives here pass the IoU.
+
+    Args:
+        logits: any shape, before the sigmoid.
+        targets: the same shape, 0 or 1. -1 is ignored: no loss, no gradient, not counted in the mean.
+        quality: the same shape, in [0, 1]: that of each positive; looked at for positives only.
+        alpha: weight of the positives, in [0, 1].
+        gamma: how fast easy examples fade, >= 0.
+        weight: multiplies the loss of each element.
+        reduction: ``"none"``, ``"mean"`` or ``"sum"``.
+        normalizer: what the sum is divided by, usually the number of true boxes.
+
+    Returns:
+        A scalar in [0, inf), or the shape of ``logits`` without reduction.
+
+    Raises:
+        ValueError: shapes that differ, alpha outside [0, 1], a negative gamma; on a CPU, other targets.
+
+    Source:
+        Pu et al., Rank-DETR for High Quality Object Detection, NeurIPS 2023 (arXiv:2310.08854), the section on the GIoU-aware loss; the
+        weight alpha is that of the authors' code.
+
+    Example:
+        >>> giou_aware_loss(torch.zeros(2), torch.tensor([1, 0]), torch.tensor([0.9, 0.0]), reduction="none")
+        tensor([0.0277, 0.1300])
+    """
+    check_same_shape("logits", logits, "targets", targets)
+    check_share("alpha", alpha)
+    check_not_negative("gamma", gamma)
+    logits, quality = _prepare(logits, quality)
+    ignored = find_ignored(targets)
+    positive = targets == 1
+    soft_target = torch.where(positive, set_aside(quality, ignored), 0.0)
+    loss, error = cross_entropy(logits, soft_target, ignored)
+    loss = loss * power(error.abs(), gamma) * torch.where(positive, alpha, 1 - alpha)
+    return reduce_loss(loss, weight=weight, reduction=reduction, normalizer=normalizer, ignored=ignored)
+
+
 def correlation_loss(logits: Float[Tensor, " p"], quality: Float[Tensor, " p"]) -> Float[Tensor, ""]:
     """Correlation loss, concordance form: the scores of the positives should agree with the IoUs of their boxes.
 

@@ -209,6 +209,21 @@ class IABCELoss(ElementwiseLoss):
 
 
 @dataclass(kw_only=True, eq=False)
+class GIoUAwareLoss(ElementwiseLoss):
+    """Module of ``giou_aware_loss``: called with logits, targets and qualities of one shape; -1 is ignored."""
+
+    targets = ("labels", "ious")
+    function = staticmethod(quality.giou_aware_loss)
+    family = "quality"
+    range = "[0, inf)"
+    source = "Pu et al., Rank-DETR, NeurIPS 2023 (arXiv:2310.08854)"
+    tuned = ("alpha", "gamma")
+    alpha: float = 0.25
+    gamma: float = 2.0
+    reduction: Reduction = "mean"
+
+
+@dataclass(kw_only=True, eq=False)
 class CorrelationLoss(LossModule):
     """Module of ``correlation_loss``: called with (p,) logits and qualities of the positives."""
 
