@@ -69,6 +69,11 @@ def problems():
     return found
 
 
+def keys_of(logits):
+    """Keys of groups that the processes have in common, too far apart for a table; a group may have no positives on a process."""
+    return torch.tensor([-(2**62), 7, 2**62])[(logits.nan_to_num() * 1e4).long() % 3]
+
+
 def share(problem, world_size):
     """The logits, targets and values of each of so many processes."""
     logits, targets, values, place = problem
@@ -76,13 +81,13 @@ def share(problem, world_size):
     return [(logits[rank == r], targets[rank == r], values[(rank == r) & (targets == 1)]) for r in range(world_size)]
 
 
-def pmf_loss(logits, targets, values, *, global_batch):
+def pmf_loss(logits, targets, values, **over):
     def error(ranking):
         joined = ranking.join(values.detach())
         return (ranking.false_positives + joined + ranking.sum_above(joined)) / ranking.rank
 
     target = lambda ranking: ranking.join(values.detach()) / ranking.rank  # noqa: E731
-    return error_driven_loss(logits, targets, error, target, delta=0.5, pmf=skewed_pmf(0.5), global_batch=global_batch)
+    return error_driven_loss(logits, targets, error, target, delta=0.5, pmf=skewed_pmf(0.5), **over)
 
 
 def losses(global_batch):
@@ -98,12 +103,40 @@ def losses(global_batch):
             f"smooth alrp {delta}": lambda x, t, v, d=delta: alrp_loss(x, t, v, delta=d, smooth_localization=True, **over),
             f"rank_sort {delta}": lambda x, t, v, d=delta: rank_sort_loss(x, t, v, delta=d, **over),
         }
+    found |= {
+        "pmf in groups": lambda x, t, v: pmf_loss(x, t, v, **over, groups=keys_of(x)),
+        "interpolated ap in groups": lambda x, t, v: ap_loss(
+            x, t, interpolated=True, **over, groups=keys_of(x), group_reduction="positives"
+        ),
+        "alrp in groups": lambda x, t, v: alrp_loss(x, t, v, **over, groups=keys_of(x)),
+        "rank_sort in groups": lambda x, t, v: rank_sort_loss(x, t, v, **over, groups=keys_of(x), group_reduction="positives"),
+        "ndcg of a class": lambda x, t, v: ndcg_loss(x[:, None], t[:, None], **over, groups="class"),
+    }
     return found | {
         "APLoss": lambda x, t, v: APLoss()(x, t, **over),
         "NDCGLoss": lambda x, t, v: NDCGLoss()(x, t, **over),
         "ALRPLoss": lambda x, t, v: ALRPLoss()(x, t, v, **over),
         "RankSortLoss": lambda x, t, v: RankSortLoss()(x, t, v, **over),
     }
+
+
+def row_loss(reduction):
+    """The row of each process is a group of its own."""
+    return lambda x, t, v: alrp_loss(x[None], t[None], v, delta=0.5, global_batch=True, groups="row", group_reduction=reduction)
+
+
+def losses_of(problem, global_batch):
+    """Those for one problem: groups are tried on a few."""
+    in_groups = problem in (
+        "even",
+        "ties",
+        "NaN without positives",
+        "NaN",
+        "no positives on process 0",
+        "nothing at all on processes 0 and 3",
+        "no positives anywhere",
+    )
+    return {name: loss for name, loss in losses(global_batch).items() if in_groups or not name.endswith(("in groups", "of a class"))}
 
 
 def compute(loss, logits, targets, values):
@@ -131,9 +164,11 @@ def main(rank, folder):
             logits, targets, values = share(problem, world_size)[rank]
             if not len(values):
                 values = torch.zeros(0)  # as a caller may well make it; the others' are float64
-            found[name] = {loss: compute(function, logits, targets, values) for loss, function in losses(True).items()}
+            found[name] = {loss: compute(function, logits, targets, values) for loss, function in losses_of(name, True).items()}
             if name == "even":
                 found[name]["alone"] = compute(losses(False)["ap 0.5"], logits, targets, values)
+                for reduction in ("mean", "positives"):
+                    found[name][f"a row each, {reduction}"] = compute(row_loss(reduction), logits, targets, values)
         torch.save(found, folder / f"{world_size}_{rank}.pt")
         dist.barrier()
         dist.destroy_process_group()

@@ -503,3 +503,20 @@ def test_counting_in_turn_is_counting(n, places):
         counters = torch.zeros(copies, places, dtype=torch.float64)
         count(counters, interval, weight)
         assert_close(counters.sum(0), expected)
+
+
+@every
+@pytest.mark.parametrize("bad", [2, 0.5, -2, torch.nan])
+def test_a_target_that_is_no_label_is_refused(name, bad):
+    targets = torch.tensor([[1, 0, 0], [-1, bad, 0]])
+    with pytest.raises(ValueError, match=r"targets: 1 of 6 entries are not 1, 0 or -1, the first at \(1, 1\)"):
+        every_loss()[name](torch.zeros(2, 3), targets, torch.zeros(1))
+
+
+def test_an_error_or_quality_below_0_is_refused_but_for_rounding():
+    logits, targets = torch.zeros(3), torch.tensor([1, 1, 0])
+    with pytest.raises(ValueError, match=r"localization_error: 1 of 2 entries are negative, the first at \(1,\)"):
+        alrp_loss(logits, targets, torch.tensor([0.5, -0.1]))
+    with pytest.raises(ValueError, match=r"quality: 1 of 2 entries are negative, the first at \(0,\)"):
+        rank_sort_loss(logits, targets, torch.tensor([-0.1, 0.1]))
+    assert alrp_loss(logits, targets, torch.tensor([0.5, -1e-7])).localization > 0

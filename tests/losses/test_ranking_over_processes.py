@@ -35,7 +35,7 @@ def same(found, expected, dtype):
 @pytest.mark.parametrize("world_size", worker.WORLD_SIZES)
 def test_values_and_averaged_gradients_are_those_of_one_batch(processes, world_size, name):
     logits, targets, values = one_batch(PROBLEMS[name], world_size)
-    for loss, function in LOSSES.items():
+    for loss, function in worker.losses_of(name, False).items():
         parts = [found[name][loss] for found in processes[world_size]]
         expected = worker.compute(function, logits, targets, values)
         for part in parts:
@@ -79,6 +79,33 @@ def test_a_process_ranks_alone_unless_it_is_asked(processes):
         for of, tensor in alone.items():
             assert_close(found["even"]["alone"][of], tensor)
     assert processes[4][0]["even"]["alone"]["values"] != processes[4][0]["even"]["ap 0.5"]["values"]
+
+
+@pytest.mark.parametrize("reduction", ["mean", "positives"])
+@pytest.mark.parametrize("world_size", worker.WORLD_SIZES)
+def test_rows_of_different_processes_are_different_groups(processes, world_size, reduction):
+    shares = worker.share(PROBLEMS["even"], world_size)
+    alone = [worker.compute(LOSSES["alrp 0.5"], *own) for own in shares]
+    counts = torch.tensor([len(values) for *_, values in shares], dtype=torch.float64)
+    weights = counts / counts.sum() if reduction == "positives" else torch.full_like(counts, 1 / world_size)
+    expected = sum(weight * own["values"] for weight, own in zip(weights, alone, strict=True))
+    for found, own, weight in zip(processes[world_size], alone, weights, strict=True):
+        parts = found["even"][f"a row each, {reduction}"]
+        assert_close(parts["values"], expected)
+        for of in ("logits", "localization"):
+            assert_close(parts[of] / world_size, weight * own[of])
+
+
+def test_groups_of_one_key_are_one_over_the_processes(processes):
+    """The law for the concatenated batch: a loop over its keys."""
+    logits, targets, values = one_batch(PROBLEMS["even"], 4)
+    keys = worker.keys_of(logits)
+    expected = []
+    for key in keys[targets == 1].unique():
+        here = keys == key
+        expected.append(worker.compute(worker.losses(False)["ALRPLoss"], logits[here], targets[here], values[here[targets == 1]])["values"])
+    assert len(expected) == 3
+    same(processes[4][0]["even"]["alrp in groups"]["values"], torch.stack(expected).mean(0), torch.float64)
 
 
 def test_the_problems_are_what_they_are_called():

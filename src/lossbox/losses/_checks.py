@@ -13,7 +13,7 @@ from torch import Tensor
 from ._logspace import may_look
 
 ROUNDING = 1e-3
-"""By how much an IoU may exceed 1: it is a quotient of rounded numbers, and may have been bfloat16."""
+"""By how much an IoU may exceed 1, or an error be below 0: it is a quotient of rounded numbers, and may have been bfloat16."""
 
 _debug = os.environ.get("LOSSBOX_DEBUG_CHECKS", "") not in ("", "0")
 
@@ -22,8 +22,8 @@ _debug = os.environ.get("LOSSBOX_DEBUG_CHECKS", "") not in ("", "0")
 def debug_checks(enabled: bool = True) -> Iterator[None]:
     """Look at every value that enters a ranking loss, and at the targets of every loss; raise where it is no number or no label.
 
-    Off by default, since looking makes an accelerator wait; a NaN then comes out as a NaN loss. On a CPU the targets of all losses but the
-    ranking losses are looked at always. The environment variable ``LOSSBOX_DEBUG_CHECKS=1`` switches the checks on for a whole run.
+    Off by default, since looking makes an accelerator wait; a NaN then comes out as a NaN loss. On a CPU the targets are looked at
+    always. The environment variable ``LOSSBOX_DEBUG_CHECKS=1`` switches the checks on for a whole run.
 
     Args:
         enabled: False switches them off inside a block where they are on.
@@ -66,6 +66,14 @@ def check_ranking_input(logits: Tensor, targets: Tensor, delta: float = 0.0) -> 
         _raise_where((targets != 1) & (targets != 0) & (targets != -1), "targets", "are not 1, 0 or -1")
 
 
+def check_ranked(targets: Tensor, num_positives: int, is_negative: Tensor) -> None:
+    """Every target of a ranking loss is 1, 0 or -1, by counting them, which is fast: on a CPU; elsewhere ``debug_checks`` says so."""
+    if not may_look(targets) or num_positives + int(is_negative.count_nonzero()) == targets.numel():
+        return
+    if num_positives + int(is_negative.count_nonzero()) + int((targets == -1).count_nonzero()) < targets.numel():
+        _raise_where((targets != 1) & (targets != 0) & (targets != -1), "targets", "are not 1, 0 or -1")
+
+
 def check_per_positive(values: Tensor, name: str, num_positives: int) -> None:
     """The rules of a tensor with one value per positive: an error or a quality, >= 0."""
     check_tensors(**{name: values})
@@ -76,7 +84,7 @@ def check_per_positive(values: Tensor, name: str, num_positives: int) -> None:
     if _debug:
         _raise_where(values.isnan(), name, "are NaN")
     if may_check(values):
-        _raise_where(values < 0, name, "are negative")
+        _raise_where(values < -ROUNDING, name, "are negative")
 
 
 def check_tensors(**arguments: Any) -> None:

@@ -57,12 +57,21 @@ def join(processes: Processes, values: Tensor) -> Tensor:
     return values if processes.size == 1 else with_gradient(_join, values, processes)
 
 
+def join_keys(processes: Processes, keys: Tensor) -> Tensor:
+    """The same of whole numbers, (P,) int64, without gradient."""
+    return keys if processes.size == 1 else _join_as(torch.int64, keys, processes)
+
+
 def _join(values: Tensor, processes: Processes) -> tuple[Tensor, tuple[()], partial[Tensor]]:
+    return _join_as(sum_dtype(values.device), values, processes), (), partial(_own_share, processes)
+
+
+def _join_as(dtype: torch.dtype, values: Tensor, processes: Processes) -> Tensor:
     # of one length, and in one dtype: an empty tensor may come in another than the rest
-    padded = values.new_zeros(max(processes.counts), dtype=sum_dtype(values.device))
+    padded = values.new_zeros(max(processes.counts), dtype=dtype)
     padded[: len(values)] = values
     parts = zip(_from_each(processes.size, padded), processes.counts, strict=True)
-    return torch.cat([part[:count] for part, count in parts]), (), partial(_own_share, processes)
+    return torch.cat([part[:count] for part, count in parts])
 
 
 def _own_share(processes: Processes, upstream: Tensor) -> Tensor:
@@ -85,9 +94,9 @@ def add_up_intervals(processes: Processes, located: Located) -> Located:
     return located._replace(weight_sum=weight_sum, offset_sum=offset_sum)
 
 
-def highest(processes: Processes, value: Tensor) -> Tensor:
-    """The greatest of the processes' scalars; NaN where one is, which a reduction by MAX does not promise."""
-    return value if processes.size == 1 else torch.stack(_from_each(processes.size, value)).max()
+def highest(processes: Processes, values: Tensor) -> Tensor:
+    """The greatest of each value over the processes; NaN where one is, which a reduction by MAX does not promise."""
+    return values if processes.size == 1 else torch.stack(_from_each(processes.size, values)).amax(0)
 
 
 def _from_each(size: int, own: Tensor) -> list[Tensor]:

@@ -11,26 +11,34 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ._segments import first_at_least, lay_out, sort_by_group
+
 DENSE = 1 << 12
 """Up to so many positives a GPU takes all pairs at once: less than a millisecond, where each of the many small steps costs as much."""
 
 
-def dominance_sums(scores: Tensor, quality: Tensor, values: Tensor, delta: float) -> Tensor:
-    """``sum_{k: y_k < y_i} H(s_k - s_i) values_k`` at each i.
+def dominance_sums(scores: Tensor, quality: Tensor, values: Tensor, delta: float, group: Tensor | None = None) -> Tensor:
+    """``sum_{k: y_k < y_i} H(s_k - s_i) values_k`` at each i, over those of its group.
 
     Args:
         scores: (P,) s, float64.
         quality: (P,) y.
         values: (c, P).
         delta: half the width of the ramp H; 0 is the hard step.
+        group: (P,) int64 from 0 on; all are one group if not given.
 
     Returns:
         (c, P) float64.
     """
     if scores.device.type != "cpu" and len(scores) <= DENSE:
-        return all_pairs(scores, quality, values, delta)
+        return all_pairs(scores, quality, values, delta, group)
     size, index = len(scores), torch.arange(len(scores), device=scores.device)
-    scores, by_score = (scores - scores.mean()).sort()
+    if group is None:
+        scores, by_score = (scores - scores.mean()).sort()
+    else:
+        scores = _centered(scores, group)
+        by_score = sort_by_group(scores, group)
+        scores, group = scores[by_score], group[by_score]
     values = values[:, by_score]
     better, by_quality = quality[by_score].sort()
     # of each positive in the order of the scores: its place in the order of quality, and how many are of lower quality
@@ -39,7 +47,11 @@ def dominance_sums(scores: Tensor, quality: Tensor, values: Tensor, delta: float
 
     thresholds = torch.stack([scores - delta, scores + delta]) if delta > 0 else scores[None]
     # Above i is all from the first score that reaches the threshold up to the end.
-    bounds = torch.cat([torch.searchsorted(scores, thresholds), torch.full_like(index, size)[None]])
+    if group is None:
+        bounds = torch.cat([torch.searchsorted(scores, thresholds), torch.full_like(index, size)[None]])
+    else:
+        ends = lay_out(group, size).last.index_select(0, group) + 1
+        bounds = torch.cat([first_at_least(scores, thresholds, group), ends.long()[None]])
     moments = torch.cat([values, values * scores]).T.contiguous()
     above = moments.new_zeros(len(thresholds), size, moments.shape[1])
     for bit in reversed(range(size.bit_length())):
@@ -66,8 +78,18 @@ def dominance_sums(scores: Tensor, quality: Tensor, values: Tensor, delta: float
     return torch.empty_like(sums).index_copy_(1, by_score, sums)
 
 
-def all_pairs(scores: Tensor, quality: Tensor, values: Tensor, delta: float) -> Tensor:
+def _centered(scores: Tensor, group: Tensor) -> Tensor:
+    """The scores less the mean of their group."""
+    counts = torch.bincount(group)
+    means = scores.new_zeros(len(counts)).index_add_(0, group, scores) / counts
+    return scores - means.index_select(0, group)
+
+
+def all_pairs(scores: Tensor, quality: Tensor, values: Tensor, delta: float, group: Tensor | None = None) -> Tensor:
     """``dominance_sums`` by its definition, in O(P^2)."""
     difference = scores[None, :] - scores[:, None]
     step = (difference >= 0).to(scores.dtype) if delta == 0 else (difference / (2 * delta) + 0.5).clamp(0, 1)
-    return values @ (step * (quality[None, :] < quality[:, None])).T
+    counts = quality[None, :] < quality[:, None]
+    if group is not None:
+        counts &= group[None, :] == group[:, None]
+    return values @ (step * counts).T

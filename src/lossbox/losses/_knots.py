@@ -10,6 +10,9 @@ are piecewise linear between the same 2P knots, and P is small. Only the knots a
 interval between knots that each falls into and how far above the interval's lower knot (its base) it lies; the rest is cumulative sums of
 size P.
 
+In groups, each ranked by itself, the knots are sorted by group first, and every sum stays within a group (``_segments``). A group has one
+more entry in front of its knots, which takes the scores below them; a last group, without knots, those that are in no group of a positive.
+
 Nothing is lost to cancellation: all sums are of terms of one sign, measured from their own knot and not from 0, in float64.
 """
 
@@ -22,6 +25,8 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
+
+from ._segments import Segments, lay_out, sort_by_group, sum_down, sum_up
 
 CHUNK = 1 << 17
 """Scores handled at a time on a CPU: a chunk's temporaries stay in the cache, and memory stays O(N) with a small constant."""
@@ -40,15 +45,21 @@ MAX_ROUNDS = 5
 class Knots(NamedTuple):
     """The sorted knots of P positives, and where each positive's own are among them."""
 
-    position: Tensor  # (K,) ascending; K = 2P, or P where delta = 0
+    position: Tensor  # (K,) ascending (within each group); K = 2P, or P where delta = 0, and one more a group where there are groups
     low: Tensor  # (P,) index of s_i - delta
     high: Tensor  # (P,) index of s_i + delta; the same as `low` where delta = 0
     delta: float
+    segments: Segments | None = None  # where each group's are
 
     @property
     def step_at_zero(self) -> float:
         """H(0): what a score contributes to its own sum."""
         return 1.0 if self.delta == 0 else 0.5
+
+    def gaps(self) -> Tensor:
+        """(K - 1,) from each knot to the next; 0 to that of another group."""
+        gaps = self.position.diff()
+        return gaps if self.segments is None else torch.where(self.segments.from_start[1:] > 0, gaps, 0.0)
 
 
 class Located(NamedTuple):
@@ -65,24 +76,31 @@ def sum_dtype(device: torch.device) -> torch.dtype:
     return torch.float32 if device.type == "mps" else torch.float64
 
 
-def place_knots(positive_scores: Tensor, delta: float) -> Knots:
-    """Sort the knots ``s_i -+ delta`` of (P,) scores, which are in the sums' dtype."""
-    if delta == 0:
-        position, order = positive_scores.sort()
-        low = _inverse(order)
-        return Knots(position, low, low, delta)
-    position, order = torch.cat([positive_scores - delta, positive_scores + delta]).sort()
-    low, high = _inverse(order).chunk(2)
-    return Knots(position, low, high, delta)
+def place_knots(positive_scores: Tensor, delta: float, group: Tensor | None = None, num_groups: int = 0) -> Knots:
+    """Sort the knots ``s_i -+ delta`` of (P,) scores, which are in the sums' dtype; of (P,) groups by group, less than ``num_groups``."""
+    knots = (positive_scores,) if delta == 0 else (positive_scores - delta, positive_scores + delta)
+    size, segments = len(positive_scores), None
+    if group is None:
+        position, order = torch.cat(knots).sort()
+        place = _inverse(order)
+    else:
+        each = torch.arange(num_groups, device=group.device)
+        position, group = torch.cat([knots[0].new_full((num_groups,), -torch.inf), *knots]), torch.cat([each, group.repeat(len(knots))])
+        order, segments = sort_by_group(position, group), lay_out(group, num_groups)
+        position, place = position[order], _inverse(order)[num_groups:]
+        # what stands in front of a group's knots has the position of the first: no score is far from it
+        position = torch.where(segments.from_start == 0, torch.cat([position[1:], position.new_zeros(1)]), position)
+    return Knots(position, place[:size], place[-size:] if size else place, delta, segments)
 
 
-def locate(knots: Knots, scores: Tensor, counted: Tensor | None = None) -> Located:
+def locate(knots: Knots, scores: Tensor, counted: Tensor | None = None, group: Tensor | None = None) -> Located:
     """Find each score's interval and sum up the intervals.
 
     Args:
         knots: K of them.
         scores: (N,) float32 or float64; NaN poisons every sum, infinities are like the farthest finite scores.
         counted: (N,) bool; a score that is not counted adds to no sum, and ``evaluate`` gives 0 there.
+        group: (N,) int32, where the knots are in groups.
     """
     position = knots.position
     num_intervals = len(position) + 1
@@ -91,33 +109,77 @@ def locate(knots: Knots, scores: Tensor, counted: Tensor | None = None) -> Locat
     # The smallest numbers of the scores' dtype that are not below the knots: `score >= knot` is then the same in that dtype.
     edges = position.to(scores.dtype)
     edges = torch.where(edges.to(position.dtype) < position, torch.nextafter(edges, torch.full_like(edges, torch.inf)), edges)
-    floor = torch.nextafter(edges[0], torch.full_like(edges[0], -torch.inf))
-    base = torch.cat([position[:1], position])
-    fused = _fused_passes(scores.device.type)
-    if fused is not None:
-        interval, offset, weight_sum, offset_sum = fused.locate(scores, counted, edges, base, floor)
-        return Located(interval, offset, weight_sum + 0 * offset_sum.sum(), offset_sum)
+    if group is not None:
+        place = _place_in_groups(knots, edges, scores, counted, group)
+    else:
+        floor = torch.nextafter(edges[0], torch.full_like(edges[0], -torch.inf))
+        base = torch.cat([position[:1], position])
+        fused = _fused_passes(scores.device.type)
+        if fused is not None:
+            interval, offset, weight_sum, offset_sum = fused.locate(scores, counted, edges, base, floor)
+            return Located(interval, offset, weight_sum + 0 * offset_sum.sum(), offset_sum)
+        place = _place(edges, floor, base, scores, counted)
 
-    find = _interval_finder(edges, floor, len(scores))
     interval = torch.empty(scores.shape, dtype=torch.int32, device=scores.device)
     offset = torch.empty_like(scores)
     weight_counters, offset_counters = _counters(position, num_intervals), _counters(position, num_intervals)
-    on_cpu = scores.device.type == "cpu"
-    bounds = (floor.item(), edges[-1].item()) if on_cpu else (floor, edges[-1])  # numbers are faster, and cost no wait here
     for part in _parts(scores):
-        # H does not change below the first knot and above the last: clamp, so that outliers and infinities cost no digits.
-        # A score that is not counted is put below the first knot, where every sum is 0.
-        inside = scores[part] if counted is None else torch.where(counted[part], scores[part], floor)
-        inside = torch.clamp(inside, *bounds)
-        here = find(inside)
+        here, beyond = place(part)
         interval[part] = here
-        beyond = inside.to(position.dtype).sub_(_take(base, here))
         offset[part] = beyond
         _count(weight_counters, here, None)
         _count(offset_counters, here, beyond)
     weight_sum, offset_sum = weight_counters.sum(0), offset_counters.sum(0)
     # A NaN may lie in interval 0, which no positive looks at: let every sum see it.
     return Located(interval, offset, weight_sum + 0 * offset_sum.sum(), offset_sum)
+
+
+def _place(edges: Tensor, floor: Tensor, base: Tensor, scores: Tensor, counted: Tensor | None) -> Callable[[slice], tuple[Tensor, Tensor]]:
+    """A function from a part of the scores to their intervals and their offsets from the base."""
+    find = _interval_finder(edges, floor, len(scores))
+    on_cpu = scores.device.type == "cpu"
+    bounds = (floor.item(), edges[-1].item()) if on_cpu else (floor, edges[-1])  # numbers are faster, and cost no wait here
+
+    def place(part: slice) -> tuple[Tensor, Tensor]:
+        # H does not change below the first knot and above the last: clamp, so that outliers and infinities cost no digits.
+        # A score that is not counted is put below the first knot, where every sum is 0.
+        inside = scores[part] if counted is None else torch.where(counted[part], scores[part], floor)
+        inside = torch.clamp(inside, *bounds)
+        here = find(inside)
+        return here, inside.to(base.dtype).sub_(_take(base, here))
+
+    return place
+
+
+def _place_in_groups(
+    knots: Knots, edges: Tensor, scores: Tensor, counted: Tensor | None, group: Tensor
+) -> Callable[[slice], tuple[Tensor, Tensor]]:
+    """The same within the group of each score, by a binary search of all scores of a part at once."""
+    segments = knots.segments
+    assert segments is not None
+    base, width = knots.position, torch.cat([knots.gaps(), knots.position.new_zeros(1)])
+    jumps = [1 << r for r in reversed(range((segments.longest - 1).bit_length()))]
+    edges, as_integer, sign_bit = _signed_edges(edges)
+    bits = scores.view(as_integer)
+
+    def place(part: slice) -> tuple[Tensor, Tensor]:
+        # Whole numbers in the place of conditions, which a CPU guesses, and here as often wrong as right.
+        of, score = group[part], scores[part]
+        if counted is not None:
+            score = (bits[part] * counted[part]).view(scores.dtype)  # whatever stood there, NaN too, is 0
+        found, last = _take(segments.start, of), _take(segments.last, of)
+        for jump in jumps:
+            probe = torch.minimum(found + jump, last)
+            below = (score - _take(edges, probe)).view(as_integer).bitwise_right_shift_(sign_bit).to(torch.int32)
+            found = torch.maximum(found, probe.bitwise_or_(below))  # -1 where the score is below the edge
+        beyond = (score.to(base.dtype) - _take(base, found)).clamp_(min=0)
+        beyond = torch.minimum(beyond, _take(width, found))
+        found += 1
+        if counted is not None:
+            found, beyond = found.mul_(counted[part]), beyond.mul_(counted[part])  # interval 0 is no group's
+        return found, beyond
+
+    return place
 
 
 def weigh(located: Located, weight: Tensor) -> Located:
@@ -134,13 +196,13 @@ def weigh(located: Located, weight: Tensor) -> Located:
 
 def sums_above(knots: Knots, located: Located) -> Tensor:
     """F at each positive, (P,)."""
-    above = _sum_from_top(located.weight_sum)
+    above = sum_down(located.weight_sum[1:], knots.segments)
     if knots.delta == 0:
-        return above[1:].index_select(0, knots.low)
+        return above.index_select(0, knots.low)
     # A(t) = sum_j v_j max(s_j - t, 0), from the highest knot down; then F(i) = (A(low) - A(high)) / (2 delta).
     area = located.offset_sum[1:].clone()
-    area[:-1] += above[2:] * knots.position.diff()
-    area = _sum_from_top(area)
+    area[:-1] += above[1:] * knots.gaps()
+    area = sum_down(area, knots.segments)
     return (area.index_select(0, knots.low) - area.index_select(0, knots.high)) / (2 * knots.delta)
 
 
@@ -148,13 +210,13 @@ def sums_below(knots: Knots, weight: Tensor) -> tuple[Tensor, Tensor]:
     """G as a table: its value at the base of each interval and its slope inside, (K + 1,) each, for (P,) weights w_i."""
     zero, step = knots.position.new_zeros(1), torch.zeros_like(knots.position)
     if knots.delta == 0:
-        value = torch.cat([zero, step.scatter_(0, knots.low, weight).cumsum(0)])
+        value = torch.cat([zero, sum_up(step.scatter_(0, knots.low, weight), knots.segments)])
         return value, torch.zeros_like(value)
     step[knots.low] = weight / (2 * knots.delta)
     step[knots.high] = -weight / (2 * knots.delta)
-    slope = step.cumsum(0)
-    rise = slope[:-1] * knots.position.diff()
-    return torch.cat([zero, zero, rise.cumsum(0)]), torch.cat([zero, slope])
+    slope = sum_up(step, knots.segments)
+    rise = torch.cat([zero, slope[:-1] * knots.gaps()])
+    return torch.cat([zero, sum_up(rise, knots.segments)]), torch.cat([zero, slope])
 
 
 def evaluate(value: Tensor, slope: Tensor, interval: Tensor, offset: Tensor) -> Tensor:
@@ -185,10 +247,6 @@ def _fused_passes(device_type: str) -> ModuleType | None:
 
 def _inverse(order: Tensor) -> Tensor:
     return torch.empty_like(order).scatter_(0, order, torch.arange(len(order), device=order.device))
-
-
-def _sum_from_top(terms: Tensor) -> Tensor:
-    return terms.flip(0).cumsum(0).flip(0)
 
 
 def _parts(scores: Tensor) -> Iterator[slice]:
@@ -274,12 +332,10 @@ def _interval_finder(edges: Tensor, floor: Tensor, num_scores: int) -> Callable[
     if rounds > MAX_ROUNDS:
         return search
     below_cell = (edges_in_cell.cumsum(0) - edges_in_cell).to(torch.int32)
-    # Round r asks whether another 2^r edges lie at or below the score: shifted by 2^r - 1, and none beyond the end, where a NaN may
-    # look. The edge 0 is -0.0 here: either zero less it is +0.0.
-    padded = torch.cat([torch.where(edges == 0, -0.0, edges), edges.new_full((1 << rounds,), torch.inf)])
+    # Round r asks whether another 2^r edges lie at or below the score: shifted by 2^r - 1, and none beyond the end, where a NaN may look.
+    signed, as_integer, sign_bit = _signed_edges(edges)
+    padded = torch.cat([signed, edges.new_full((1 << rounds,), torch.inf)])
     ahead = [padded[(1 << r) - 1 :] for r in range(rounds)]
-    sign_bit = 8 * edges.element_size() - 1
-    as_integer = torch.int32 if sign_bit == 31 else torch.int64
 
     def look_up(scores: Tensor) -> Tensor:
         interval = _take(below_cell, cell_of(scores))
@@ -290,3 +346,10 @@ def _interval_finder(edges: Tensor, floor: Tensor, num_scores: int) -> Callable[
         return interval.clamp_(max=len(edges))  # a NaN may have gone too far
 
     return look_up
+
+
+def _signed_edges(edges: Tensor) -> tuple[Tensor, torch.dtype, int]:
+    """The edges such that the sign of ``score - edge`` says whether the score is below, and how to read the sign: the edge 0 is -0.0, from
+    which either zero is +0.0 away."""
+    sign_bit = 8 * edges.element_size() - 1
+    return torch.where(edges == 0, -0.0, edges), torch.int32 if sign_bit == 31 else torch.int64, sign_bit

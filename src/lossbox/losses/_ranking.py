@@ -8,15 +8,17 @@ from functools import partial
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from ..boxes._dtype import upcast
 from . import _knots
-from ._checks import check_per_positive, check_ranking_input
+from ._checks import check_per_positive, check_ranked, check_ranking_input
 from ._distributed import Processes, add_up, add_up_intervals, count_positives, highest, join
 from ._gradient import with_gradient
+from ._groups import GroupReduction, Groups, GroupWord, check_groups, highest_in_group, number_groups
 from ._logspace import may_look
+from ._segments import highest_up
 
 
 class _State(NamedTuple):
@@ -26,6 +28,7 @@ class _State(NamedTuple):
     is_negative: Tensor  # (M,) of the flattened logits
     positives: Tensor  # (own P,) places in the flattened logits
     processes: Processes
+    groups: Groups | None
     knots: _knots.Knots
     among_positives: _knots.Located
     among_negatives: _knots.Located
@@ -36,18 +39,22 @@ class Ranking:
     """Where each of P positives stands, in the order of ``logits[targets == 1]``. All float64, no gradients.
 
     ``H(x) = clamp(x / (2 delta) + 1/2, 0, 1)``, or ``1[x >= 0]`` where delta is 0. In a global batch the P positives are those of all
-    processes, one process's after the other's.
+    processes, one process's after the other's. With groups, every sum is over the group of i.
 
     Attributes:
         scores: (P,) s_i.
         true_positives: (P,) ``rank+(i) = 1 + sum_{k in P, k != i} H(s_k - s_i)``.
         false_positives: (P,) ``N_FP(i) = sum_{j in N} H(s_j - s_i)``.
+        num_positives: (P,) ``|P|``, that of the group of i where there are groups.
+        weight: (P,) what positive i weighs in a mean: ``1/|P|``, or with groups what ``group_reduction`` makes of it; the sum is 1.
         delta: half the width of H.
     """
 
     scores: Float[Tensor, " p"]
     true_positives: Float[Tensor, " p"]
     false_positives: Float[Tensor, " p"]
+    num_positives: Float[Tensor, " p"]
+    weight: Float[Tensor, " p"]
     delta: float
     _state: _State
 
@@ -55,6 +62,11 @@ class Ranking:
     def rank(self) -> Float[Tensor, " p"]:
         """(P,) ``rank+(i) + N_FP(i)``."""
         return self.true_positives + self.false_positives
+
+    @property
+    def group(self) -> Int[Tensor, " p"] | None:
+        """(P,) the number of each positive's group, from 0 on; None where there are no groups."""
+        return None if self._state.groups is None else self._state.groups.of_positive
 
     def __len__(self) -> int:
         return len(self.scores)
@@ -68,13 +80,17 @@ class Ranking:
     def sum_below(self, values: Float[Tensor, " p"], *, hard: bool = False) -> Float[Tensor, " p"]:
         """(P,) ``values_k + sum_{i in P, i != k} H(s_k - s_i) values_i``, for values of one sign; ``hard`` takes 1[x >= 0] for H."""
         values = values.to(self.scores.dtype)
-        if hard and self.delta > 0:
-            ascending, order = self.scores.sort()
-            below = torch.searchsorted(ascending, self.scores, right=True)
-            return values[order].cumsum(0)[below - 1]
         knots, located = self._state.knots, self._state.among_positives
+        if hard and self.delta > 0:
+            knots, located = _locate_positives(self.scores, 0.0, self._state.groups)
         below = _knots.evaluate(*_knots.sums_below(knots, values), located.interval, located.offset)
         return below + (1 - knots.step_at_zero) * values
+
+    def highest_below(self, values: Float[Tensor, " p"]) -> Float[Tensor, " p"]:
+        """(P,) the greatest of ``values_k`` over the positives k that do not outscore i."""
+        knots, located = _locate_positives(self.scores, 0.0, self._state.groups)
+        ascending = torch.full_like(knots.position, -torch.inf).scatter_(0, knots.low, values.to(self.scores.dtype))
+        return highest_up(ascending, knots.segments).index_select(0, (located.interval - 1).clamp_(min=0))  # a NaN is below all
 
     def join(self, values: Float[Tensor, " own"], name: str = "values") -> Float[Tensor, " p"]:
         """(P,) one value per positive of all processes, from those of this process, in the order of its ``logits[targets == 1]``.
@@ -100,18 +116,18 @@ class Ranking:
         """``1/Z sum_i value_i``, with the gradient of the error-driven update.
 
         It is *defined*: ``-excess_i / Z`` at positive i and ``sum_i excess_i p(j|i) / Z`` at negative j. A positive that no negative
-        outranks receives nothing.
+        outranks receives nothing. With groups this is a group's loss, and the result what ``group_reduction`` makes of them.
 
         Args:
             value: (P,) what is reported.
             excess: (P,) the error less the target error.
-            normalizer: Z; P if not given.
+            normalizer: Z; ``num_positives`` if not given.
             pmf: phi of ``error_driven_loss``.
         """
-        scale = 1 / (max(len(self), 1) if normalizer is None else normalizer)
+        scale = self.weight if normalizer is None else self.weight * self.num_positives / normalizer
         phi, above = (None, self.false_positives) if pmf is None else self._weigh_negatives(pmf)
-        excess = torch.where(above > 0, excess, 0.0)[None] * scale
-        return self._attach(value.sum()[None] * scale, -excess, excess / torch.where(above > 0, above, 1.0), phi).squeeze(0)
+        excess = (torch.where(above > 0, excess, 0.0) * scale)[None]
+        return self._attach((value * scale).sum()[None], -excess, excess / torch.where(above > 0, above, 1.0), phi).squeeze(0)
 
     def attach_gradient(
         self, values: Float[Tensor, " v"], at_positives: Float[Tensor, "v p"], to_negatives: Float[Tensor, "v p"]
@@ -133,41 +149,83 @@ class Ranking:
         """phi at every entry, (M,), 0 where it is no negative, and its sum above each positive, (P,)."""
         if not len(self):
             return None, self.false_positives
-        logits, negative, processes = self._state.logits, self._state.is_negative, self._state.processes
+        logits, negative, processes, groups = self._state.logits, self._state.is_negative, self._state.processes, self._state.groups
         flat = _flat(logits)
+        dtype = flat.dtype
+        if groups is not None:
+            flat = flat.to(self.scores.dtype)
         if processes.size > 1:  # one place more, which is no negative
             flat, negative = (torch.cat([each, each.new_zeros(1)]) for each in (flat, negative))
         # A pmf may look at the maximum of its scores: in the place of those that are no negatives it sees the highest negative of all
         # processes.
         top = highest(processes, torch.where(negative, flat, -torch.inf).max())
         phi = torch.where(negative, pmf(torch.where(negative, flat, top)), 0.0)[: logits.numel()]
+        if groups is not None:
+            # p(j|i) stays the same if phi is scaled in a group: the greatest becomes 1, so that no group's phi is lost in ``dtype``
+            largest = highest(processes, highest_in_group(phi, groups)).index_select(0, groups.of_entry)
+            phi = torch.where(largest > 0, phi / largest, 0.0).to(dtype)
         weighed = _knots.weigh(self._state.among_negatives, phi.to(self.scores.dtype))
         return phi, _knots.sums_above(self._state.knots, add_up_intervals(processes, weighed))
 
 
 @torch.no_grad()
-def rank_positives(logits: Tensor, targets: Tensor, *, delta: float, global_batch: bool = False) -> Ranking:
-    """Rank the positives of a batch, or of the batches of all processes, among all positives and negatives.
+def rank_positives(
+    logits: Tensor,
+    targets: Tensor,
+    *,
+    delta: float,
+    global_batch: bool = False,
+    groups: Tensor | GroupWord | None = None,
+    group_reduction: GroupReduction = "mean",
+) -> Ranking:
+    """Rank the positives of a batch, or of the batches of all processes, among all positives and negatives, or among those of their group.
 
     Args:
         logits: scores of any shape.
         targets: 1 positive, 0 negative, -1 ignored, of the shape of ``logits``.
         delta: half the width of the smoothed step, >= 0.
-        global_batch: of ``error_driven_loss``.
+        global_batch, groups, group_reduction: of ``error_driven_loss``.
 
     Raises:
-        ValueError: shapes, devices or dtypes that do not fit, delta negative or not finite.
+        ValueError: shapes, devices or dtypes that do not fit, delta negative or not finite, targets that are no labels, wrong groups.
     """
     check_ranking_input(logits, targets, delta)
+    check_groups(groups, group_reduction, logits)
     flat, positives, is_negative = _flat(logits), positive_index(targets), targets.reshape(-1) == 0
+    check_ranked(targets, len(positives), is_negative)
     processes = count_positives(len(positives), flat.device, global_batch)
+    numbered = None if groups is None else number_groups(groups, logits.shape, positives, processes)
     scores = join(processes, flat.index_select(0, positives).to(_knots.sum_dtype(flat.device)))
-    knots = _knots.place_knots(scores, delta)
-    among_positives = _knots.locate(knots, scores)
-    among_negatives = add_up_intervals(processes, _knots.locate(knots, flat, counted=is_negative)) if len(scores) else among_positives
-    state = _State(logits, is_negative, positives, processes, knots, among_positives, among_negatives)
+    knots, among_positives = _locate_positives(scores, delta, numbered)
+    among_negatives = among_positives
+    if len(scores):
+        of_entry = None if numbered is None else numbered.of_entry
+        among_negatives = add_up_intervals(processes, _knots.locate(knots, flat, is_negative, of_entry))
+    state = _State(logits, is_negative, positives, processes, numbered, knots, among_positives, among_negatives)
     above = _knots.sums_above(knots, among_positives) - knots.step_at_zero
-    return Ranking(scores, 1 + above, _knots.sums_above(knots, among_negatives), delta, state)
+    sizes, weight = _weigh_positives(scores, numbered, group_reduction)
+    return Ranking(scores, 1 + above, _knots.sums_above(knots, among_negatives), sizes, weight, delta, state)
+
+
+def _locate_positives(scores: Tensor, delta: float, groups: Groups | None) -> tuple[_knots.Knots, _knots.Located]:
+    """The knots of the positives, and the positives among them."""
+    if groups is None:
+        knots = _knots.place_knots(scores, delta)
+        return knots, _knots.locate(knots, scores)
+    knots = _knots.place_knots(scores, delta, groups.of_positive, groups.size + 1)
+    return knots, _knots.locate(knots, scores, group=groups.of_positive)
+
+
+def _weigh_positives(scores: Tensor, groups: Groups | None, reduction: GroupReduction) -> tuple[Tensor, Tensor]:
+    """``num_positives`` and ``weight`` of a ranking."""
+    size = max(len(scores), 1)
+    sizes = torch.full_like(scores, size)
+    if groups is not None:
+        counts = torch.bincount(groups.of_positive, minlength=groups.size)
+        sizes = counts.to(scores.dtype).index_select(0, groups.of_positive)
+    if groups is None or reduction == "positives":
+        return sizes, torch.full_like(scores, 1 / size)
+    return sizes, 1 / (groups.size * sizes)
 
 
 def positive_index(targets: Tensor) -> Tensor:
@@ -196,18 +254,14 @@ def _zero(logits: Tensor, is_negative: Tensor, processes: Processes | None) -> T
 def _keep_for_gradient(
     logits: Tensor, state: _State, values: Tensor, at_positives: Tensor, share: Tensor, phi: Tensor | None
 ) -> tuple[Tensor, tuple[Tensor | None, ...], Callable[..., Tensor]]:
-    knots, negatives = state.knots, state.among_negatives
-    saved = (knots.position, knots.low, knots.high, negatives.interval, negatives.offset, state.positives, at_positives, share, phi)
-    return values.clone(), saved, partial(_gradient_of_logits, logits.shape, knots.delta, state.processes)
+    saved = (state.among_negatives.interval, state.among_negatives.offset, state.positives, at_positives, share, phi)
+    return values.clone(), saved, partial(_gradient_of_logits, logits.shape, state.knots, state.processes)
 
 
 def _gradient_of_logits(
     shape: torch.Size,
-    delta: float,
+    knots: _knots.Knots,
     processes: Processes,
-    position: Tensor,
-    low: Tensor,
-    high: Tensor,
     interval: Tensor,
     offset: Tensor,
     positives: Tensor,
@@ -217,9 +271,9 @@ def _gradient_of_logits(
     upstream: Tensor,
 ) -> Tensor:
     """The N-sized work of the backward pass: the positives' shares, summed at every negative."""
-    upstream = upstream.to(position.dtype) * processes.size
+    upstream = upstream.to(knots.position.dtype) * processes.size
     share, own = ((part * upstream[:, None]).sum(0) for part in (share, at_positives))
-    table = _knots.sums_below(_knots.Knots(position, low, high, delta), share)
+    table = _knots.sums_below(knots, share)
     gradient = _knots.evaluate(*table, interval, offset)
     if phi is not None:
         gradient *= phi

@@ -19,6 +19,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from ._groups import GroupReduction, GroupWord
 from ._ranking import Ranking, rank_positives
 
 ErrorFunction = Callable[[Ranking], Tensor]
@@ -36,6 +37,8 @@ def error_driven_loss(
     pmf: WeightFunction | None = None,
     value: ErrorFunction | None = None,
     global_batch: bool = False,
+    groups: Tensor | GroupWord | None = None,
+    group_reduction: GroupReduction = "mean",
 ) -> Float[Tensor, ""]:
     """Any ranking loss, from its error and its target error at each positive.
 
@@ -48,7 +51,7 @@ def error_driven_loss(
         error: l, a function of a ``Ranking`` of P positives that returns (P,).
         target_error: l*, likewise or a constant; at most l, and equal to it where N_FP is 0.
         delta: half the width over which the step function is smoothed, in units of the logits; 0 is the hard step, ties counted.
-        normalizer: Z; the number of positives if not given, of all processes in a global batch.
+        normalizer: Z; the number of positives if not given, of all processes in a global batch, of the group with groups.
         pmf: phi in ``p(j|i) ~ H(s_j - s_i) phi(s_j)``, a function from (N,) scores to (N,) numbers >= 0; uniform if not given, and
             ``skewed_pmf`` promotes harder negatives. A positive whose negatives all have phi = 0 receives no gradient. In a global batch
             phi may depend on the score and on the highest of all scores, which is among those that it is called with on every process.
@@ -57,12 +60,17 @@ def error_driven_loss(
             the same on each. The gradient is W times this process's share, so that the mean over the processes, which
             DistributedDataParallel takes, is the gradient of the one loss. Every process must call it, with or without positives, and
             weigh its value alike. Without a group of several processes it changes nothing.
+        groups: many rankings in one call: each group is ranked by itself, as if it were a batch of its own. An int64 tensor of keys, of
+            the shape of ``logits`` or one that broadcasts to it, or "image", "class", "row": the first dimension, the last, or all but the
+            last. What ``error`` reads of a ``Ranking`` is then the group's; phi is called once, with the scores of all groups.
+        group_reduction: with ``L_g = 1/Z sum_{i in g} l(i)``, "mean" of the G groups with a positive, ``1/G sum_g L_g``; "positives": each
+            group weighs as many positives as it has, ``sum_g |P_g| L_g / sum_g |P_g|``.
 
     Returns:
         A scalar, float32 or wider; 0 with a live graph where there are no positives, NaN where a logit that counts is NaN.
 
     Raises:
-        ValueError: shapes, devices or dtypes that do not fit, delta negative or not finite, an error that is not (P,).
+        ValueError: shapes, devices or dtypes that do not fit, delta negative or not finite, wrong groups, an error that is not (P,).
 
     Source:
         Oksuz, Cam, Akbas, Kalkan: A Ranking-based, Balanced Loss Function Unifying Classification and Localisation in Object Detection,
@@ -77,7 +85,7 @@ def error_driven_loss(
         >>> loss.item(), logits.grad
         (0.5, tensor([-0.5000,  0.5000,  0.0000]))
     """
-    ranking = rank_positives(logits, targets, delta=delta, global_batch=global_batch)
+    ranking = rank_positives(logits, targets, delta=delta, global_batch=global_batch, groups=groups, group_reduction=group_reduction)
     with torch.no_grad():
         reported = _at_each(ranking, error, "error")
         excess = reported - _at_each(ranking, target_error, "target_error")

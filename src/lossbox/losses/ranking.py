@@ -14,6 +14,11 @@ batches: |P|, rank+, N_FP and every sum of the formulas are global and exact, an
 the concatenated batch. Each process's gradient is W times its share of that loss's gradient, so that the *mean* over the processes,
 which DistributedDataParallel takes, is the gradient of the one loss. Every process must call the loss, without positives too, and weigh it
 alike; what travels is O(|P|) numbers and does not depend on |N|. In one process nothing changes.
+
+With ``groups`` there are many rankings in one call, of images, classes, queries, ...: P and N of a positive are those of its group, and
+every sum, |P| and G_max are the group's. The loss is the mean of the groups' losses; a group without positives has none and does not count
+in it, though a NaN there is seen. In a global batch groups of the same key are one group on all processes, classes too; images and rows are
+each process's own. On a GPU groups are found by steps of torch, not by the fused kernels.
 """
 
 from __future__ import annotations
@@ -26,6 +31,7 @@ from torch import Tensor
 
 from ..boxes._dtype import upcast
 from ._dominance import dominance_sums
+from ._groups import GroupReduction, GroupWord
 from ._ranking import rank_positives
 
 
@@ -44,7 +50,14 @@ class RankSortTerms(NamedTuple):
 
 
 def ap_loss(
-    logits: Float[Tensor, ...], targets: Tensor, *, delta: float = 1.0, interpolated: bool = False, global_batch: bool = False
+    logits: Float[Tensor, ...],
+    targets: Tensor,
+    *,
+    delta: float = 1.0,
+    interpolated: bool = False,
+    global_batch: bool = False,
+    groups: Tensor | GroupWord | None = None,
+    group_reduction: GroupReduction = "mean",
 ) -> Float[Tensor, ""]:
     """AP loss: 1 - average precision over the positives.
 
@@ -57,12 +70,17 @@ def ap_loss(
         interpolated: the published code's form: the precision of a positive is the largest among the positives that do not outscore it,
             as in interpolated AP.
         global_batch: rank the batches of all processes as one (see the module's docstring): |P| and the ranks are those of all.
+        groups: each group is ranked by itself, as if it were a batch of its own: an int64 tensor of keys, of the shape of ``logits`` or one
+            that broadcasts to it, or "image", "class", "row": the first dimension, the last, or all but the last.
+        group_reduction: "mean" of the G groups with a positive, ``1/G sum_g L_g``; "positives": each group weighs as many positives as it
+            has, ``sum_g |P_g| L_g / sum_g |P_g|``.
 
     Returns:
         A scalar in [0, 1]; 0 with a live graph where there are no positives.
 
     Raises:
-        ValueError: shapes, devices or dtypes that do not fit; delta negative or not finite.
+        ValueError: shapes, devices or dtypes that do not fit; delta negative or not finite; wrong groups; targets not 1, 0 or -1 (on a CPU;
+            elsewhere with ``debug_checks``).
 
     Source:
         Chen et al., AP-Loss for Accurate One-Stage Object Detection, TPAMI 2020 (CVPR 2019), Eqs. (4)-(7); as a case of the general
@@ -73,12 +91,10 @@ def ap_loss(
         >>> ap_loss(logits, torch.tensor([1, 0, 0, 1]), delta=0)
         tensor(0.4167, grad_fn=<SqueezeBackward1>)
     """
-    ranking = rank_positives(logits, targets, delta=delta, global_batch=global_batch)
+    ranking = rank_positives(logits, targets, delta=delta, global_batch=global_batch, groups=groups, group_reduction=group_reduction)
     error = ranking.false_positives / ranking.rank
     if interpolated:
-        order = ranking.scores.argsort()
-        precision = ranking.true_positives / ranking.rank
-        error = 1 - torch.empty_like(precision).scatter_(0, order, precision[order].cummax(0).values)
+        error = 1 - ranking.highest_below(ranking.true_positives / ranking.rank)
     return ranking.loss(value=error, excess=error)
 
 
@@ -90,6 +106,8 @@ def alrp_loss(
     delta: float = 1.0,
     smooth_localization: bool = False,
     global_batch: bool = False,
+    groups: Tensor | GroupWord | None = None,
+    group_reduction: GroupReduction = "mean",
 ) -> ALRPTerms:
     """Average localization-recall-precision loss: one ranking for classification and localization.
 
@@ -110,6 +128,10 @@ def alrp_loss(
         smooth_localization: H instead of the unit step in the localization value.
         global_batch: rank the batches of all processes as one (see the module's docstring): |P|, the ranks and both sums are of all, and
             the gradients of logits and of E are W times this process's shares.
+        groups: each group is ranked by itself, as if it were a batch of its own: an int64 tensor of keys, of the shape of ``logits`` or one
+            that broadcasts to it, or "image", "class", "row": the first dimension, the last, or all but the last.
+        group_reduction: "mean" of the G groups with a positive, ``1/G sum_g L_g``; "positives": each group weighs as many positives as it
+            has, ``sum_g |P_g| L_g / sum_g |P_g|``.
 
     Returns:
         ``ALRPTerms(classification, localization)``; classification in [0, 1], localization in [0, max E]; their sum in [0, 1] where E <= 1
@@ -117,7 +139,8 @@ def alrp_loss(
         positives.
 
     Raises:
-        ValueError: shapes, devices or dtypes that do not fit; delta negative or not finite.
+        ValueError: shapes, devices or dtypes that do not fit; delta negative or not finite; wrong groups; targets not 1, 0 or -1 (on a CPU;
+            elsewhere with ``debug_checks``).
 
     Source:
         Oksuz et al., NeurIPS 2020, Eqs. (9)-(13), Appendices E and F.1.
@@ -132,19 +155,27 @@ def alrp_loss(
         >>> error.grad
         tensor([0.6667, 0.1667])
     """
-    ranking = rank_positives(logits, targets, delta=delta, global_batch=global_batch)
+    ranking = rank_positives(logits, targets, delta=delta, global_batch=global_batch, groups=groups, group_reduction=group_reduction)
     e = ranking.join(localization_error, "localization_error")
     with torch.no_grad():
         fixed = e.to(ranking.scores.dtype)
         error = (ranking.false_positives + fixed + ranking.sum_above(fixed)) / ranking.rank
         target_error = fixed / ranking.rank
-        weight = ranking.sum_below(1 / ranking.rank, hard=not smooth_localization) / max(len(ranking), 1)
+        weight = ranking.sum_below(ranking.weight / ranking.rank, hard=not smooth_localization)
     classification = ranking.loss(value=ranking.false_positives / ranking.rank, excess=error - target_error)
     e = upcast(e)
     return ALRPTerms(classification, (e * weight.to(e.dtype)).sum().to(classification.dtype))
 
 
-def ndcg_loss(logits: Float[Tensor, ...], targets: Tensor, *, delta: float = 1.0, global_batch: bool = False) -> Float[Tensor, ""]:
+def ndcg_loss(
+    logits: Float[Tensor, ...],
+    targets: Tensor,
+    *,
+    delta: float = 1.0,
+    global_batch: bool = False,
+    groups: Tensor | GroupWord | None = None,
+    group_reduction: GroupReduction = "mean",
+) -> Float[Tensor, ""]:
     """NDCG loss: 1 - normalized discounted cumulative gain of the positives.
 
     ``L = sum_i l(i)``, ``l(i) = 1/|P| - 1 / log2(1 + rank(i)) / G_max``, ``l*`` the same with rank+, ``G_max = sum_{i=1..|P|} 1 / log2(1 +
@@ -155,13 +186,18 @@ def ndcg_loss(logits: Float[Tensor, ...], targets: Tensor, *, delta: float = 1.0
         targets: 1 positive, 0 negative, of the shape of ``logits``. -1 is ignored: no loss, no gradient.
         delta: half the width of the smoothed step, in units of the logits, >= 0; 0 is the hard step.
         global_batch: rank the batches of all processes as one (see the module's docstring): |P|, G_max and the ranks are those of all.
+        groups: each group is ranked by itself, as if it were a batch of its own: an int64 tensor of keys, of the shape of ``logits`` or one
+            that broadcasts to it, or "image", "class", "row": the first dimension, the last, or all but the last.
+        group_reduction: "mean" of the G groups with a positive, ``1/G sum_g L_g``; "positives": each group weighs as many positives as it
+            has, ``sum_g |P_g| L_g / sum_g |P_g|``.
 
     Returns:
         A scalar in [0, 1) where delta = 0 and no positives tie; the smoothed ranks can take it slightly below 0.
         0 with a live graph where there are no positives.
 
     Raises:
-        ValueError: shapes, devices or dtypes that do not fit; delta negative or not finite.
+        ValueError: shapes, devices or dtypes that do not fit; delta negative or not finite; wrong groups; targets not 1, 0 or -1 (on a CPU;
+            elsewhere with ``debug_checks``).
 
     Source:
         Oksuz et al., NeurIPS 2020, Appendix D.
@@ -170,16 +206,24 @@ def ndcg_loss(logits: Float[Tensor, ...], targets: Tensor, *, delta: float = 1.0
         >>> ndcg_loss(torch.tensor([2.0, 1.0, 0.0]), torch.tensor([0, 1, 0]), delta=0)
         tensor(0.3691)
     """
-    ranking = rank_positives(logits, targets, delta=delta, global_batch=global_batch)
+    ranking = rank_positives(logits, targets, delta=delta, global_batch=global_batch, groups=groups, group_reduction=group_reduction)
     discount, least_discount = torch.log2(1 + ranking.rank), torch.log2(1 + ranking.true_positives)
-    largest_gain = (1 / torch.log2(torch.arange(2, len(ranking) + 2, dtype=discount.dtype, device=discount.device))).sum()
-    error = 1 / max(len(ranking), 1) - 1 / discount / largest_gain
-    target_error = 1 / max(len(ranking), 1) - 1 / least_discount / largest_gain
+    gains = 1 / torch.log2(torch.arange(2, len(ranking) + 2, dtype=discount.dtype, device=discount.device))
+    largest_gain = gains.cumsum(0).index_select(0, ranking.num_positives.long() - 1)
+    error = 1 / ranking.num_positives - 1 / discount / largest_gain
+    target_error = 1 / ranking.num_positives - 1 / least_discount / largest_gain
     return ranking.loss(value=error, excess=error - target_error, normalizer=1.0)
 
 
 def rank_sort_loss(
-    logits: Float[Tensor, ...], targets: Tensor, quality: Float[Tensor, " p"], *, delta: float = 0.5, global_batch: bool = False
+    logits: Float[Tensor, ...],
+    targets: Tensor,
+    quality: Float[Tensor, " p"],
+    *,
+    delta: float = 0.5,
+    global_batch: bool = False,
+    groups: Tensor | GroupWord | None = None,
+    group_reduction: GroupReduction = "mean",
 ) -> RankSortTerms:
     """Rank & Sort loss: positives above negatives, and among positives the better box above the worse.
 
@@ -199,13 +243,18 @@ def rank_sort_loss(
             No gradient flows to it.
         delta: half the width of the smoothed step, in units of the logits, >= 0; 0 is the hard step.
         global_batch: rank and sort the batches of all processes as one (see the module's docstring): |P| and all sums are those of all.
+        groups: each group is ranked by itself, as if it were a batch of its own: an int64 tensor of keys, of the shape of ``logits`` or one
+            that broadcasts to it, or "image", "class", "row": the first dimension, the last, or all but the last.
+        group_reduction: "mean" of the G groups with a positive, ``1/G sum_g L_g``; "positives": each group weighs as many positives as it
+            has, ``sum_g |P_g| L_g / sum_g |P_g|``.
 
     Returns:
         ``RankSortTerms(ranking, sorting)``: 1/|P| times the sums of l_R and of l_S - l_S*. Each carries its own gradient with respect to
         the logits and scales with its own upstream gradient. Zeros with a live graph where there are no positives.
 
     Raises:
-        ValueError: shapes, devices or dtypes that do not fit; delta negative or not finite.
+        ValueError: shapes, devices or dtypes that do not fit; delta negative or not finite; wrong groups; targets not 1, 0 or -1 (on a CPU;
+            elsewhere with ``debug_checks``).
 
     Source:
         Oksuz et al., Rank & Sort Loss for Object Detection and Instance Segmentation, ICCV 2021, Eqs. (3)-(11).
@@ -221,7 +270,7 @@ def rank_sort_loss(
         >>> logits.grad
         tensor([ 0.1000, -0.1000,  0.0000])
     """
-    ranking = rank_positives(logits, targets, delta=delta, global_batch=global_batch)
+    ranking = rank_positives(logits, targets, delta=delta, global_batch=global_batch, groups=groups, group_reduction=group_reduction)
     y = ranking.join(quality.detach(), "quality").contiguous()
     scores, false_positives, self_term = ranking.scores, ranking.false_positives, 0.5 if delta > 0 else 1.0
     true_positives = ranking.true_positives - 1 + self_term
@@ -230,15 +279,14 @@ def rank_sort_loss(
     shortfall = 1 - y.to(scores.dtype)
     above = ranking.sum_above(shortfall) + self_term * shortfall
     # the part of both sums that is of lower quality than i, and the rest
-    worse, worse_shortfall = dominance_sums(scores, y, torch.stack([torch.ones_like(shortfall), shortfall]), delta)
+    worse, worse_shortfall = dominance_sums(scores, y, torch.stack([torch.ones_like(shortfall), shortfall]), delta, ranking.group)
     better, better_shortfall = true_positives - worse, above - worse_shortfall
     sorting_excess = above / true_positives - better_shortfall / better
     # i gives its excess to those above it of lower quality in equal shares of H; what k receives is the same sum with both orders reversed
     share = torch.where(worse > 0, sorting_excess / torch.where(worse > 0, worse, 1.0), 0.0)
-    received = dominance_sums(-scores, -y, share[None], delta).squeeze(0)
+    received = dominance_sums(-scores, -y, share[None], delta, ranking.group).squeeze(0)
 
-    values = torch.stack([ranking_error.sum(), sorting_excess.sum()])
-    at_positives = torch.stack([-ranking_error, received - share * worse])
-    to_negatives = torch.stack([ranking_error, torch.zeros_like(ranking_error)])
-    count = max(len(ranking), 1)
-    return RankSortTerms(*ranking.attach_gradient(values / count, at_positives / count, to_negatives / count).unbind())
+    values = (torch.stack([ranking_error, sorting_excess]) * ranking.weight).sum(1)
+    at_positives = torch.stack([-ranking_error, received - share * worse]) * ranking.weight
+    to_negatives = torch.stack([ranking_error, torch.zeros_like(ranking_error)]) * ranking.weight
+    return RankSortTerms(*ranking.attach_gradient(values, at_positives, to_negatives).unbind())

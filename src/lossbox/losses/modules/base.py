@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from dataclasses import fields
+from dataclasses import dataclass, fields
 from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
+
+from .._groups import GroupReduction, GroupWord
 
 ClassTarget = Literal["labels", "ious", "positive ious"]
 
@@ -107,13 +109,33 @@ class ImageLoss(ClassificationLoss):
         return torch.stack([self(*of_image) for of_image in zip(logits, *targets, strict=True)]).mean()
 
 
-class RankingLoss(ClassificationLoss):
-    """One value of all scores, which are ranked against each other."""
+@dataclass(kw_only=True, eq=False)
+class GroupedLoss(LossModule):
+    """A loss that ranks all scores against each other, or each group of them by itself.
+
+    The option ``groups`` is a word; groups of any other kind are keys, which go into the call.
+    """
 
     no_derivative = "the gradient is defined by the error-driven update"
+    groups: GroupWord | None = None
+    group_reduction: GroupReduction = "mean"
 
-    def forward(self, logits: Tensor, *targets: Tensor, global_batch: bool = False) -> Tensor:
-        loss: Tensor = self.function(logits, *targets, global_batch=global_batch, **self.options())
+    def ranked(self, *tensors: Tensor, groups: Tensor | None, **over: Any) -> Any:
+        """What the function returns, with the keys of a call in the place of the word.
+
+        Raises:
+            ValueError: there are both.
+        """
+        if groups is not None and self.groups is not None:
+            raise ValueError(f"groups: the option {self.groups!r} or keys in the call expected, got both")
+        return self.function(*tensors, **self.options() | over | ({} if groups is None else {"groups": groups}))
+
+
+class RankingLoss(GroupedLoss, ClassificationLoss):
+    """One value of all scores."""
+
+    def forward(self, logits: Tensor, *targets: Tensor, global_batch: bool = False, groups: Tensor | None = None) -> Tensor:
+        loss: Tensor = self.ranked(logits, *targets, groups=groups, global_batch=global_batch)
         return loss
 
     def of_batch(self, logits: Tensor, *targets: Tensor, num_positives: Tensor, global_batch: bool) -> Tensor:

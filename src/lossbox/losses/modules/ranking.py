@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from .. import pairwise, ranking
-from .base import BatchLoss, LossModule, RankingLoss
+from .base import BatchLoss, GroupedLoss, RankingLoss
 
 
 @dataclass(kw_only=True, eq=False)
@@ -36,11 +36,10 @@ class NDCGLoss(RankingLoss):
 
 
 @dataclass(kw_only=True, eq=False)
-class ALRPLoss(LossModule):
+class ALRPLoss(GroupedLoss):
     """Module of ``alrp_loss``: called with logits and targets of one shape and the positives' (p,) localization errors; -1 is ignored."""
 
     no_objective = "it ranks scores and boxes at once: take ALRPObjective"
-    no_derivative = RankingLoss.no_derivative
     function = staticmethod(ranking.alrp_loss)
     family = "ranking"
     range = "[0, 1] where the localization errors are"
@@ -49,17 +48,18 @@ class ALRPLoss(LossModule):
     delta: float = 1.0
     smooth_localization: bool = False
 
-    def forward(self, logits: Tensor, targets: Tensor, localization_error: Tensor, *, global_batch: bool = False) -> tuple[Tensor, Tensor]:
-        loss: tuple[Tensor, Tensor] = self.function(logits, targets, localization_error, global_batch=global_batch, **self.options())
+    def forward(
+        self, logits: Tensor, targets: Tensor, localization_error: Tensor, *, global_batch: bool = False, groups: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        loss: tuple[Tensor, Tensor] = self.ranked(logits, targets, localization_error, groups=groups, global_batch=global_batch)
         return loss
 
 
 @dataclass(kw_only=True, eq=False)
-class RankSortLoss(LossModule):
+class RankSortLoss(GroupedLoss):
     """Module of ``rank_sort_loss``: called with logits and targets of one shape and the (p,) qualities of the positives; -1 is ignored."""
 
     no_objective = "it has two parts: take RankSortObjective"
-    no_derivative = RankingLoss.no_derivative
     function = staticmethod(ranking.rank_sort_loss)
     family = "ranking"
     range = "[0, 1] each part"
@@ -67,8 +67,10 @@ class RankSortLoss(LossModule):
     tuned = ("delta",)
     delta: float = 0.5
 
-    def forward(self, logits: Tensor, targets: Tensor, quality: Tensor, *, global_batch: bool = False) -> tuple[Tensor, Tensor]:
-        loss: tuple[Tensor, Tensor] = self.function(logits, targets, quality, global_batch=global_batch, **self.options())
+    def forward(
+        self, logits: Tensor, targets: Tensor, quality: Tensor, *, global_batch: bool = False, groups: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        loss: tuple[Tensor, Tensor] = self.ranked(logits, targets, quality, groups=groups, global_batch=global_batch)
         return loss
 
 
