@@ -1,7 +1,17 @@
 """From raw predictions to detections: thresholds, non-maximum suppression, several scales and mirror images."""
 
 from .decoder import Decoder, ScoresAndBoxes, class_scores
+from .in_graph import Candidates
 from .multi_scale import MultiScale, merge_detections
 from .thresholds import read_thresholds, write_thresholds
 
-__all__ = ["Decoder", "MultiScale", "ScoresAndBoxes", "class_scores", "merge_detections", "read_thresholds", "write_thresholds"]
+__all__ = [
+    "Candidates",
+    "Decoder",
+    "MultiScale",
+    "ScoresAndBoxes",
+    "class_scores",
+    "merge_detections",
+    "read_thresholds",
+    "write_thresholds",
+]

@@ -92,7 +92,7 @@ class Decoder:
         _check_numbers("regression", predictions.regression)
         if predictions.centerness is not None:
             _check_numbers("centerness", predictions.centerness)
-        cuts = self._cuts(predictions.logits)
+        cuts = self.cuts(predictions.logits)
         found = []
         for i, (height, width) in enumerate(sizes):
             centerness = None if predictions.centerness is None else predictions.centerness[i]
@@ -109,7 +109,7 @@ class Decoder:
             found.append(Detections(boxes[kept], scores[kept], label[kept]))
         return found
 
-    def _cuts(self, logits: Tensor) -> Tensor | None:
+    def cuts(self, logits: Tensor) -> Tensor | None:
         """(C,) what a score must reach; infinite for a class of which nothing is returned."""
         if self._by_label is None:
             return None
