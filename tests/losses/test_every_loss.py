@@ -81,6 +81,18 @@ def offsets_and_points(n, g):
     return 4 * uniform(g, n, 2) - 2, 40 * uniform(g, n, 2)
 
 
+def rows_and_distances(n, g):
+    return 6 * uniform(g, n, 5) - 3, 4 * uniform(g, n)
+
+
+def rows_and_offsets(n, g):
+    return 6 * uniform(g, n, 5) - 3, 2 * uniform(g, n) - 1
+
+
+def rows_of_two_layers(n, g):
+    return 6 * uniform(g, n, 5) - 3, 6 * uniform(g, n, 5) - 3, (uniform(g, n) < 0.4).double(), uniform(g, n)
+
+
 def proposals(n, g):
     logits, targets = logits_and_targets(n, g)
     return logits, 4 * uniform(g, n, 4) - 2, targets, 4 * uniform(g, n, 4) - 2
@@ -164,6 +176,12 @@ SPECIAL = {
     "correlation_loss": {"problem": logits_and_all_quality, "perfect": quality_again},
     "alrp_loss": {"problem": ranking_with_values, "perfect": separated},
     "rank_sort_loss": {"problem": ranking_with_values, "perfect": "it is the excess over a target error, not an error"},
+    "distribution_focal_loss": {"problem": rows_and_distances, "perfect": "it is the entropy of two bins, not 0"},
+    "fine_grained_localization_loss": {"problem": rows_and_offsets, "perfect": "it is the entropy of two bins, not 0"},
+    "decoupled_distillation_loss": {
+        "problem": rows_of_two_layers,
+        "perfect": lambda x, teacher, *others: (teacher.clone(), teacher, *others),
+    },
     "keypoint_focal_loss": {"problem": logits_and_heat, "perfect": lambda x, heat: (torch.where(heat == 1, 40.0, -40.0).to(x), heat)},
     "pull_loss": {"problem": embeddings, "perfect": lambda x: (x.mean(1, keepdim=True).expand(-1, 2),)},
     "push_loss": {"problem": embeddings, "perfect": lambda x: (x + 10 * torch.arange(len(x))[:, None],)},
@@ -397,6 +415,7 @@ def test_mistakes_raise(loss):
 WITHOUT_LABELS = {
     "correlation_loss": "takes positives alone",
     "faster_rcnn_smooth_l1_loss": "compares coordinates",
+    "fine_grained_localization_loss": "compares offsets",
     "pull_loss": "takes objects alone",
     "push_loss": "takes objects alone",
     "offset_loss": "takes keypoints alone",
@@ -405,7 +424,7 @@ WITHOUT_LABELS = {
 
 def labels_of(loss):
     """Which tensor of a problem holds the labels: qualities where they are the targets."""
-    return 2 if loss.name == "rpn_loss" else 1
+    return 2 if loss.name in ("rpn_loss", "decoupled_distillation_loss") else 1
 
 
 IGNORING = [loss for loss in LOSSES if not issubclass(CATALOG[loss.name], BoxLoss) and loss.name not in WITHOUT_LABELS]

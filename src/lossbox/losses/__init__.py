@@ -20,6 +20,7 @@ from .class_balanced import (
     class_balanced_weights,
 )
 from .classification import dr_loss, focal_loss, sigmoid_cross_entropy_loss, softmax_cross_entropy_loss, softmax_focal_loss
+from .distributions import decoupled_distillation_loss, distribution_focal_loss, fine_grained_localization_loss, refinement_bins
 from .error_driven import error_driven_loss, skewed_pmf
 from .gradient_density import RunningHistogram, ghm_c_histogram, ghm_c_loss, ghm_r_histogram, ghm_r_loss
 from .iou import alpha_iou_loss, ciou_loss, diou_loss, eiou_loss, giou_loss, iou_loss
@@ -68,6 +69,7 @@ from .modules.density import (
     GHMCLoss,
     GHMRLoss,
 )
+from .modules.distributions import DecoupledDistillationLoss, DistributionFocalLoss, FineGrainedLocalizationLoss
 from .modules.iou_variants import BoundedIoULoss, InnerIoULoss, MPDIoULoss, NWDLoss, SIoULoss, WIoULoss
 from .modules.keypoints import KeypointFocalLoss, OffsetLoss, PullLoss, PushLoss
 from .modules.ranking import (
@@ -101,8 +103,11 @@ __all__ = [
     "CustomClassificationLoss",
     "DIoULoss",
     "DRLoss",
+    "DecoupledDistillationLoss",
+    "DistributionFocalLoss",
     "EIoULoss",
     "FasterRCNNSmoothL1Loss",
+    "FineGrainedLocalizationLoss",
     "FocalLoss",
     "GHMCLoss",
     "GHMRLoss",
@@ -151,11 +156,14 @@ __all__ = [
     "correlation_loss",
     "count_hyperparameters",
     "debug_checks",
+    "decoupled_distillation_loss",
     "diou_loss",
+    "distribution_focal_loss",
     "dr_loss",
     "eiou_loss",
     "error_driven_loss",
     "faster_rcnn_smooth_l1_loss",
+    "fine_grained_localization_loss",
     "focal_loss",
     "ghm_c_histogram",
     "ghm_c_loss",
@@ -178,6 +186,7 @@ __all__ = [
     "push_loss",
     "quality_focal_loss",
     "rank_sort_loss",
+    "refinement_bins",
     "rpn_loss",
     "sigmoid_cross_entropy_loss",
     "siou_loss",

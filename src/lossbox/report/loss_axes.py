@@ -174,6 +174,27 @@ AXES: dict[str, Axis] = {
         (-3, 3),
         {"": lambda loss, x: loss(x, torch.tensor([1]), torch.cat([x, 0 * _BESIDE[:3]])[None], 0 * _BESIDE[None])},
     ),
+    "distribution_focal_loss": Axis(
+        "logit of bin 1 of three; the others at 0",
+        (-6, 6),
+        {
+            "target 1": lambda loss, x: loss(torch.stack([0 * x, x, 0 * x], 1), _double(1.0)),
+            "target 1.5": lambda loss, x: loss(torch.stack([0 * x, x, 0 * x], 1), _double(1.5)),
+        },
+    ),
+    "fine_grained_localization_loss": Axis(
+        "logit of the bin at 0; four others at 0",
+        (-6, 6),
+        {
+            "offset 0": lambda loss, x: loss(torch.stack([0 * x, 0 * x, x, 0 * x, 0 * x], 1), _double(0.0)),
+            "offset 0.25": lambda loss, x: loss(torch.stack([0 * x, 0 * x, x, 0 * x, 0 * x], 1), _double(0.25)),
+        },
+    ),
+    "decoupled_distillation_loss": Axis(
+        "logit of one bin of three; the teacher says 3",
+        (-12, 12),
+        {"": lambda loss, x: loss(torch.stack([x, 0 * x, 0 * x], 1), _double(3.0, 0.0, 0.0)[None], torch.tensor([1]), _double(0.8))},
+    ),
     "keypoint_focal_loss": Axis(
         "logit",
         (-6, 6),

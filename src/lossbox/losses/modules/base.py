@@ -20,8 +20,8 @@ class LossModule(nn.Module):
 
     Attributes:
         function: of tensors; the options of the module are its own, with the same defaults.
-        family: "classification", "class-balanced", "gradient density", "quality", "ranking", "box distance", "overlap" or
-            "keypoints".
+        family: "classification", "class-balanced", "gradient density", "quality", "ranking", "box distance", "overlap",
+            "distribution", "long tail" or "keypoints".
         range: of the mean or scalar value.
         source: the paper, and the equation where its number is known.
         tuned: the options that a user has to tune, in the sense of Table A.11 of Oksuz et al., NeurIPS 2020; those that only select a form
