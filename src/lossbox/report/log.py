@@ -22,11 +22,17 @@ def read_log(run: Path) -> list[Row]:
 
     Returns:
         A row for each time something was logged: ``step`` (from 0), ``epoch`` (from 0) and what was logged; none where there is no file.
+
+    Raises:
+        ValueError: a file that holds something else; it is named.
     """
     rows: list[Row] = []
     for file in sorted(run.glob("csv/version_*/metrics.csv"), key=lambda path: int(path.parent.name.split("_")[1])):
         with file.open(newline="") as opened:
-            new = [{name: float(cell) for name, cell in row.items() if cell} for row in csv.DictReader(opened)]
+            try:
+                new = [{name: float(cell) for name, cell in row.items() if cell} for row in csv.DictReader(opened)]
+            except (ValueError, TypeError, csv.Error) as error:
+                raise ValueError(f"{file}: the numbers of a training's log expected: {error}") from error
         first = min((row["step"] for row in new), default=math.inf)
         rows = [row for row in rows if row["step"] < first]
         rows += [{name: value for name, value in row.items() if math.isfinite(value)} for row in new]
