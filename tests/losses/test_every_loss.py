@@ -43,6 +43,10 @@ def logits_and_classes(n, g):
     return 6 * uniform(g, n, 3) - 3, torch.randint(3, (n,), generator=g)
 
 
+def logits_classes_counts(n, g):
+    return *logits_and_classes(n, g), torch.tensor([1.0, 50.0, 1000.0], dtype=torch.float64)
+
+
 def logits_classes_weights(n, g):
     return *logits_and_classes(n, g), torch.tensor([0.5, 1.0, 1.5], dtype=torch.float64)
 
@@ -91,6 +95,14 @@ def rows_and_offsets(n, g):
 
 def rows_of_two_layers(n, g):
     return 6 * uniform(g, n, 5) - 3, 6 * uniform(g, n, 5) - 3, (uniform(g, n) < 0.4).double(), uniform(g, n)
+
+
+def table_targets_numbers(n, g):
+    return 6 * uniform(g, n, 3) - 3, (uniform(g, n, 3) < 0.4).double(), torch.tensor([0.1, 0.8, 2.0], dtype=torch.float64)
+
+
+def table_targets_classes(n, g):
+    return *table_targets_numbers(n, g)[:2], torch.tensor([True, False, True])
 
 
 def proposals(n, g):
@@ -176,6 +188,9 @@ SPECIAL = {
     "correlation_loss": {"problem": logits_and_all_quality, "perfect": quality_again},
     "alrp_loss": {"problem": ranking_with_values, "perfect": separated},
     "rank_sort_loss": {"problem": ranking_with_values, "perfect": "it is the excess over a target error, not an error"},
+    "seesaw_loss": {"problem": logits_classes_counts, "perfect": true_class_at(40, 0)},
+    "equalization_loss_v2": {"problem": table_targets_numbers, "perfect": saturated},
+    "federated_loss": {"problem": table_targets_classes, "perfect": saturated},
     "distribution_focal_loss": {"problem": rows_and_distances, "perfect": "it is the entropy of two bins, not 0"},
     "fine_grained_localization_loss": {"problem": rows_and_offsets, "perfect": "it is the entropy of two bins, not 0"},
     "decoupled_distillation_loss": {
@@ -487,7 +502,7 @@ def test_weights_of_what_is_ignored_do_not_matter(loss):
     if not loss.elementwise:
         pytest.skip("it takes no weights")
     tensors = with_ignored(loss, problem(loss), torch.nan)
-    weight = torch.ones(len(tensors[0]), dtype=torch.float64)
+    weight = torch.ones(tensors[labels_of(loss)].shape, dtype=torch.float64)
     weight[0::2] = torch.inf
     torch.testing.assert_close(evaluate(loss, tensors, weight=weight), evaluate(loss, tensors))
 
@@ -583,12 +598,20 @@ def test_equal_boxes_have_loss_0(loss, side):
 # -- the twins and the catalog -------------------------------------------------------------------------------------------------------------
 
 GIVEN_IN_THE_CALL = {"weight", "normalizer", "counts", "class_weights", "localization_normalizer", "global_batch"}
-OF_THE_TWIN_ONLY = {"class_weights", "counts", "beta", "normalize", "momentum"}
+OF_THE_TWIN_ONLY = {"class_weights", "counts", "num_classes", "number", "beta", "normalize", "momentum"}
+
+
+PER_CLASS = {
+    "seesaw_loss": {"counts": [1.0, 50.0, 1000.0]},
+    "equalization_loss_v2": {"num_classes": 3},
+    "federated_loss": {"counts": [1.0, 50.0, 1000.0]},
+}
+"""What the twin has to know of the classes."""
 
 
 def make_twin(name, **options):
-    if name.startswith("class_balanced"):
-        options = {"counts": [10.0, 100.0, 1000.0], **options}
+    if name.startswith("class_balanced") or name in PER_CLASS:
+        options = {**PER_CLASS.get(name, {"counts": [10.0, 100.0, 1000.0]}), **options}
     return CATALOG[name](**options)
 
 
@@ -612,13 +635,17 @@ def test_the_twin_computes_the_function(loss):
     if loss.name.startswith("class_balanced"):
         tensors = (*tensors[:2], losses.class_balanced_weights([10.0, 100.0, 1000.0]))
         value = make_twin(loss.name)(*tensors[:2])
+    elif loss.name in PER_CLASS:
+        numbers = {"equalization_loss_v2": torch.full((3,), torch.inf), "federated_loss": torch.ones(3, dtype=torch.bool)}
+        tensors = (*tensors[:2], numbers.get(loss.name, tensors[-1]))
+        value = make_twin(loss.name).eval()(*tensors[:2])
     elif loss.name == "rpn_loss":
         logits, regression, targets, wanted = tensors
         value = make_twin(loss.name)(logits, targets, regression, wanted)
     else:
         value = make_twin(loss.name, **loss.options)(*tensors)
     torch.testing.assert_close(total(value), total(loss(*tensors)))
-    if loss.elementwise and not loss.name.startswith("class_balanced"):
+    if loss.elementwise and not loss.name.startswith("class_balanced") and loss.name not in PER_CLASS:
         twin = make_twin(loss.name, **loss.options, reduction="sum")
         torch.testing.assert_close(twin(*tensors, normalizer=2.0), loss(*tensors, reduction="sum", normalizer=2.0))
 
@@ -674,8 +701,8 @@ def test_the_twin_can_be_named_in_a_recipe(loss):
     parser.add_argument("--loss", type=torch.nn.Module)
     module = CATALOG[loss.name]
     options = make_twin(loss.name).options()
-    if loss.name.startswith("class_balanced"):
-        options["counts"] = [10.0, 100.0]
+    if loss.name.startswith("class_balanced") or loss.name in PER_CLASS:
+        options |= PER_CLASS.get(loss.name, {"counts": [10.0, 100.0]})
     config = parser.parse_object({"loss": {"class_path": f"lossbox.losses.{module.__name__}", "init_args": options}})
     made = parser.instantiate(config).loss if hasattr(parser, "instantiate") else parser.instantiate_classes(config).loss
     assert type(made) is module

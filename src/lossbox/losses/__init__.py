@@ -26,6 +26,7 @@ from .gradient_density import RunningHistogram, ghm_c_histogram, ghm_c_loss, ghm
 from .iou import alpha_iou_loss, ciou_loss, diou_loss, eiou_loss, giou_loss, iou_loss
 from .iou_variants import bounded_iou_loss, inner_iou_loss, mpdiou_loss, nwd_loss, siou_loss, wiou_loss
 from .keypoints import keypoint_focal_loss, offset_loss, pull_loss, push_loss
+from .long_tail import RunningGradients, equalization_loss_v2, equalized_weights, federated_loss, sample_classes, seesaw_loss
 from .modules.base import (
     BoxLoss,
     ClassificationLoss,
@@ -72,6 +73,7 @@ from .modules.density import (
 from .modules.distributions import DecoupledDistillationLoss, DistributionFocalLoss, FineGrainedLocalizationLoss
 from .modules.iou_variants import BoundedIoULoss, InnerIoULoss, MPDIoULoss, NWDLoss, SIoULoss, WIoULoss
 from .modules.keypoints import KeypointFocalLoss, OffsetLoss, PullLoss, PushLoss
+from .modules.long_tail import EqualizationLossV2, FederatedLoss, SeesawLoss
 from .modules.ranking import (
     ALRPLoss,
     APELoss,
@@ -106,7 +108,9 @@ __all__ = [
     "DecoupledDistillationLoss",
     "DistributionFocalLoss",
     "EIoULoss",
+    "EqualizationLossV2",
     "FasterRCNNSmoothL1Loss",
+    "FederatedLoss",
     "FineGrainedLocalizationLoss",
     "FocalLoss",
     "GHMCLoss",
@@ -133,8 +137,10 @@ __all__ = [
     "RankSortLoss",
     "RankSortTerms",
     "Ranking",
+    "RunningGradients",
     "RunningHistogram",
     "SIoULoss",
+    "SeesawLoss",
     "SelfBalance",
     "SigmoidCrossEntropyLoss",
     "SmoothL1Loss",
@@ -161,8 +167,11 @@ __all__ = [
     "distribution_focal_loss",
     "dr_loss",
     "eiou_loss",
+    "equalization_loss_v2",
+    "equalized_weights",
     "error_driven_loss",
     "faster_rcnn_smooth_l1_loss",
+    "federated_loss",
     "fine_grained_localization_loss",
     "focal_loss",
     "ghm_c_histogram",
@@ -188,6 +197,8 @@ __all__ = [
     "rank_sort_loss",
     "refinement_bins",
     "rpn_loss",
+    "sample_classes",
+    "seesaw_loss",
     "sigmoid_cross_entropy_loss",
     "siou_loss",
     "skewed_pmf",

@@ -7,12 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from .modules import boxes, classification, density, distributions, iou_variants, keypoints, ranking
+from .modules import boxes, classification, density, distributions, iou_variants, keypoints, long_tail, ranking
 from .modules.base import LossModule
 
 CATALOG: dict[str, type[LossModule]] = {
     loss.function.__name__: loss
-    for file in (classification, density, ranking, boxes, iou_variants, distributions, keypoints)
+    for file in (classification, long_tail, density, ranking, boxes, iou_variants, distributions, keypoints)
     for loss in vars(file).values()
     if isinstance(loss, type) and issubclass(loss, LossModule) and "function" in vars(loss)
 }

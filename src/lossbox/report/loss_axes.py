@@ -174,6 +174,30 @@ AXES: dict[str, Axis] = {
         (-3, 3),
         {"": lambda loss, x: loss(x, torch.tensor([1]), torch.cat([x, 0 * _BESIDE[:3]])[None], 0 * _BESIDE[None])},
     ),
+    "seesaw_loss": Axis(
+        "logit of the other class; that of the true class at 0",
+        (-6, 6),
+        {
+            "rare class over a frequent one": lambda loss, x: loss(torch.stack([0 * x, x], 1), torch.tensor([0]), _double(1000.0, 10.0)),
+            "frequent class over a rare one": lambda loss, x: loss(torch.stack([0 * x, x], 1), torch.tensor([0]), _double(10.0, 1000.0)),
+        },
+    ),
+    "equalization_loss_v2": Axis(
+        "logit, of a class whose negatives prevail (ratio 0.5)",
+        (-6, 6),
+        {
+            "target 1": lambda loss, x: loss(x[None], _double(1)[None], _double(0.5)),
+            "target 0": lambda loss, x: loss(x[None], _double(0)[None], _double(0.5)),
+        },
+    ),
+    "federated_loss": Axis(
+        "logit of a negative",
+        (-6, 6),
+        {
+            "its class takes part": lambda loss, x: loss(x[None], _double(0)[None], torch.tensor([True])),
+            "its class does not": lambda loss, x: loss(x[None], _double(0)[None], torch.tensor([False])),
+        },
+    ),
     "distribution_focal_loss": Axis(
         "logit of bin 1 of three; the others at 0",
         (-6, 6),
