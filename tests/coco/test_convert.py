@@ -8,8 +8,8 @@ from PIL import Image
 
 from lossbox.coco.convert import coco_document
 from lossbox.coco.files import BadLabel, Labelled
-from lossbox.coco.labels import read_voc, read_yolo
-from lossbox.coco.layouts import voc_parts, yolo_parts
+from lossbox.coco.voc import read_voc, voc_parts
+from lossbox.coco.yolo import read_yolo, yolo_parts
 
 WIDTH, HEIGHT = 40, 30
 

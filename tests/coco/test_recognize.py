@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from lossbox.coco.convert import coco_document, read_part
+from lossbox.coco.convert import coco_document
 from lossbox.coco.files import BadLabel
 from lossbox.coco.labels import Box, Read
+from lossbox.coco.layout import read_part
 from lossbox.coco.recognize import describe, recognize
 from lossbox.coco.split import split, with_val
 

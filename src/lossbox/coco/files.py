@@ -5,16 +5,17 @@ from __future__ import annotations
 import os
 import re
 import unicodedata
+from codecs import BOM_UTF16_BE, BOM_UTF16_LE
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path, PurePath, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from .checks import brief, spellings
 
 if TYPE_CHECKING:
-    from PIL.Image import Image
+    from .look import Look
 
 SUFFIXES = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif", ".avif", ".heic", ".heif", ".mpo")
 VIDEOS = (".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg")
@@ -22,16 +23,26 @@ VIDEOS = (".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg")
 PART_NAMES = {"training": "train", "valid": "val", "validation": "val", "dev": "val", "testing": "test"}
 """Other names of parts, in lower case."""
 
+FOLD = r"fold[ _-]?\d+"
+"""A part of a cross validation, in lower case."""
+
 PARTS = ("train", "val", "test", "trainval", *PART_NAMES)
 
-EXIF_ORIENTATION = 0x0112
+NEUTRAL = frozenset({"", "obj", "data", "dataset", "images", "image", "imgs", "img", "labels", "annotations", "set", "split", "part"})
+"""Words beside that of a part in the name of a folder, such as ``obj_train_data`` or ``images-train``."""
 
 
 class BadLabel(ValueError):
-    """A label, an image or a list breaks a rule; the message names file, record and rule."""
+    """A label, an image or a list breaks a rule; the message names file, record and rule.
 
-    def __init__(self, where: str, rule: str, got: Any = ...) -> None:
-        self.rule = rule
+    Attributes:
+        rule: what it breaks, in words.
+        image: the file that it is about, where that is known and can be opened.
+        box: ``x y width height`` in pixels, where it is about a box.
+    """
+
+    def __init__(self, where: str, rule: str, got: Any = ..., *, image: Path | None = None, box: Sequence[float] | None = None) -> None:
+        self.rule, self.image, self.box = rule, image, box
         super().__init__(f"{where}: {rule}" + ("" if got is ... else f", got {brief(got)}"))
 
 
@@ -51,10 +62,12 @@ class Labelled:
     Attributes:
         image: the file.
         labels: its file of labels; None where there is none.
+        look: what the image file holds, where it has been opened.
     """
 
     image: Path
     labels: Path | None
+    look: Look | None = field(default=None, compare=False, repr=False)
 
 
 def normal(text: str) -> str:
@@ -128,6 +141,38 @@ class Names:
         return self.by_key.get(key) or (self.by_stem.get(normal(str(stem)), []) if "/" not in key else [])
 
 
+class Images:
+    """The images below a folder, by the ends of their paths."""
+
+    def __init__(self, root: Path, note: OnBad) -> None:
+        self.root, self.all = root, images_below(root, note)
+        self.by_name: dict[str, list[Path]] = defaultdict(list)
+        for image in self.all:
+            self.by_name[normal(image.name)].append(image)
+
+    def find(self, file_name: str, part: str, beside: Path) -> list[Path]:
+        """The images that a ``file_name`` may mean; one where it is clear."""
+        name = PurePosixPath(normal(file_name.replace("\\", "/")))
+        wanted = [word for word in name.parts if word not in (".", "..")]
+        same_name = self.by_name.get(name.name, [])
+        foreign = bool(wanted) and (wanted[0] == "/" or wanted[0].endswith(":"))
+        for start in range(int(foreign), len(wanted) if foreign or ".." in name.parts else 1):
+            end = wanted[start:]
+            found = [image for image in same_name if [normal(word) for word in image.relative_to(self.root).parts[-len(end) :]] == end]
+            if found:
+                break
+        else:
+            found = []
+        for closer in (
+            [image for image in found if image == beside / Path(*wanted)],
+            [image for image in found if part_of_folders(self.root, image) == part],
+            [image for image in found if image.is_relative_to(beside)],
+        ):
+            if len(closer) == 1:
+                return closer
+        return found
+
+
 def in_place_of_images(image: Path) -> Path:
     """The same path with ``labels`` in the place of the last folder called ``images``."""
     parts = list(image.parts)
@@ -139,7 +184,35 @@ def in_place_of_images(image: Path) -> Path:
 
 def part_of_folders(root: Path, image: Path) -> str | None:
     """The part that a folder on the way to an image names."""
-    return next((part_name(name) for name in image.relative_to(root).parts[:-1] if name.lower() in PARTS), None)
+    return next((part for name in image.relative_to(root).parts[:-1] if (part := part_of_folder(name)) is not None), None)
+
+
+def part_of_folder(name: str) -> str | None:
+    """The part that a folder is named after.
+
+    Example:
+        >>> [part_of_folder(name) for name in ("valid", "train2017", "obj_train_data", "VisDrone-DET-val", "fold_2", "contest")]
+        ['val', 'train', 'train', 'val', 'fold_2', None]
+    """
+    name = name.lower()
+    if re.fullmatch(FOLD, name):
+        return name
+    words = [word for word in re.split(r"[^a-z]+", name) if word not in NEUTRAL]
+    return next((part_name(word) for word in (words[-1:] + words[:1]) if word in PARTS), None)
+
+
+def part_of_file(root: Path, file: Path) -> str:
+    """The part that a JSON is about: by a folder on the way to it, or by a word of its name; ``all`` where neither says."""
+    words = [word for word in re.split(r"[^a-z]+", file.stem.lower()) if word in PARTS]
+    return part_of_folders(root, file) or (part_name(words[-1]) if words else "all")
+
+
+def note_unused(images: Iterable[Path], parts: Mapping[str, Sequence[Labelled]], note: OnBad) -> None:
+    """Notes the images that no part has."""
+    used = {item.image for items in parts.values() for item in items}
+    for image in images:
+        if image not in used:
+            note(BadLabel(str(image), "is in no part", image=image))
 
 
 def by_folder(root: Path, items: Sequence[Labelled]) -> dict[str, list[Labelled]]:
@@ -152,24 +225,30 @@ def by_folder(root: Path, items: Sequence[Labelled]) -> dict[str, list[Labelled]
 
 def lines_of(file: Path) -> list[tuple[int, str]]:
     """The lines that are not empty, with their numbers from 1."""
+    return [(number, line.strip()) for number, line in enumerate(text_of(file).splitlines(), 1) if line.strip()]
+
+
+def text_of(file: Path) -> str:
+    """The text of a file: UTF-8, with or without a byte order mark, or UTF-16 with one, as Windows writes it."""
+    content = file.read_bytes()
     try:
-        text = file.read_text("utf-8-sig")
+        return content.decode("utf-16" if content.startswith((BOM_UTF16_LE, BOM_UTF16_BE)) else "utf-8-sig")
     except ValueError as error:
         raise BadLabel(str(file), f"is not text: {error}") from error
-    return [(number, line.strip()) for number, line in enumerate(text.splitlines(), 1) if line.strip()]
 
 
 def find_listed(line: str, *roots: Path) -> Path | None:
     """The file that a line of a list names, relative to one of the folders.
 
     Backslashes separate folders too, names may differ in their form of Unicode, and of a path of another machine (``C:\\data\\a.jpg``) the
-    longest end that exists counts.
+    longest end that exists counts; of ``data/images/a.jpg`` too, where there is no folder ``data``: so Darknet and CVAT write them.
     """
     if (found := _existing(line, roots)) is not None:
         return found
     parts = PurePosixPath(line.replace("\\", "/")).parts
     foreign = bool(parts) and (parts[0] == "/" or re.fullmatch(r"[A-Za-z]:", parts[0]) is not None)
-    ends = ("/".join(parts[start:]) for start in range(1, len(parts) if foreign else 0))
+    above = bool(parts) and parts[0] == "data" and not any((root / "data").is_dir() for root in roots)
+    ends = ("/".join(parts[start:]) for start in range(1, len(parts) if foreign else 2 if above else 0))
     return next((found for end in ends if (found := _existing(end, roots)) is not None), None)
 
 
@@ -182,36 +261,3 @@ def _existing(name: str, roots: Sequence[Path]) -> Path | None:
             except (OSError, ValueError):  # a name that is too long, or no name at all
                 continue
     return None
-
-
-def image_size(image: Path) -> tuple[tuple[int, int], int]:
-    """Width and height of the stored image, and its EXIF orientation (1 is upright), from its header.
-
-    Raises:
-        BadLabel: it is not there, cannot be opened, or has more than 8 bits per channel.
-    """
-    try:
-        from PIL import Image
-    except ImportError as error:
-        raise ImportError("the sizes of images need Pillow: pip install 'lossbox[train]'") from error
-    if not image.is_file():
-        raise BadLabel(str(image), "does not exist")
-    try:
-        with Image.open(image) as opened:
-            size, mode, orientation = opened.size, opened.mode, exif_orientation(opened)
-    except Exception as error:  # decoders of broken files raise OSError, SyntaxError, struct.error and more
-        raise BadLabel(str(image), f"is not an image that can be opened: {error}") from error
-    if not has_8_bits(mode):
-        raise BadLabel(str(image), f"has pixels of mode {mode}; images of 8 bits per channel expected")
-    return size, orientation
-
-
-def exif_orientation(image: Image) -> int:
-    """Of an image that Pillow has opened; 1, upright, where it states none."""
-    orientation = image.getexif().get(EXIF_ORIENTATION, 1)
-    return orientation if isinstance(orientation, int) else 1
-
-
-def has_8_bits(mode: str) -> bool:
-    """Whether an image of this mode of Pillow's has at most 8 bits per channel."""
-    return not mode.startswith(("I", "F"))

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import re
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path, PurePosixPath
+from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from .checks import BadRecord, Table, brief, load_json
+from .checks import BadRecord, Table, brief
 from .columns import Sections, read_sections
-from .files import PARTS, BadLabel, Labelled, OnBad, images_below, normal, part_name, part_of_folders, stop
+from .files import BadLabel, Images, Labelled, OnBad, normal, note_unused, part_of_file, stop
 from .labels import Box, Read
 from .read import corners_of
 
@@ -24,14 +23,8 @@ def is_coco(document: Any) -> bool:
     return isinstance(document, Mapping) and document.keys() >= SECTIONS
 
 
-def part_of_file(root: Path, file: Path) -> str:
-    """The part that a JSON is about: by a folder on the way to it, or by a word of its name; ``all`` where neither says."""
-    words = [word for word in re.split(r"[^a-z]+", file.stem.lower()) if word in PARTS]
-    return part_of_folders(root, file) or (part_name(words[-1]) if words else "all")
-
-
 def coco_parts(
-    root: Path, files: Sequence[Path], on_bad: OnBad = stop, note: OnBad = lambda error: None
+    root: Path, files: Mapping[Path, Any], on_bad: OnBad = stop, note: OnBad = lambda error: None
 ) -> tuple[dict[str, list[Labelled]], dict[Labelled, Read], dict[str, int]]:
     """The images of COCO JSON files by part, what is known about each, and the ids of the categories by name.
 
@@ -40,15 +33,15 @@ def coco_parts(
 
     Args:
         root: the folder of the data set.
-        files: the JSON files, each of another part.
+        files: the content of the JSON files, each of another part.
         on_bad: takes every record that breaks a rule; raise, or return to leave it out.
         note: takes what is left out and breaks no rule.
 
     Raises:
         ValueError: a file is not COCO JSON, or two are about one part.
     """
-    documents = {file: read_sections(load_json(file, "COCO detection JSON"), str(file)) for file in files}
-    images = _Images(root, note)
+    documents = {file: read_sections(content, str(file)) for file, content in files.items()}
+    images = Images(root, note)
     parts: dict[str, list[Labelled]] = {}
     reads: dict[Labelled, Read] = {}
     for part, file in _by_part(root, files, note).items():
@@ -56,10 +49,7 @@ def coco_parts(
         parts[part] = [Labelled(image, file) for image in of_part]
         reads |= {Labelled(image, file): read for image, read in of_part.items()}
     named = _categories([documents[file] for file in files], reads, note)
-    used = {item.image for item in reads}
-    for image in images.all:
-        if image not in used:
-            note(BadLabel(str(image), "is in no part"))
+    note_unused(images.all, parts, note)
     return parts, reads, named
 
 
@@ -100,39 +90,7 @@ def _categories(documents: Iterable[Sections], reads: Mapping[Labelled, Read], n
     return {name: number for number, name in enumerate(names, 1)}
 
 
-class _Images:
-    """The images below a folder, by the ends of their paths."""
-
-    def __init__(self, root: Path, note: OnBad) -> None:
-        self.root, self.all = root, images_below(root, note)
-        self.by_name: dict[str, list[Path]] = defaultdict(list)
-        for image in self.all:
-            self.by_name[normal(image.name)].append(image)
-
-    def find(self, file_name: str, part: str, beside: Path) -> list[Path]:
-        """The images that a ``file_name`` may mean; one where it is clear."""
-        name = PurePosixPath(normal(file_name.replace("\\", "/")))
-        wanted = [word for word in name.parts if word not in (".", "..")]
-        same_name = self.by_name.get(name.name, [])
-        foreign = bool(wanted) and (wanted[0] == "/" or wanted[0].endswith(":"))
-        for start in range(int(foreign), len(wanted) if foreign or ".." in name.parts else 1):
-            end = wanted[start:]
-            found = [image for image in same_name if [normal(word) for word in image.relative_to(self.root).parts[-len(end) :]] == end]
-            if found:
-                break
-        else:
-            found = []
-        for closer in (
-            [image for image in found if image == beside / Path(*wanted)],
-            [image for image in found if part_of_folders(self.root, image) == part],
-            [image for image in found if image.is_relative_to(beside)],
-        ):
-            if len(closer) == 1:
-                return closer
-        return found
-
-
-def _read(part: str, file: Path, sections: Sections, images: _Images, on_bad: OnBad) -> dict[Path, Read]:
+def _read(part: str, file: Path, sections: Sections, images: Images, on_bad: OnBad) -> dict[Path, Read]:
     """By image file the record and the annotations; all bad records are handed over."""
     records, annotations = sections.images, sections.annotations
     names, sizes = records.texts("file_name"), np.stack([records.integers("width"), records.integers("height")], axis=1)

@@ -1,14 +1,20 @@
-"""A validation part for data that has none: seeded, by the classes of the images, files of the same content on one side."""
+"""A validation part for data that has none: seeded, by the classes of the images, images that look alike on one side."""
 
 from __future__ import annotations
 
-import hashlib
 import random
-from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+import re
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
+import numpy as np
+from jaxtyping import Int
+
+from .alike import same_groups
+from .files import FOLD
 from .labels import Read
+from .look import Look
 
 VAL_SHARE = 0.2
 """Of the images, that becomes the validation part."""
@@ -17,11 +23,30 @@ NO_OBJECTS = ""
 """Stands for the class of images without a box."""
 
 
-def with_val(parts: Mapping[str, list[Read]], *, share: float = VAL_SHARE, seed: int = 0) -> tuple[dict[str, list[Read]], str]:
+def to_split(parts: Collection[str]) -> str | None:
+    """The part that ``with_val`` would split; none where the data has its own ``train`` and ``val``, or folds.
+
+    Example:
+        >>> to_split(["train", "val"]), to_split(["train", "test"]), to_split(["all"]), to_split(["fold_0", "fold_1"])
+        (None, 'train', 'all', None)
+    """
+    if {"train", "val"} <= set(parts) or _folds(parts):
+        return None
+    others = [part for part in parts if part not in ("val", "test") or len(parts) == 1]
+    source = next((part for part in ("train", "trainval") if part in parts), others[0] if len(others) == 1 else None)
+    return None if "val" in parts and source != "val" else source
+
+
+def with_val(
+    parts: Mapping[str, list[Read]], *, share: float = VAL_SHARE, seed: int = 0, looks: Mapping[Path, Look] | None = None
+) -> tuple[dict[str, list[Read]], str]:
     """The parts with ``train`` and ``val`` among them: the data's own where it has them, and otherwise a split of what is there.
+
+    Of parts called fold_0, fold_1, ... the last is ``val`` and the others are ``train``.
 
     Args:
         parts: what was read, by part.
+        looks: what was seen in the images; near-duplicates are kept together where it has their thumbs.
         share: of the images that becomes ``val`` where the data has none.
         seed: of that split.
 
@@ -41,6 +66,10 @@ def with_val(parts: Mapping[str, list[Read]], *, share: float = VAL_SHARE, seed:
         raise ValueError(f"val_share: a number between 0 and 1 expected, got {share}")
     if "train" in parts and "val" in parts:
         return dict(parts), ""
+    if folds := _folds(parts):
+        train = [image for fold in folds[:-1] for image in parts[fold]]
+        rest = {part: images for part, images in parts.items() if part not in folds}
+        return {"train": train, "val": parts[folds[-1]], **rest}, f"{folds[-1]} is val, the other folds are train"
     others = [part for part in parts if part not in ("val", "test") or len(parts) == 1]
     source = next((part for part in ("train", "trainval") if part in parts), others[0] if len(others) == 1 else None)
     if source is None:
@@ -48,22 +77,31 @@ def with_val(parts: Mapping[str, list[Read]], *, share: float = VAL_SHARE, seed:
     rest = {part: images for part, images in parts.items() if part != source}
     if "val" in rest:
         return {"train": parts[source], **rest}, f"{source} is train"
-    train, val = split(parts[source], share=share, seed=seed)
+    train, val = split(parts[source], share=share, seed=seed, looks=looks)
     which = f"{source} alone is there: {100 * share:g} % of it" if source == "val" else f"there is no val: {100 * share:g} % of {source}"
     said = f"{which}, by the classes of the images (seed {seed})"
     return {"train": train, "val": val, **rest}, said
 
 
-def split(images: Sequence[Read], *, share: float = VAL_SHARE, seed: int = 0) -> tuple[list[Read], list[Read]]:
+def _folds(parts: Collection[str]) -> list[str]:
+    """The folds of a cross validation by their numbers, where there are two or more."""
+    folds = [part for part in parts if re.fullmatch(FOLD, part)]
+    return sorted(folds, key=lambda fold: int(re.sub(r"\D", "", fold))) if len(folds) > 1 and "val" not in parts else []
+
+
+def split(
+    images: Sequence[Read], *, share: float = VAL_SHARE, seed: int = 0, looks: Mapping[Path, Look] | None = None
+) -> tuple[list[Read], list[Read]]:
     """Two lists, the second with about a share of the images of each class.
 
-    Files with the same bytes stay together. From the rarest class to the most frequent one, each image goes where more of that class is
-    missing, or else where more images are.
+    Files with the same bytes stay together, and near-duplicates do, unless these are more than the first list would hold. From the rarest
+    class to the most frequent one, each image goes where more of that class is missing, or else where more images are.
 
     Args:
         images: what was read.
         share: of the second list.
         seed: of the order in which images of a class are dealt out.
+        looks: what was seen in the images; near-duplicates are known where it has their thumbs.
 
     Raises:
         ValueError: fewer than two different images.
@@ -71,7 +109,10 @@ def split(images: Sequence[Read], *, share: float = VAL_SHARE, seed: int = 0) ->
     Source:
         Sechidis, Tsoumakas, Vlahavas: On the Stratification of Multi-Label Data (2011), algorithm 1.
     """
-    groups = _same_content(images)
+    paths = [image.image for image in images]
+    groups = _dealt(images, same_groups(paths, looks or {}))
+    if looks and max(map(len, groups)) > max(share, 1 - share) * len(images):
+        groups = _dealt(images, same_groups(paths, {}))
     if len(groups) < 2:
         raise ValueError(f"a split needs two different images at least, got {len(images)}")
     random.Random(seed).shuffle(groups)
@@ -100,14 +141,9 @@ def split(images: Sequence[Read], *, share: float = VAL_SHARE, seed: int = 0) ->
     return train, val
 
 
-def _same_content(images: Sequence[Read]) -> list[list[Read]]:
-    """Images by the bytes of their files; a file that cannot be read stands alone."""
-    by_size: dict[int, list[Read]] = defaultdict(list)
-    for image in images:
-        by_size[image.image.stat().st_size if image.image.is_file() else -1].append(image)
-    groups: dict[tuple[int, bytes | Path], list[Read]] = defaultdict(list)
-    for image in images:
-        size = image.image.stat().st_size if image.image.is_file() else -1
-        alike = size >= 0 and len(by_size[size]) > 1
-        groups[size, hashlib.sha256(image.image.read_bytes()).digest() if alike else image.image].append(image)
+def _dealt(images: Sequence[Read], group: Int[np.ndarray, " n"]) -> list[list[Read]]:
+    """The images of each group, in the order of their first ones."""
+    groups: dict[int, list[Read]] = {}
+    for image, number in zip(images, group.tolist(), strict=True):
+        groups.setdefault(number, []).append(image)
     return list(groups.values())

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 from torchvision import tv_tensors
 
-from ..coco.files import exif_orientation, has_8_bits
+from ..coco.look import exif_orientation, has_8_bits
 from ..coco.read import CocoAnnotations, CocoImage
 from ..records import Targets
 

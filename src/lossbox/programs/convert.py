@@ -6,6 +6,7 @@ import os
 import shutil
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -13,19 +14,44 @@ from .bars import track
 from .command import Folder, command
 
 if TYPE_CHECKING:
-    from ..coco.convert import Layout, Read
     from ..coco.files import BadLabel
+    from ..coco.labels import Read
+    from ..coco.layout import Layout
+    from ..coco.look import Depth, Look
+
+
+@dataclass(frozen=True)
+class Converted:
+    """A folder of data as COCO JSON.
+
+    Attributes:
+        data: what was found, in one line.
+        parts: by name ``annotations`` and ``images``, where they are, and ``counts``, in words.
+        left_out: what broke a rule.
+        notes: what is left out for a reason, and what there is to know.
+        looks: what was seen in each image file.
+    """
+
+    data: str
+    parts: dict[str, dict[str, Any]]
+    left_out: list[BadLabel]
+    notes: list[BadLabel]
+    looks: dict[Path, Look]
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON: the messages by the rule that is broken."""
+        return {"data": self.data, "parts": self.parts, "left_out": _by_rule(self.left_out), "notes": _by_rule(self.notes)}
 
 
 def convert(
     data: Folder,
     *,
     out: Folder,
-    format: Literal["coco", "voc", "yolo"] | None = None,
+    format: Literal["coco", "voc", "yolo", "cvat", "label_studio", "via", "labelme", "hugging_face"] | None = None,
     on_bad_box: Literal["error", "drop"] = "error",
     images: Literal["reference", "copy", "link"] = "reference",
     difficult: Literal["crowd", "keep", "drop"] = "crowd",
-    first_pixel: Literal[0, 1] = 1,
+    first_pixel: Literal[0, 1] | None = None,
     classes: Sequence[str] | None = None,
     val_share: float = 0.0,
     allow_empty: bool = False,
@@ -34,14 +60,21 @@ def convert(
 
     There is one file for each part of the data, as OUT/train.json, and the folder of its images is printed. What DATA is is recognized:
 
-      coco  JSON with images, annotations and categories, one for each part; Roboflow's exports too
-      voc   *.xml and the images of the same names; the parts are the lists in ImageSets/Main, or folders called train, val, ...
-      yolo  data.yaml with names, train, val and test, or classes.txt; the labels of an image lie beside it, or in a folder labels
-            in place of images or beside it. Polygons become the boxes around them.
+      coco          JSON with images, annotations and categories, one for each part; Roboflow's exports too
+      voc           *.xml and the images of the same names; the parts are the lists in ImageSets/Main, or folders called train, val, ...
+      yolo          data.yaml with names, train, val and test, Darknet's obj.data, or classes.txt; the labels of an image lie beside it,
+                    or in a folder labels in place of images or beside it
+      cvat          annotations.xml of CVAT for images, or for video with its frames as images
+      label_studio  the JSON of Label Studio, and the images; its exports as COCO, YOLO and Pascal VOC too
+      via           JSON, CSV or a project of VGG Image Annotator
+      labelme       a JSON of LabelMe for each image
+      hugging_face  Parquet, Arrow or metadata.jsonl in the object detection layout of datasets
+
+    A ZIP file is unpacked into OUT. Polygons, circles and rotated boxes become the boxes around them.
 
     With --val-share, where there is no val, a share of the images becomes val: about the same share of each class, always the same
-    images, and files of the same content on one side; `fit` and `check` do so with 0.2. Images without labels stay: they are training
-    data. What is left out is named and counted.
+    images, and images that look alike on one side; `fit` and `check` do so with 0.2. Images without labels stay: they are training data.
+    What is left out is named and counted.
 
     For example:
 
@@ -49,13 +82,13 @@ def convert(
       lossbox convert yolo my_data --out data/mine               what it is may stand before it, as in --format yolo
 
     Args:
-        data: the folder, or its COCO JSON or data.yaml
+        data: the folder, a ZIP file of it, or its COCO JSON, data.yaml or other file of labels
         out: the folder that the JSON files are written to
         format: what the folder holds, where it could be several things
         on_bad_box: stop at the first label that breaks a rule, or leave such labels (and broken images) out and count them
         images: leave them where they are, copy them to OUT/PART, or make hard links there, which take no space
         difficult: voc: objects marked difficult become crowd regions, which training and evaluation ignore, or are kept or dropped
-        first_pixel: voc: 0 for files that count pixels from 0, not from 1
+        first_pixel: voc: whether files count pixels from 0 or 1 (default: 0 where a box begins at 0)
         classes: voc: the classes, in their order; needed where parts are converted one by one (default: the names found, sorted)
         val_share: share of the images that becomes val where the data has none; 0 leaves the parts as they are
         allow_empty: accept a part without any labels
@@ -67,24 +100,48 @@ def convert(
     Raises:
         ValueError: a label breaks a rule (with ``on_bad_box="error"``), or nothing is labelled.
     """
-    source, out = Path(data), Path(out)
-    from ..coco import convert as coco
+    voc: dict[str, Any] = {"difficult": difficult, "first_pixel": first_pixel, "names": classes}
+    done = converted(
+        Path(data), Path(out), drop=on_bad_box == "drop", images=images, val_share=val_share, allow_empty=allow_empty, format=format, **voc
+    )
+    return done.as_dict()
+
+
+def converted(
+    source: Path,
+    out: Path,
+    *,
+    drop: bool = False,
+    images: str = "reference",
+    val_share: float = 0.0,
+    allow_empty: bool = False,
+    depth: Depth = "header",
+    **layout_options: Any,
+) -> Converted:
+    """What ``convert`` does, with the records that are left out.
+
+    Args:
+        drop: leave labels out that break a rule.
+        depth: how far images are read; those that are split are read far enough to see which look alike.
+        layout_options: of ``lossbox.coco.recognize.recognize``.
+    """
+    from ..coco.layout import look_at_parts, read_part
     from ..coco.recognize import describe, recognize
-    from ..coco.split import with_val
-    from ..report import write_json
+    from ..coco.split import to_split, with_val
 
     bad: list[BadLabel] = []
 
     def on_bad(error: BadLabel) -> None:
-        if on_bad_box == "error":
+        if not drop:
             raise ValueError(f"{error}; --on-bad-box drop leaves such records out")
         bad.append(error)
 
-    layout = recognize(source, on_bad, format=format, names=classes, difficult=difficult, first_pixel=first_pixel)
+    layout = recognize(source, on_bad, store=out, track=track, **layout_options)
+    if depth == "header" and val_share and to_split(layout.parts) is not None:
+        depth = "thumb"
+    looks = look_at_parts(layout, depth, track)
     read = {
-        part: coco.read_part(
-            layout, part, on_bad, items=track(items, f"reading {part}", len(items)), allow_empty=allow_empty or part == "test"
-        )
+        part: read_part(layout, part, on_bad, items=track(items, f"reading {part}", len(items)), allow_empty=allow_empty or part == "test")
         for part, items in layout.parts.items()
     }
     names = layout.names or sorted({box.name for found in read.values() for image in found for box in image.boxes})
@@ -92,18 +149,24 @@ def convert(
         raise ValueError(f"data: no labelled object in {source}; --classes names those that there might be")
     line = f"{source}: {describe(layout, read, names)}"
     if val_share:
-        read, said = with_val(read, share=val_share)
+        read, said = with_val(read, share=val_share, looks=looks)
         line += f"; {said}" if said else ""
-    written = {}
-    for part, found in read.items():
-        folder = Path(os.path.commonpath([image.image.parent.absolute() for image in found]))
-        document = coco.coco_document(found, layout.ids or names, folder)
-        if images != "reference":
-            folder = _place(document, folder, out / part, link=images == "link")
-        write_json(out / f"{part}.json", document, indent=None)
-        counts = f"{_counts(layout, found)}, {len(names)} classes"
-        written[part] = {"annotations": out / f"{part}.json", "images": shown(folder), "counts": counts}
-    return {"data": line, "parts": written, "left_out": _by_rule(bad), "notes": _by_rule(layout.notes)}
+    parts = {part: _written(layout, part, found, names, out, images) for part, found in read.items()}
+    return Converted(line, parts, bad, layout.notes, looks)
+
+
+def _written(layout: Layout, part: str, found: Sequence[Read], names: Sequence[str], out: Path, images: str) -> dict[str, Any]:
+    """Writes the JSON of a part, and places its images."""
+    from ..coco.convert import coco_document
+    from ..report import write_json
+
+    folder = Path(os.path.commonpath([image.image.parent.absolute() for image in found]))
+    document = coco_document(found, layout.ids or names, folder)
+    if images != "reference":
+        folder = _place(document, folder, out / part, link=images == "link")
+    write_json(out / f"{part}.json", document, indent=None)
+    counts = f"{_counts(layout, found)}, {len(names)} classes"
+    return {"annotations": out / f"{part}.json", "images": shown(folder), "counts": counts}
 
 
 def show_conversion(written: Mapping[str, Any]) -> None:
@@ -160,7 +223,9 @@ _run = command(convert, show_conversion)
 
 def run(argv: Sequence[str]) -> None:
     """Runs ``lossbox convert``; the format may stand before the data."""
+    from ..coco.recognize import FINDERS
+
     words = list(argv)
-    if words[:1] and words[0] in ("coco", "voc", "yolo") and words[1:2] and not words[1].startswith("-"):
+    if words[:1] and words[0] in FINDERS and words[1:2] and not words[1].startswith("-"):
         words[:1] = ["--format", words[0]]
     _run(words)

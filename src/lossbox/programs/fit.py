@@ -17,8 +17,9 @@ FILES = ("train_annotations", "train_images", "val_annotations", "val_images")
 HELP = """usage: lossbox fit --config RECIPE [options]
        lossbox fit DATA [--config RECIPE] [options]
 
-DATA is a folder of COCO, Pascal VOC or YOLO data (or its JSON or YAML file), recognized and converted
-into OUT/data; a fifth becomes the validation part where there is none. Defaults: own_data, runs/NAME_OF_FOLDER.
+DATA is a folder (or ZIP file) of COCO, Pascal VOC, YOLO, CVAT, Label Studio, VIA or other data, or its
+JSON or YAML file, recognized and converted into OUT/data (`lossbox convert --help` says what is known);
+a fifth becomes the validation part where there is none. Defaults: own_data, runs/NAME_OF_FOLDER.
 
 A recipe says everything else: a YAML file, or the name of one of those that ship with lossbox:
   {recipes}
@@ -61,12 +62,17 @@ def with_data(data: Path, words: Sequence[str]) -> list[str]:
     configs, rest = _split_off(words, "--config", "-c")
     outs, rest = _split_off(rest, "--out")
     configs = configs or ["own_data"]
-    out = Path(outs[-1]) if outs else Path("runs", (data if data.is_dir() else data.parent).resolve().name)
+    out = Path(outs[-1]) if outs else Path("runs", _name_of(data))
     begun = (out / "checkpoints" / "last.ckpt").is_file() and (out / "config.yaml").is_file()
     files = read_recipe(str(out / "config.yaml"))["data"] if begun else _converted(data, out, configs[-1], rest)
     where = [word for key in FILES for word in (f"--data.{key}", str(files[key]))]
     # a later word wins
     return [*(word for config in configs for word in ("--config", config)), "--out", str(out), *where, *rest]
+
+
+def _name_of(data: Path) -> str:
+    """Of the folder, or of the ZIP file."""
+    return data.stem if data.suffix.lower() == ".zip" else (data if data.is_dir() else data.parent).resolve().name
 
 
 def _split_off(words: Sequence[str], *labels: str) -> tuple[list[str], list[str]]:

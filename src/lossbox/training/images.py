@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..coco.files import has_8_bits
+from ..coco.look import has_8_bits
 from ..data.images import rgb_pixels
 
 if TYPE_CHECKING:

@@ -1,20 +1,20 @@
-"""Folders of Pascal VOC and YOLO data: which images belong to which part, and where the labels of each are.
-
-Every image and every label file is used, or handed to ``on_bad`` (it breaks a rule) or ``note`` (it is left out for a reason).
-"""
+"""Folders of YOLO data: which images belong to which part, and the lines of each file of labels."""
 
 from __future__ import annotations
 
 import math
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
-from pathlib import Path
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from .checks import brief
 from .files import (
+    FOLD,
     PARTS,
+    SUFFIXES,
     BadLabel,
     Labelled,
     Names,
@@ -25,152 +25,45 @@ from .files import (
     images_below,
     lines_of,
     normal,
+    note_unused,
     part_name,
-    part_of_folders,
     stop,
+    text_of,
 )
-from .labels import number_of, xml_of
+from .labels import TURNED, Box, Read, checked_corners, number_of
+from .layout import Layout
+from .look import usable
 
-VOC_FOLDERS = frozenset({"jpegimages", "images", "image", "imgs", "img", "annotations", "annotation", "annots", "labels", "xmls", "xml"})
-YOLO_FOLDERS = frozenset({"images", "labels"})
+YOLO_FOLDERS = frozenset({"images", "labels", "jpegimages"})
 
-YOLO_NAMES = ("data.yaml", "dataset.yaml", "data.yml", "dataset.yml", "classes.txt", "labels/classes.txt", "obj.names")
+YOLO_NAMES = ("data.yaml", "dataset.yaml", "data.yml", "dataset.yml", "obj.data", "classes.txt", "labels/classes.txt", "obj.names")
 """The files that name the classes, the first that is there."""
 
 NO_PARTS = frozenset({"path", "names", "nc", "download", "kpt_shape", "flip_idx", "channels", "yaml_file", "roboflow"})
 """Keys of data.yaml that are no part of the data."""
 
-
-# -- Pascal VOC
-
-
-def voc_parts(source: Path, on_bad: OnBad = stop, note: OnBad = lambda error: None) -> dict[str, list[Labelled]]:
-    """The images of a VOC folder by part: those that the lists in ``ImageSets`` name, or those of folders called train, val, ...
-
-    Without either all are in the part ``all``. Images and their ``*.xml`` have the same name, in folders of any name.
-
-    Args:
-        source: the folder.
-        on_bad: takes a label without an image and a line of a list that names no image; raise, or return to leave it out.
-        note: takes what is left out and breaks no rule, such as masks and images in no part.
-
-    Raises:
-        FileNotFoundError: no such folder, or no XML in it.
-        BadLabel: from ``on_bad``.
-    """
-    images, labels = images_below(source, note), files_below(source, (".xml",))
-    if not labels:
-        raise FileNotFoundError(f"source: no *.xml in {source}; a Pascal VOC folder has Annotations/*.xml and JPEGImages/")
-    items = _with_xml(source, images, labels, on_bad, note)
-    lists = _lists(source, note)
-    if not lists:
-        return by_folder(source, items)
-    of_image = {item.image: item for item in items}
-    names = Names(source, of_image, VOC_FOLDERS)
-    parts: dict[str, list[Labelled]] = {}
-    for file in lists:
-        if part_name(file.stem) in parts:
-            raise ValueError(f"{file}: a part called {part_name(file.stem)} has another list in the same folder")
-        parts[part_name(file.stem)] = [of_image[image] for image in _listed(file, names, on_bad, note)]
-    _note_unlisted(of_image, parts, note)
-    return parts
+DARKNET_PARTS = {"train": "train", "valid": "val", "test": "test"}
+"""Keys of Darknet's obj.data that name lists of images."""
 
 
-def _with_xml(source: Path, images: Sequence[Path], labels: Sequence[Path], on_bad: OnBad, note: OnBad) -> list[Labelled]:
-    """Each image with its XML, that of the same path but for the folders of images and labels, or else of the same stem."""
-    by_name = Names(source, images, VOC_FOLDERS)
-    image_of: dict[Path, Path] = {}
-    for label in labels:
-        found = [image for image in by_name.find(label) if image not in image_of]
-        others = by_name.by_stem.get(normal(label.stem), [])
-        image = _one_image(label, found or [image for image in others if image not in image_of])
-        if image is not None:
-            image_of[image] = label
-        elif _is_annotation(label):
-            rule = "has no image of its name" if not others else "has several images of its name, and its filename names none of them"
-            on_bad(BadLabel(str(label), rule))
-    stems = {(part_of_folders(source, image), normal(image.stem)) for image in image_of}
-    items = []
-    for image in images:
-        if image in image_of or (part_of_folders(source, image), normal(image.stem)) not in stems:
-            items.append(Labelled(image, image_of.get(image)))
-        else:
-            note(BadLabel(str(image), "has no labels, and the name of another image that has some"))
-    return items
-
-
-def _one_image(label: Path, images: Sequence[Path]) -> Path | None:
-    """The image of an XML among several: the one that it names, or the only one that lies highest."""
-    if len(images) > 1:
-        try:
-            filename = normal((xml_of(label).findtext("filename") or "").strip())
-        except BadLabel:
-            filename = ""
-        named = [image for image in images if normal(image.name) == filename]
-        depth = min(len(image.parts) for image in images)
-        images = named if len(named) == 1 else [image for image in images if len(image.parts) == depth]
-    return images[0] if len(images) == 1 else None
-
-
-def _is_annotation(file: Path) -> bool:
-    """False for XML of another kind, such as the settings of an editor."""
-    try:
-        return xml_of(file).tag == "annotation"
-    except BadLabel:
-        return True
-
-
-def _lists(source: Path, note: OnBad) -> list[Path]:
-    """The lists of parts in ``ImageSets/Main``, or in ``ImageSets``; the lists of single classes are noted."""
-    folders = (source / "ImageSets" / "Main", source / "ImageSets")
-    files = next((found for folder in folders if (found := sorted(folder.glob("*.[tT][xX][tT]")))), [])
-    stems = {file.stem.lower() for file in files}
-    lists = []
-    for file in files:
-        part = file.stem.lower().rpartition("_")[2]
-        # dog_train.txt says of each image of train.txt whether it shows a dog
-        if "_" in file.stem and part in stems and all(line.split()[-1] in ("-1", "0", "1") for _, line in lines_of(file)):
-            note(BadLabel(str(file), "is the list of a class and not of a part"))
-        else:
-            lists.append(file)
-    return lists
-
-
-def _listed(file: Path, names: Names, on_bad: OnBad, note: OnBad) -> list[Path]:
-    """The images that a list names, each once. A name may have spaces; a flag of -1, 0 or 1 may follow it."""
-    found: dict[Path, None] = {}
-    for number, line in lines_of(file):
-        images = names.named(line) or names.named(re.sub(r"\s+(-1|0|1)$", "", line))
-        where = f"{file}: line {number}"
-        if len(images) != 1:
-            on_bad(BadLabel(where, "names an image that is not there" if not images else "names several images", line))
-        elif images[0] in found:
-            note(BadLabel(where, "names an image for the second time", line))
-        else:
-            found[images[0]] = None
-    return list(found)
-
-
-def _note_unlisted(images: Iterable[Path], parts: dict[str, list[Labelled]], note: OnBad) -> None:
-    used = {item.image for items in parts.values() for item in items}
-    for image in images:
-        if image not in used:
-            note(BadLabel(str(image), "is in no part"))
-
-
-# -- YOLO
+def yolo_layout(source: Path, on_bad: OnBad = stop) -> Layout:
+    """A YOLO or Darknet folder; see ``yolo_parts`` and ``read_yolo``."""
+    notes: list[BadLabel] = []
+    parts, names, keypoints = yolo_parts(source, on_bad, notes.append)
+    kind = "Darknet" if (source if source.is_file() else _yolo_file(source)).suffix.lower() == ".data" else "YOLO"
+    return Layout(kind, parts, partial(read_yolo, names=names, keypoints=keypoints), names, notes)
 
 
 def yolo_parts(source: Path, on_bad: OnBad = stop, note: OnBad = lambda error: None) -> tuple[dict[str, list[Labelled]], list[str], int]:
     """The images of a YOLO folder by part, the names of its classes, and how many numbers of keypoints follow each box.
 
     ``data.yaml`` names the classes (``names``) and the parts (``train``, ``val``, ``test`` and others): each a folder of images, a text
-    file of paths, or a list of these. Where it names no part, or there is ``classes.txt`` alone, folders called train, val, ... are parts;
-    without those all images are in the part ``all``. The labels of an image have its name, beside it or with a folder ``labels`` in place
-    of ``images`` or beside it at any depth.
+    file of paths, or a list of these; so does Darknet's ``obj.data``. Where it names no part, or there is ``classes.txt`` alone, lists
+    called train.txt, val.txt, ... are parts, or else folders of these names; without those all images are in the part ``all``. The labels
+    of an image have its name, beside it or with a folder ``labels`` in place of ``images`` or beside it at any depth.
 
     Args:
-        source: the folder, or its YAML file.
+        source: the folder, or its YAML file or ``obj.data``.
         on_bad: takes a label file without an image; raise, or return to leave it out.
         note: takes what is left out and breaks no rule, such as masks and images in no part.
 
@@ -179,12 +72,25 @@ def yolo_parts(source: Path, on_bad: OnBad = stop, note: OnBad = lambda error: N
         ValueError: the YAML breaks a rule.
     """
     file = source if source.is_file() else _yolo_file(source)
-    document = read_yaml(file) if file.suffix.lower() in (".yaml", ".yml") else {"names": [line for _, line in lines_of(file)]}
+    document = _document(file)
     names = _class_names(file, document.get("names"))
     base = file.parent.parent if file.parent.name.lower() == "labels" else file.parent
     root = base / str(document.get("path") or "")
     root = root if root.is_dir() else base
     images = images_below(root, note)
+    parts = _named_parts(file, root, document, note) or _listed_parts(root, note)
+    labels = _YoloLabels(root)
+    if parts:
+        labelled = {part: [Labelled(image, labels.of(image)) for image in found] for part, found in parts.items()}
+    else:
+        labelled = by_folder(root, [Labelled(image, labels.of(image)) for image in images])
+    note_unused(images, labelled, note)
+    labels.check(images, labelled, on_bad)
+    return labelled, names, _keypoints(document.get("kpt_shape"))
+
+
+def _named_parts(file: Path, root: Path, document: Mapping[str, Any], note: OnBad) -> dict[str, list[Path]]:
+    """The images of the parts that data.yaml names."""
     parts: dict[str, list[Path]] = {}
     for key, value in document.items():
         places = _places(file, root, key, value)
@@ -200,14 +106,42 @@ def yolo_parts(source: Path, on_bad: OnBad = stop, note: OnBad = lambda error: N
         parts[part] = list(dict.fromkeys(found))
         if len(parts[part]) < len(found):
             note(BadLabel(str(file), f"{len(found) - len(parts[part])} images of {part} are named for the second time"))
-    labels = _YoloLabels(root)
-    if parts:
-        labelled = {part: [Labelled(image, labels.of(image)) for image in found] for part, found in parts.items()}
-    else:
-        labelled = by_folder(root, [Labelled(image, labels.of(image)) for image in images])
-    _note_unlisted(images, labelled, note)
-    labels.check(images, labelled, on_bad)
-    return labelled, names, _keypoints(document.get("kpt_shape"))
+    return parts
+
+
+def _listed_parts(root: Path, note: OnBad) -> dict[str, list[Path]]:
+    """The images of lists called train.txt, val.txt, ... in the folder."""
+    lists = [file for file in sorted(root.iterdir()) if file.suffix.lower() == ".txt" and part_of_list(file)]
+    return _named_parts(root, root, {file.stem: file.name for file in lists if _names_images(file)}, note)
+
+
+def part_of_list(file: Path) -> bool:
+    """Whether a text file is called like a part of the data."""
+    return file.stem.lower() in PARTS or re.fullmatch(FOLD, file.stem.lower()) is not None
+
+
+def _names_images(file: Path) -> bool:
+    try:
+        return any(PurePosixPath(line).suffix.lower() in SUFFIXES for _, line in lines_of(file)[:1])
+    except BadLabel:
+        return False
+
+
+def _document(file: Path) -> dict[str, Any]:
+    """What names the classes and the parts, in the form of data.yaml."""
+    if file.suffix.lower() in (".yaml", ".yml"):
+        return read_yaml(file)
+    if file.suffix.lower() != ".data":
+        return {"names": [line for _, line in lines_of(file)]}
+    pairs = [(key.strip().lower(), value.strip()) for key, equals, value in (line.partition("=") for _, line in lines_of(file)) if equals]
+    said = dict(pairs)
+    names = find_listed(said.get("names", ""), file.parent, file.parent.parent)
+    if names is None:
+        raise FileNotFoundError(f"{file}: names = {said.get('names')}, but there is no such file of class names")
+    classes = [line for _, line in lines_of(names)]
+    if said.get("classes", str(len(classes))) != str(len(classes)):
+        raise ValueError(f"{file}: classes = {said['classes']}, but {names} has {len(classes)} names")
+    return {"names": classes} | {part: said[key] for key, part in DARKNET_PARTS.items() if said.get(key)}
 
 
 def _yolo_file(source: Path) -> Path:
@@ -227,7 +161,7 @@ def read_yaml(file: Path) -> dict[str, Any]:
     except ImportError as error:
         raise ImportError("reading data.yaml needs PyYAML: pip install 'lossbox[train]'") from error
     try:
-        document = yaml.load(file.read_text("utf-8-sig"), Loader=yaml.BaseLoader)
+        document = yaml.load(text_of(file), Loader=yaml.BaseLoader)
     except (yaml.YAMLError, ValueError) as error:
         raise ValueError(f"{file}: is not YAML: {error}") from error
     if not isinstance(document, dict):
@@ -236,6 +170,8 @@ def read_yaml(file: Path) -> dict[str, Any]:
 
 
 def _class_names(file: Path, names: Any) -> list[str]:
+    if isinstance(names, str) and (listed := find_listed(names, file.parent)) is not None:
+        names = [line for _, line in lines_of(listed)]
     if isinstance(names, dict) and set(names) == set(map(str, range(len(names)))):
         names = [names[str(index)] for index in range(len(names))]
     if not isinstance(names, list) or not names or not all(isinstance(name, str) and name for name in names):
@@ -264,7 +200,8 @@ def _places(file: Path, root: Path, key: str, value: Any) -> list[str]:
 def _place(root: Path, place: str) -> Path:
     # exports of Roboflow say ../train/images where ./train/images is meant
     texts = [text for name in (place, place.replace("\\", "/")) for text in (name, name.removeprefix("../"))]
-    return next((root / text for text in texts if (root / text).exists()), root / place)
+    there = next((root / text for text in texts if (root / text).exists()), None)
+    return there or find_listed(place, root) or root / place
 
 
 def _images_of(file: Path, root: Path, place: str, note: OnBad) -> list[Path]:
@@ -332,3 +269,54 @@ def are_labels(file: Path) -> bool:
     except BadLabel:
         return False
     return len(words) >= 5 and all(number_of(word) is not None for word in words)
+
+
+# -- one image
+
+
+def read_yolo(item: Labelled, on_bad: OnBad, *, names: Sequence[str], keypoints: int = 0) -> Read:
+    """The boxes of one image of a YOLO folder; an image without a label file has none.
+
+    A line is ``class x y w h``: center and size in shares of the image; a number after it (a confidence) and keypoints are not read. A
+    polygon ``class x y x y x y ...`` becomes the box around it.
+
+    Args:
+        item: the image.
+        on_bad: takes each line that breaks a rule; raise, or return to leave it out.
+        names: of the classes.
+        keypoints: numbers of keypoints after each box.
+
+    Raises:
+        BadLabel: the image or the label file is broken.
+    """
+    look = usable(item.image, item.look)
+    if look.orientation != 1:
+        raise BadLabel(str(item.image), TURNED, image=item.image)
+    boxes = []
+    for number, line in lines_of(item.labels) if item.labels is not None else ():
+        try:
+            boxes.append(_yolo_line(f"{item.labels}: line {number}", line, names, look.size, keypoints))
+        except BadLabel as error:
+            on_bad(error)
+    return Read(item.image, look.size, boxes)
+
+
+def _yolo_line(where: str, line: str, names: Sequence[str], size: tuple[int, int], keypoints: int) -> Box:
+    words = line.split()
+    numbers = [number for number in map(number_of, words) if number is not None]
+    polygon = len(words) >= 7 and len(words) % 2 == 1 and not (keypoints and len(words) == 5 + keypoints)
+    if len(numbers) != len(words) or not (polygon or len(words) in (5, 6, 5 + keypoints)):
+        raise BadLabel(where, "class, x, y, width, height or class and the corners of a polygon expected, as numbers", line)
+    if numbers[0] not in range(len(names)):
+        raise BadLabel(where, f"the class must be a whole number from 0 to {len(names) - 1}", words[0])
+    if polygon:
+        x1, x2, y1, y2 = min(numbers[1::2]), max(numbers[1::2]), min(numbers[2::2]), max(numbers[2::2])
+        x, y, w, h = x1, y1, x2 - x1, y2 - y1
+    else:
+        _, center_x, center_y, w, h = numbers[:5]
+        x, y = center_x - w / 2, center_y - h / 2
+    width, height = size
+    corners = checked_corners([x * width, y * height, w * width, h * height], size)
+    if isinstance(corners, str):
+        raise BadLabel(f"{where} in {width} x {height} px", corners, line)
+    return Box(names[int(numbers[0])], corners)
