@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: help venv demo test test-integrations lint format bench bench-small accuracy accuracy-losses accuracy-detectors accuracy-table1 accuracy-small docs clean
+.PHONY: help venv demo test test-integrations test-extras test-matrix lint format bench bench-small accuracy accuracy-losses accuracy-detectors accuracy-table1 accuracy-small docs clean
 
 help:           ## what there is
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 20
@@ -29,6 +29,22 @@ test-integrations: .venv-integrations/installed  ## the adapters in the training
 	$(PYTHON) -m venv .venv-integrations
 	.venv-integrations/bin/pip install --quiet --constraint constraints.txt --editable . pytest pytest-timeout pillow $(INTEGRATIONS)
 	touch $@
+
+test-extras: venv  ## build the wheel, then install and use each extra in a fresh environment: some 15 minutes
+	$(BIN)/pytest -m release tests/release
+
+# The interpreters of test-matrix: the oldest that pyproject.toml allows and the newest at hand.
+OLDEST_PYTHON ?= python3.10
+NEWEST_PYTHON ?= python3.13
+OLDEST := torch==2.4.0 torchvision==0.19.0 'numpy<2'
+PLAIN_TENSORS := tests/losses tests/metrics tests/test_boxes.py src/lossbox/losses src/lossbox/boxes src/lossbox/metrics
+test-matrix:    ## the tests of losses, boxes and metrics with the oldest and the newest versions: some 15 minutes
+	$(OLDEST_PYTHON) -m venv build/oldest
+	build/oldest/bin/pip install --quiet --editable '.[dev]' $(OLDEST)
+	build/oldest/bin/python -m pytest $(PLAIN_TENSORS)
+	$(NEWEST_PYTHON) -m venv build/newest
+	build/newest/bin/pip install --quiet --upgrade --editable '.[dev]'
+	build/newest/bin/python -m pytest $(PLAIN_TENSORS)
 
 lint: venv      ## formatting, lint, types
 	$(BIN)/ruff format --check .

@@ -167,8 +167,9 @@ def pairwise_intersection(boxes: Float[Tensor, "n 4"], others: Float[Tensor, "m 
             raise ValueError(f"{name}: a (k, 4) tensor expected, got {tuple(tensor.shape)}")
     x1, y1, x2, y2 = boxes.unsqueeze(1).unbind(-1)
     other_x1, other_y1, other_x2, other_y2 = others.unbind(-1)
-    width = (torch.minimum(x2, other_x2) - torch.maximum(x1, other_x1)).clamp(min=0)
-    return width * (torch.minimum(y2, other_y2) - torch.maximum(y1, other_y1)).clamp(min=0)
+    # relu, not clamp(min=0): the same values, but no gradient at 0 with any torch
+    width = (torch.minimum(x2, other_x2) - torch.maximum(x1, other_x1)).relu()
+    return width * (torch.minimum(y2, other_y2) - torch.maximum(y1, other_y1)).relu()
 
 
 def box_area(boxes: Float[Tensor, "*shape 4"]) -> Float[Tensor, "*shape"]:
@@ -205,7 +206,7 @@ def _paired_areas(low: Tensor, high: Tensor, other_low: Tensor, other_high: Tens
     """Intersection and union, (n,) each, >= 0: an inverted box is empty. Two negative sides would make an area, and a GIoU above 1."""
 
     # not prod(-1): its backward waits for the accelerator
-    width, height = (torch.minimum(high, other_high) - torch.maximum(low, other_low)).clamp(min=0).unbind(-1)
+    width, height = (torch.minimum(high, other_high) - torch.maximum(low, other_low)).relu().unbind(-1)
     intersection = width * height
     return intersection, _area(low, high) + _area(other_low, other_high) - intersection
 
@@ -218,7 +219,7 @@ def _area(low: Tensor, high: Tensor) -> Tensor:
 def _size(low: Tensor, high: Tensor) -> Tensor:
     """Width and height, (n, 2), >= 0."""
     size = high - low
-    # not clamp: it has no gradient at 0, and a box without width could not grow
+    # not relu: it has no gradient at 0, and a box without width could not grow
     return torch.where(size < 0, 0.0, size)
 
 

@@ -7,8 +7,7 @@ counters, neighboring scores use different ones, and a block whose scores all fa
 ``TRITON_INTERPRET=1`` runs them on a CPU, which is how they are tested where there is no GPU.
 """
 
-from __future__ import annotations
-
+# No `from __future__ import annotations`: Triton's interpreter before 3.2 reads `tl.constexpr` off them.
 import torch
 import triton
 import triton.language as tl
