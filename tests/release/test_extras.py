@@ -1,4 +1,4 @@
-"""The wheel in fresh environments, one per extra: it installs, imports, agrees with itself and does its work, in a folder that is not the repository.
+"""The wheel in fresh environments, one per extra: it installs, `pip check` is content, and it works in a folder that is not the repository.
 
 `make test-extras` runs these, not `make test`: each environment takes minutes.
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import os
+import shutil
 import subprocess
 import sys
 import venv
@@ -68,3 +69,4 @@ def test_an_extra_installs_and_works_by_itself(wheel, tmp_path, extra):
     run([programs / "python", "-m", "pip", "check"], empty)
     for program, *words in COMMANDS[extra]:
         run([programs / program, *words], empty)
+    shutil.rmtree(tmp_path / "env")  # gigabytes; kept only after a failure
