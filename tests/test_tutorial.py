@@ -63,7 +63,7 @@ def test_the_tutorial_runs(tmp_path, monkeypatch, capsys, one_thread):
         assert Path(name).is_file()
 
 
-@pytest.mark.parametrize("page", ["how_to/ranking_loss.md", "how_to/processes.md"])
+@pytest.mark.parametrize("page", ["how_to/ranking_loss.md", "how_to/processes.md", "how_to/migrate.md"])
 def test_the_python_of_a_how_to_runs(page):
     codes = [code for language, code in blocks(page) if language == "python"]
     assert codes

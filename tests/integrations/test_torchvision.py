@@ -13,7 +13,7 @@ from torchvision.ops import box_iou, generalized_box_iou_loss, sigmoid_focal_los
 
 from lossbox.integrations._scores import log_odds
 from lossbox.integrations.torchvision import use
-from lossbox.losses import APLoss, FocalLoss, alrp_loss, ap_loss, rank_sort_loss
+from lossbox.losses import ALRPLoss, APLoss, FocalLoss, RankSortLoss, alrp_loss, ap_loss, rank_sort_loss
 from lossbox.objective import ALRPObjective, RankSortObjective
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -271,6 +271,10 @@ def test_what_does_not_fit_is_refused():
         use(detector("retinanet"), cross_entropy)
     with pytest.raises(ValueError, match="reduction 'mean' expected"):
         use(detector("retinanet"), FocalLoss(reduction="sum"))
+    with pytest.raises(ValueError, match=r"no objective takes \{'groups': 'class'\} of RankSortLoss"):
+        use(detector("retinanet"), RankSortLoss(groups="class"))
+    with pytest.raises(ValueError, match=r"no objective takes \{'smooth_localization': True\} of ALRPLoss"):
+        use(detector("retinanet"), ALRPLoss(smooth_localization=True))
     masks = detector("faster_rcnn")
     masks.__class__ = MaskRCNN
     with pytest.raises(ValueError, match="MaskRCNN, which has more losses"):
@@ -283,6 +287,15 @@ def test_what_does_not_fit_is_refused():
     model.head = type("OtherHead", (torch.nn.Module,), {"compute_loss": lambda self: {}})()
     with pytest.raises(ValueError, match="RetinaNetHead expected, got OtherHead"):
         use(model, "ap")
+
+
+def test_delta_reaches_the_objective():
+    model = detector("retinanet")
+    use(model, RankSortLoss(delta=0.0))
+    arguments = seen_by(model.head)
+    losses = model(*batch())
+    classification, _ = by_hand("retinanet", "rank_sort", *arguments[0], model.box_coder)
+    assert not torch.isclose(losses["classification"], classification)
 
 
 def test_a_second_use_replaces_the_first():

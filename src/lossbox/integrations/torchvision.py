@@ -108,11 +108,13 @@ def _objective(loss: Loss) -> Objective:
     if isinstance(loss, Objective):
         return loss
     module = find_loss(loss)
-    if isinstance(module, RankSortLoss):
-        return RankSortObjective(delta=module.delta)
-    if isinstance(module, ALRPLoss):
-        if module.smooth_localization:
-            raise ValueError("loss: no objective takes smooth_localization; without it ALRPLoss fits")
+    if isinstance(module, (RankSortLoss, ALRPLoss)):
+        defaults = type(module)().options()
+        others = {name: value for name, value in module.options().items() if name != "delta" and value != defaults[name]}
+        if others:
+            raise ValueError(f"loss: no objective takes {others} of {type(module).__name__}; delta is the one option that it takes")
+        if isinstance(module, RankSortLoss):
+            return RankSortObjective(delta=module.delta)
         return _BalancedEachStep(ALRPObjective(delta=module.delta, self_balance=False))
     separate = SeparateObjective(module, GIoULoss())
     return _BalancedEachStep(separate) if module.family == "ranking" else separate
