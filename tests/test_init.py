@@ -44,5 +44,5 @@ def test_type_checkers_read_the_same_names():
 
 
 def test_another_name_is_an_attribute_error():
-    with pytest.raises(AttributeError, match="module 'lossbox' has no attribute 'alpr_loss'"):
+    with pytest.raises(AttributeError, match="module 'lossbox' has no attribute 'alpr_loss'; did you mean alrp_loss"):
         _ = lossbox.alpr_loss

@@ -117,6 +117,9 @@ def test_a_recipe_is_asked_for(capsys):
         (["--ou", "x"], "; did you mean --out?"),
         (["--model.detector.init_args.anchor_scal", "8"], "Option 'anchor_scal' is not accepted; did you mean anchor_scale?"),
         (["--trainer.max_epochs", "few"], 'Parser key "trainer.max_epochs"'),
+        (["--data.image_size", "-5"], "--data.image_size: a positive number of pixels"),
+        (["--data.augmentation.mosaic", "3"], "--data.augmentation.mosaic: a number in [0, 1] expected, got 3.0"),
+        (["--out", f"{__file__}/deep"], "--out: a folder expected, "),
     ],
 )
 def test_a_mistake_in_an_option_of_fit_is_one_line_with_a_suggestion(words, message, capsys):
@@ -125,6 +128,13 @@ def test_a_mistake_in_an_option_of_fit_is_one_line_with_a_suggestion(words, mess
     assert first.startswith("lossbox fit: ")
     assert message in first
     assert more == ["(--debug shows where this was raised)"]
+
+
+def test_a_misspelled_recipe_or_config_gets_the_near_name(capsys):
+    assert main(["fit", "--confg", "own_data"]) == 2
+    assert "no option --confg; did you mean --config?" in capsys.readouterr().err
+    assert main(["fit", "--config", "own_dat"]) == 2
+    assert "no file own_dat, and no recipe of that name ships with lossbox; did you mean own_data?" in capsys.readouterr().err
 
 
 def test_recipes_are_found_by_path_and_by_name(tmp_path):

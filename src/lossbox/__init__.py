@@ -45,7 +45,10 @@ if TYPE_CHECKING:
 
 def __getattr__(name: str) -> object:
     if name not in _HOME:
-        raise AttributeError(f"module 'lossbox' has no attribute {name!r}")
+        from difflib import get_close_matches
+
+        near = get_close_matches(name, _HOME, n=1)
+        raise AttributeError(f"module 'lossbox' has no attribute {name!r}" + (f"; did you mean {near[0]}?" if near else ""))
     from importlib import import_module
 
     value: object = getattr(import_module(f"lossbox.{_HOME[name]}"), "load_trained" if name == "load" else name)

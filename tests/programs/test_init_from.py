@@ -42,7 +42,7 @@ def test_it_is_not_for_a_run_that_goes_on_nor_for_other_files(tiny_run, tmp_path
     for more, message in (
         (
             ("--init-from", tiny_run.checkpoint, "--ckpt_path", "last"),
-            f"init_from: not beside ckpt_path, got {tiny_run.checkpoint} and last",
+            f"--init-from: not beside ckpt_path, got {tiny_run.checkpoint} and last",
         ),
         (("--init-from", none), f"init_from: no file {none}"),
         (("--init-from", tiny_run.config), f"init_from: {tiny_run.config} is not a checkpoint of lossbox fit"),

@@ -142,7 +142,7 @@ def test_results_inside_the_folder_of_images_are_not_looked_at_again(tiny_run, t
 
 
 def test_find_images_takes_files_folders_and_patterns_once(tmp_path):
-    for name in ("a/1.jpg", "a/deep/2.PNG", "a/notes.txt", "b/1.jpg"):
+    for name in ("a/1.jpg", "a/deep/2.PNG", "a/notes.data", "b/1.jpg"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).touch()
 
@@ -154,7 +154,7 @@ def test_find_images_takes_files_folders_and_patterns_once(tmp_path):
     assert names("a/deep/2.PNG") == ["2.PNG"]
     assert names("*/1.jpg") == ["a/1.jpg", "b/1.jpg"]
     assert names("b/1.jpg", "**/*.jpg", "a") == ["b/1.jpg", "a/1.jpg", "a/deep/2.PNG"]
-    assert names("a/notes.txt") == ["notes.txt"]
+    assert names("a/notes.data") == ["notes.data"]
     for word in ("c", "*.jpg"):
         with pytest.raises(FileNotFoundError, match="IMAGES: no file, folder or pattern"):
             names(word)
@@ -166,9 +166,9 @@ def test_find_images_takes_files_folders_and_patterns_once(tmp_path):
 def test_wrong_arguments_are_one_clear_line(tiny_run, tmp_path, capsys):
     base = ["--ckpt", tiny_run.checkpoint, "--out", tmp_path / "out", tiny_run.images]
     assert "device: no 'abacus' here" in fails(capsys, *base, "--device", "abacus")
-    assert "score_threshold: a number in [0, 1) expected, got 2.0" in fails(capsys, *base, "--score-threshold", "2")
-    assert "max_detections: a number >= 1 expected, got 0" in fails(capsys, *base, "--max-detections", "0")
-    assert "batch_size: a number >= 1" in fails(capsys, *base, "--batch-size", "0")
+    assert "--score-threshold: a number in [0, 1) expected, got 2.0" in fails(capsys, *base, "--score-threshold", "2")
+    assert "--max-detections: a number >= 1 expected, got 0" in fails(capsys, *base, "--max-detections", "0")
+    assert "--batch-size: a number >= 1" in fails(capsys, *base, "--batch-size", "0")
     assert "ckpt: no file nowhere.ckpt" in fails(capsys, "--ckpt", "nowhere.ckpt", *base[2:])
     assert "is not a checkpoint of lossbox fit" in fails(capsys, "--ckpt", tiny_run.config, *base[2:])
 
@@ -223,3 +223,33 @@ def test_boxes_are_drawn_where_they_are_from_the_threshold_on():
     assert drawn.getpixel((40, 50)) == drawn.getpixel((80, 50)) == (0, 0, 0)
     assert draw_boxes(plain, found, ["cup", "spoon"]).getpixel((80, 50)) not in ((0, 0, 0), drawn.getpixel((20, 50)))
     assert plain.getbbox() is None
+
+
+def test_lists_name_images_and_urls_are_refused(tmp_path):
+    (tmp_path / "a").mkdir()
+    for name in ("a/1.jpg", "a/2.jpg"):
+        (tmp_path / name).touch()
+    listed = tmp_path / "a" / "val.txt"
+    listed.write_text(f"# images\n2.jpg\n\n{tmp_path / 'a' / '1.jpg'}\n")
+    assert [file.name for file in find_images([listed])] == ["2.jpg", "1.jpg"]
+    listed.write_text("2.jpg\n3.jpg\n")
+    with pytest.raises(FileNotFoundError, match=r"val\.txt, line 2: no file 3\.jpg"):
+        find_images([listed])
+    listed.write_text("\n")
+    with pytest.raises(ValueError, match="names no image"):
+        find_images([listed])
+    listed.write_text("http://a.b/c.jpg\n")
+    for word in (listed, "https://a.b/c.jpg"):
+        with pytest.raises(ValueError, match="is a URL; a file expected"):
+            find_images([word])
+
+
+def test_what_is_wrong_with_out_is_said_before_the_work(tiny_run, tmp_path, capsys):
+    (tmp_path / "file").touch()
+    base = ["--ckpt", tiny_run.out, tiny_run.images, "--out"]
+    assert f"--out: a folder expected, {tmp_path / 'file'} is a file" in fails(capsys, *base, tmp_path / "file" / "deeper")
+    shutil.copytree(tiny_run.images, tmp_path / "out" / "images")
+    one = next((tmp_path / "out" / "images").iterdir())
+    assert f"{one} is one of the images; name another folder" in fails(capsys, *base[:2], one, "--out", tmp_path / "out")
+    assert "no checkpoints/best.ckpt" in fails(capsys, "--ckpt", tmp_path, *base[2:], tmp_path / "new")
+    assert not (tmp_path / "out" / "detections.json").exists()

@@ -13,7 +13,7 @@ import lossbox
 from lossbox.__main__ import main
 from lossbox.data.digits import write_digits
 from lossbox.training.cli import LossboxCLI
-from lossbox.training.images import as_tensors, read_image
+from lossbox.training.images import named_images, read_image
 from lossbox.training.load import Prediction
 
 
@@ -146,7 +146,7 @@ def test_an_image_without_detections_has_a_record(checkpoint, files):
 )
 def test_what_is_no_image_is_named(images, said):
     with pytest.raises(ValueError, match=said):
-        list(as_tensors(images))
+        list(named_images(images))
 
 
 def test_files_that_are_no_images_are_named(detector, tmp_path):
@@ -172,3 +172,43 @@ def test_supervision_reads_the_same(detector, files, monkeypatch):
     monkeypatch.setitem(sys.modules, "supervision", None)
     with pytest.raises(ImportError, match="to_supervision needs supervision: pip install supervision"):
         Prediction(found.boxes, found.scores, found.labels, found.class_names).to_supervision()
+
+
+def test_the_folder_of_a_run_stands_for_its_best_checkpoint(checkpoint, detector, digits, tmp_path):
+    loaded = lossbox.load(checkpoint.parents[1], device="cpu")
+    found = loaded.predict(digits.val_images)
+    assert [one.path for one in found] == sorted(digits.val_images.glob("*.*g"))
+    assert same(found[2], detector.predict(found[2].path)[0])
+    assert repr(loaded).startswith("<Trained: RetinaNet, ")
+    assert len(repr(loaded).splitlines()) == 1
+    with pytest.raises(FileNotFoundError, match=r"has no checkpoints/best\.ckpt"):
+        lossbox.load(tmp_path)
+    with pytest.raises(FileNotFoundError, match="no image"):
+        detector.predict(tmp_path)
+
+
+def test_options_of_one_prediction(detector, files):
+    (all_of_them,) = detector.predict(files[0])
+    cut = all_of_them.scores[3].item()
+    assert same(
+        detector.predict(files[0], score_threshold=cut)[0],
+        Prediction(*(getattr(all_of_them, k)[:3] for k in ("boxes", "scores", "labels")), []),
+    )
+    assert len(detector.predict(files[0], max_detections=9)[0]) == 9
+    assert len(detector.predict(files[0])[0]) == 7
+    with pytest.raises(ValueError, match="max_detections: a number >= 1 expected, got 0"):
+        detector.predict(files[0], max_detections=0)
+
+
+@pytest.mark.parametrize(
+    ("format", "said"), [(None, "has no lossbox_format: .* Train again"), (2, "has lossbox_format 2, .* upgrade lossbox")]
+)
+def test_a_run_of_another_format_says_what_to_do(checkpoint, tmp_path, format, said):
+    content, recipe = torch.load(checkpoint, weights_only=True), yaml.safe_load((checkpoint.parents[1] / "config.yaml").read_text())
+    assert content["lossbox_format"] == recipe["lossbox_format"] == 1
+    torch.save({**content, "lossbox_format": format}, tmp_path / "other.ckpt")
+    with pytest.raises(ValueError, match=rf"ckpt: .*other\.ckpt {said}"):
+        lossbox.load(tmp_path / "other.ckpt", checkpoint.parents[1] / "config.yaml")
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump({**recipe, "lossbox_format": format}))
+    with pytest.raises(ValueError, match=rf"config: .*config\.yaml {said}"):
+        lossbox.load(checkpoint, tmp_path / "config.yaml")

@@ -82,7 +82,7 @@ def choose(
     stride = anchors.strides[0] if anchors else FINEST_STRIDE
     chosen = {"image_size": choose_image_size(torch.cat(sizes), torch.cat(longer), stride=stride)}
     if anchors is not None:
-        size = shorter_and_longer(chosen["image_size"].value if image_size == "auto" else image_size)
+        size = shorter_and_longer(chosen["image_size"].value if image_size == "auto" else image_size, name="image_size")
         chosen["anchor_scale"] = choose_anchor_scale(boxes_as_seen(annotations, size=size), anchors.shapes, anchors.strides)
     return chosen
 

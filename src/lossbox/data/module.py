@@ -69,6 +69,8 @@ def read_part(part: Literal["train", "val"], annotations: Path, images: Path, *,
             f"{part}_annotations: {annotations} does not exist. `lossbox demo` writes the digits; for your own data give "
             f"a COCO JSON file as --data.{part}_annotations and the folder of its images as --data.{part}_images"
         )
+    if not images.is_dir():
+        raise FileNotFoundError(f"{part}_images: {images} is not a folder; it must hold the images that {annotations} names")
     return read_coco(annotations, images, on_bad_box=on_bad_box)
 
 
@@ -144,8 +146,9 @@ class CocoDataModule(LightningDataModule):
         self.on_bad_box, self.allow_empty = on_bad_box, allow_empty
         if not 0 < start_scale <= 1:
             raise ValueError(f"start_scale: a number in (0, 1] expected, got {start_scale}")
-        self.image_size, self.start_scale, self.augmentation = shorter_and_longer(image_size), start_scale, augmentation
-        self.eval_size = image_size if eval_size is None else eval_size
+        self.image_size = shorter_and_longer(image_size, name="image_size")
+        self.start_scale, self.augmentation = start_scale, augmentation
+        self.eval_size = image_size if eval_size is None else shorter_and_longer(eval_size, name="eval_size")
         self.eval_transforms = eval_transforms(size=self.eval_size)
         self._train: CocoAnnotations | None = None
         self._val: CocoAnnotations | None = None

@@ -169,8 +169,12 @@ def train_transforms(augmentation: Augmentation = MIRROR, *, size: int | tuple[i
     return RecordTransform(tuple(steps))
 
 
-def shorter_and_longer(size: int | tuple[int, int]) -> tuple[int, int]:
+def shorter_and_longer(size: int | tuple[int, int], *, name: str = "size") -> tuple[int, int]:
     """The pair that a ``size`` stands for.
+
+    Args:
+        size: one number or the pair.
+        name: begins the message of an error.
 
     Raises:
         ValueError: numbers that are not positive, or in another order.
@@ -181,7 +185,7 @@ def shorter_and_longer(size: int | tuple[int, int]) -> tuple[int, int]:
     """
     shorter, longer = (size, size) if isinstance(size, int) else size
     if not 0 < shorter <= longer:
-        raise ValueError(f"size: a positive number of pixels, or a pair with 0 < shorter <= longer, expected, got {size}")
+        raise ValueError(f"{name}: a positive number of pixels, or a pair with 0 < shorter <= longer, expected, got {size}")
     return shorter, longer
 
 

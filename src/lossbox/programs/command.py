@@ -83,7 +83,13 @@ def command(function: Callable[..., Any], show: Callable[..., None] | None = Non
                 _add(page, key, option)
             page.parse_args(["--help"])
         values = _parse(parser_name, options, argv)
-        result = function(**_taken_by(function, values))
+        try:
+            result = function(**_taken_by(function, values))
+        except (ValueError, FileNotFoundError) as error:
+            argument, colon, rest = str(error).partition(":")
+            if type(error) not in (ValueError, FileNotFoundError) or argument not in options or not colon:
+                raise
+            raise type(error)(f"{options[argument].label}:{rest}") from error
         if show is not None:
             show(result, **_taken_by(show, values, skip=1))
 

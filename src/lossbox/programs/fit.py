@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import os
 import textwrap
 from collections.abc import Sequence
@@ -123,6 +124,9 @@ def run_lightning(command: str, help: str, argv: Sequence[str]) -> None:
         print(help.format(recipes=textwrap.fill(names, 110, subsequent_indent="  ")))
         return
     if not any(word in ("-c", "--help-all") or word.startswith(("--config", "--model")) for word in argv):
+        for word in argv:
+            if difflib.get_close_matches(word.partition("=")[0], ["--config"], cutoff=0.75):
+                raise ValueError(f"no option {word}; did you mean --config?")
         raise ValueError(f"config: --config RECIPE expected; `lossbox {command} --help` says what a recipe is and which ship with lossbox")
     # tells a misspelled recipe before the seconds that Lightning takes to load
     words = with_recipes("--help" if word == "--help-all" else word for word in argv)

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from ..records import Detections
     from ..training.load import Categories, Trained
 
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm")
-"""What is taken from a folder; a file that is named is opened whatever its name."""
+LISTS = (".txt", ".lst", ".list")
+"""Endings of files that hold paths of images, one per line."""
 
 
 @dataclass(frozen=True)
@@ -76,8 +76,8 @@ def predict(
       lossbox predict --ckpt X val --annotations val.json --out D && lossbox evaluate val.json D/detections.json
 
     Args:
-        images: files, folders (with all below them) or patterns such as 'a/*.jpg'
-        ckpt: OUT/checkpoints/best.ckpt or last.ckpt of a run
+        images: files, folders (with all below them), patterns such as 'a/*.jpg', or lists: text files with a path per line
+        ckpt: OUT/checkpoints/best.ckpt or last.ckpt of a run, or OUT, the folder of the run
         config: the resolved recipe (default: OUT/config.yaml of that run)
         out: where the results go
         thresholds: cut each class at its own score: OUT/thresholds.csv of a run
@@ -100,6 +100,7 @@ def predict(
     out = Path(out)
     files = find_images(images, outside=out / "images")
     names = relative_names(files, images)
+    _check_out(out, files, [] if no_images else names)
     ids, categories = (None, None) if annotations is None else _read_ids(Path(annotations), files)
     from ..decoding import read_thresholds
     from ..metrics import Calibration
@@ -125,7 +126,7 @@ def predict(
             rows += _results(ranked, image_id, names[number], trained.categories)
             if not no_images:
                 drawn += int((ranked.scores >= least).sum())
-                _draw(image, ranked, trained.categories, out / "images" / names[number], files[number], least=least)
+                _draw(image, ranked, trained.categories, out / "images" / names[number], least=least)
     if len(left_out) == len(files):
         raise ValueError(f"IMAGES: none of the {len(files)} can be read; the first: {left_out[0]}")
     count = len(files) - len(left_out)
@@ -153,14 +154,15 @@ def show_predictions(found: Predictions) -> None:
 
 
 def find_images(words: Sequence[File], *, outside: Path | None = None) -> list[Path]:
-    """The files that words name, each once: files as they are, of folders all images below, sorted, of patterns what matches, sorted.
+    """The files that words name, each once: of folders all images below, of patterns what matches, both sorted, of lists what they name.
 
     Args:
-        words: files, folders, patterns.
+        words: files, folders, patterns, lists (text files with a path per line).
         outside: a folder whose files are not taken: earlier results are no images to look at.
 
     Raises:
-        FileNotFoundError: a word names nothing, or a folder without an image.
+        FileNotFoundError: a word or a line of a list names nothing, or a folder without an image.
+        ValueError: a URL, or a list without an image.
 
     Example:
         >>> import tempfile
@@ -171,17 +173,19 @@ def find_images(words: Sequence[File], *, outside: Path | None = None) -> list[P
         >>> [file.name for file in find_images([root, f"{root}/*.jpg"])]
         ['a.PNG', 'b.jpg', 'c.jpg']
     """
+    from ..training.images import images_in
+
     found: dict[Path, Path] = {}
     for word in words:
         path = Path(word)
+        if "://" in str(word):
+            raise ValueError(f"IMAGES: {word} is a URL; a file expected: download it first, nothing is fetched here")
         if path.is_file():
-            files = [path]
+            files = _listed(path) if path.suffix.lower() in LISTS else [path]
         elif path.is_dir():
-            files = sorted(file for file in path.rglob("*") if file.suffix.lower() in IMAGE_SUFFIXES and file.is_file())
+            files = images_in(path, option="IMAGES")
             if outside is not None and outside.is_dir():
                 files = [file for file in files if outside.resolve() not in file.resolve().parents]
-            if not files:
-                raise FileNotFoundError(f"IMAGES: no image ({', '.join(IMAGE_SUFFIXES)}) in the folder {word}")
         else:
             files = [Path(name) for name in sorted(glob.glob(str(word), recursive=True)) if Path(name).is_file()]
             if not files:
@@ -189,6 +193,28 @@ def find_images(words: Sequence[File], *, outside: Path | None = None) -> list[P
         for file in files:
             found.setdefault(file.resolve(), file)
     return list(found.values())
+
+
+def _listed(path: Path) -> list[Path]:
+    """The images that a text file names, one per line, relative to its folder or the current one; lines that begin with # do not count."""
+    try:
+        lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
+    except UnicodeDecodeError as error:
+        raise ValueError(f"IMAGES: {path} is no list of images: {error}") from error
+    files = []
+    for number, line in enumerate(lines, 1):
+        if line and not line.startswith("#"):
+            if "://" in line:
+                raise ValueError(
+                    f"IMAGES: {path}, line {number}: {line} is a URL; a file expected: download it first, nothing is fetched here"
+                )
+            file = next((place for place in (path.parent / line, Path(line)) if place.is_file()), None)
+            if file is None:
+                raise FileNotFoundError(f"IMAGES: {path}, line {number}: no file {line}")
+            files.append(file)
+    if not files:
+        raise ValueError(f"IMAGES: the list {path} names no image")
+    return files
 
 
 def relative_names(files: Sequence[Path], words: Sequence[File]) -> list[str]:
@@ -264,13 +290,22 @@ def _results(found: Detections, image_id: int, name: str, categories: Categories
         yield {"image_id": image_id, "file_name": name, "category_id": categories[label][0], "bbox": box, "score": score}
 
 
-def _draw(image: Any, found: Detections, categories: Categories, path: Path, source: Path, *, least: float) -> None:
+def _check_out(out: Path, files: Sequence[Path], drawn: Sequence[str]) -> None:
+    """Says before the work, and not after it, that results cannot be written, or would replace an image."""
+    from ..training.checkpoint import check_out
+
+    check_out(out)
+    for file, name in zip(files, drawn, strict=False):
+        path = out / "images" / name
+        if path.exists() and path.samefile(file):
+            raise ValueError(f"out: {path} is one of the images; name another folder")
+
+
+def _draw(image: Any, found: Detections, categories: Categories, path: Path, *, least: float) -> None:
     from PIL import Image
 
     from ..report.boxes import draw_boxes
 
-    if path.exists() and path.samefile(source):
-        raise ValueError(f"out: {path} is one of the images; name another folder")
     format = Image.registered_extensions().get(path.suffix.lower())
     if format not in Image.SAVE:
         path, format = path.with_name(f"{path.name}.png"), "PNG"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,9 @@ def find_recipe(name: str) -> Path:
     shipped = {path.stem: path for path in shipped_recipes()}
     stem = Path(name).name.removesuffix(".yaml")
     if stem not in shipped:
+        near = difflib.get_close_matches(stem, shipped, n=1, cutoff=0.75)
+        if near:
+            raise FileNotFoundError(f"config: no file {name}, and no recipe of that name ships with lossbox; did you mean {near[0]}?")
         raise FileNotFoundError(
             f"config: no file {name}, and no recipe of that name ships with lossbox; these do: {', '.join(sorted(shipped))}"
         )

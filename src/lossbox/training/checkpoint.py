@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import pickle
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -11,8 +12,13 @@ import torch
 import yaml
 from torch import Tensor, nn
 
+from .. import __version__
+
 SHOWN = 3
 """So many names of each kind stand in a message."""
+
+FORMAT = 1
+"""The version of what a run leaves, ``lossbox_format`` in checkpoints and config.yaml. Version 0.1.0 began with 1."""
 
 DETECTOR = "detector."
 """What the names of the detector's weights begin with in a checkpoint."""
@@ -27,7 +33,7 @@ def read_checkpoint(path: Path, *, option: str = "ckpt") -> dict[str, Any]:
 
     Raises:
         FileNotFoundError: there is none.
-        ValueError: it is something else.
+        ValueError: it is something else, or of another format.
     """
     if not path.is_file():
         raise FileNotFoundError(f"{option}: no file {path}; a run keeps its checkpoints in OUT/checkpoints (last.ckpt, best.ckpt)")
@@ -38,11 +44,47 @@ def read_checkpoint(path: Path, *, option: str = "ckpt") -> dict[str, Any]:
         raise ValueError(f"{option}: {path} is not a checkpoint of lossbox fit: it holds more than weights, or is damaged") from error
     if not isinstance(content, Mapping) or "state_dict" not in content:
         raise ValueError(f"{option}: {path} is not a checkpoint of lossbox fit: it lacks a state_dict")
+    check_format(content, f"{option}: {path}")
     return dict(content)
 
 
+def check_format(content: Mapping[str, Any], where: str) -> None:
+    """Whether this version reads what a run left.
+
+    Args:
+        content: of a checkpoint, or of the config.yaml of a run.
+        where: begins the message.
+
+    Raises:
+        ValueError: ``lossbox_format`` is missing or another; it says what to do.
+
+    Example:
+        >>> check_format({"lossbox_format": 9}, "ckpt: last.ckpt")
+        Traceback (most recent call last):
+        ValueError: ckpt: last.ckpt has lossbox_format 9, lossbox 0.1.0 reads 1: a newer version wrote it; upgrade lossbox
+    """
+    found = content.get("lossbox_format")
+    if found == FORMAT:
+        return
+    if found is None:
+        raise ValueError(
+            f"{where} has no lossbox_format: a version before 0.1.0, or another program, wrote it. "
+            "Train again, or use it with the version that wrote it"
+        )
+    raise ValueError(f"{where} has lossbox_format {found}, lossbox {__version__} reads {FORMAT}: a newer version wrote it; upgrade lossbox")
+
+
+def check_out(out: Path) -> None:
+    """Raises ValueError where results cannot be written to a folder; makes nothing."""
+    there = next(path for path in (out.absolute(), *out.absolute().parents) if path.exists())
+    if not there.is_dir():
+        raise ValueError(f"out: a folder expected, {there} is a file")
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise ValueError(f"out: {there} cannot be written to")
+
+
 def checkpoint_of(run: Path, ckpt: str | Path, *, option: str = "ckpt") -> str:
-    """The file of a checkpoint that is named ``last``, ``best`` or by its path.
+    """The file of a checkpoint that is named ``last``, ``best`` or by its path; of the folder of a run the best, or else the last.
 
     Args:
         run: the folder of the run.
@@ -52,6 +94,13 @@ def checkpoint_of(run: Path, ckpt: str | Path, *, option: str = "ckpt") -> str:
     Raises:
         FileNotFoundError: the run has no last or best one.
     """
+    if Path(ckpt).is_dir():
+        found = [path for name in ("best", "last") if (path := Path(ckpt, "checkpoints", f"{name}.ckpt")).is_file()]
+        if not found:
+            raise FileNotFoundError(
+                f"{option}: the folder {ckpt} has no checkpoints/best.ckpt and no checkpoints/last.ckpt; is it that of a run?"
+            )
+        return str(found[0])
     if str(ckpt) not in ("last", "best"):
         return str(ckpt)
     path = run / "checkpoints" / f"{ckpt}.ckpt"
@@ -86,6 +135,7 @@ def read_config(path: Path) -> dict[str, Any]:
     lacking = [name for name in ("model", "data") if not isinstance(recipe, dict) or not isinstance(recipe.get(name), dict)]
     if lacking:
         raise ValueError(f"config: {path} lacks {lacking[0]!r}; the resolved recipe of a run (OUT/config.yaml) expected")
+    check_format(recipe, f"config: {path}")
     return dict(recipe)
 
 

@@ -19,13 +19,8 @@ OUT/report.html                    all of it as a page, see ``lossbox report``
 
 from __future__ import annotations
 
-import difflib
-import inspect
-import re
 import sys
 import time
-from collections.abc import Iterable
-from importlib import import_module
 from pathlib import Path
 from typing import Any, Literal
 
@@ -40,7 +35,8 @@ from .. import report
 from ..data.module import CocoDataModule
 from ..decoding import write_thresholds
 from .callbacks import IMAGES, LastEpoch, RunFiles
-from .checkpoint import checkpoint_of, config_of, read_checkpoint, read_config, start_from
+from .checkpoint import FORMAT, check_format, check_out, checkpoint_of, config_of, read_checkpoint, read_config, start_from
+from .explain import as_typed, explained
 from .from_data import settle_auto
 from .precision import device_of, precision_in_use, resolve
 from .progress import ProgressLines
@@ -59,12 +55,21 @@ class LossboxCLI(LightningCLI):
 
     def __init__(self, args: list[str]) -> None:
         self._words = args
+        try:
+            self._run()
+        except (ValueError, FileNotFoundError) as error:
+            said = self._as_typed(str(error))
+            if type(error) not in (ValueError, FileNotFoundError) or said == str(error):
+                raise
+            raise type(error)(said) from error
+
+    def _run(self) -> None:
         strict = {"exit_on_error": False, "allow_abbrev": False}
         super().__init__(
             DetectionTask,
             CocoDataModule,
             trainer_class=TrainerOfAnyPrecision,
-            args=args,
+            args=self._words,
             auto_configure_optimizers=False,
             seed_everything_default=0,
             save_config_kwargs={"overwrite": True},
@@ -87,10 +92,18 @@ class LossboxCLI(LightningCLI):
             self.config = parser.parse_args(args)  # type: ignore[arg-type]
         except ArgumentError as error:
             known = self._subcommand_parsers[self._words[0]]._option_string_actions
-            raise ValueError(_explained(str(error), known)) from None
+            raise ValueError(explained(str(error), known)) from None
+
+    def _as_typed(self, message: str) -> str:
+        """A message that begins with the name of an argument, with the option in its place."""
+        section = getattr(self, "config", {}).get(self._words[0])
+        if section is None:
+            return message
+        return as_typed(message, section.keys(), self._subcommand_parsers[self._words[0]]._option_string_actions)
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         parser.add_argument("--out", type=str, default="runs/latest", help="The folder of the run: checkpoints, logs, metrics.json.")
+        parser.add_argument("--lossbox_format", type=int, default=FORMAT, help="The version of what a run leaves; config.yaml keeps it.")
         parser.add_argument("--artifacts", type=bool, default=True, help="Leave results.csv and images in the folder of the run.")
         parser.add_argument(
             "--init-from", type=str | None, default=None, help="fit: begin with the weights of this checkpoint, classes matched by name."
@@ -107,6 +120,8 @@ class LossboxCLI(LightningCLI):
 
     def before_instantiate_classes(self) -> None:
         section = self.config[str(self.subcommand)]
+        check_format(section.as_dict(), f"config: {', '.join(map(str, section.config or ['the recipe']))}")
+        check_out(self.out)
         last = self.out / "checkpoints" / "last.ckpt"
         if self.subcommand == "fit" and section.init_from is not None and section.ckpt_path is not None:
             raise ValueError(
@@ -255,14 +270,3 @@ class LossboxCLI(LightningCLI):
             report.write_validation(self.out, truth, found, self.model.metrics, info=info)
         page = self.out / "report.html"
         report.write_page(page, [report.read_run(self.out)], command=report.report_command([self.out], page))
-
-
-def _explained(message: str, options: Iterable[str]) -> str:
-    """What jsonargparse says about an option, and where one is misspelled the nearest that exists."""
-    unknown = re.search(r"unrecognized arguments: ([^\s=]+)", message)
-    refused = re.search(r".*class_path '([\w.]+)\.(\w+)'.*Option '(\w+)' is not accepted", message, re.DOTALL)
-    if refused:
-        options = inspect.signature(getattr(import_module(refused[1]), refused[2])).parameters
-    name = refused[3] if refused else unknown[1] if unknown else ""
-    near = difflib.get_close_matches(name, list(options), n=1)
-    return " ".join(message.split()) + (f"; did you mean {near[0]}?" if near else "")

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from ..coco.files import SUFFIXES
 from ..coco.look import has_8_bits
 from ..data.images import rgb_pixels
 
@@ -18,6 +20,10 @@ if TYPE_CHECKING:
 
 OneImage: TypeAlias = "str | os.PathLike[str] | Image | np.ndarray | Tensor"
 """A file, or an image of 8 bits per channel or in [0, 1]: Pillow's, an array (h, w), (h, w, 3 or 4), a tensor (h, w), (1, 3 or 4, h, w)."""
+
+
+IMAGE_SUFFIXES = (*SUFFIXES, ".ppm", ".pgm")
+"""What is taken from a folder; a file that is named is opened whatever its name."""
 
 
 def read_image(path: str | os.PathLike[str]) -> Tensor:
@@ -41,22 +47,44 @@ def read_image(path: str | os.PathLike[str]) -> Tensor:
         raise ValueError(f"{path} is not an image that can be decoded: {error}") from error
 
 
-def as_tensors(images: OneImage | Iterable[OneImage]) -> Iterator[Tensor]:
-    """One image or several, each as (3, h, w): uint8, or floating point in [0, 1].
+def named_images(images: OneImage | Iterable[OneImage]) -> Iterator[tuple[Path | None, Tensor]]:
+    """One image or several, each with its path, where it is a file, and as (3, h, w): uint8, or floating point in [0, 1].
 
     Args:
-        images: see :data:`OneImage`; also a batch as one array (b, h, w, 3) or tensor (b, 3, h, w). Channels are in the order RGB.
+        images: see :data:`OneImage`; a folder stands for all images below it; also a batch as one array (b, h, w, 3) or tensor
+            (b, 3, h, w). Channels are in the order RGB.
 
     Raises:
+        FileNotFoundError: a file is not there, or a folder has no image.
         ValueError: something that is not an image, or one of another shape, type or range; it says which one of several.
 
     Example:
-        >>> [image.shape for image in as_tensors([np.zeros((4, 6, 3), np.uint8), torch.zeros(3, 4, 6), torch.zeros(1, 4, 6)])]
+        >>> [image.shape for _, image in named_images([np.zeros((4, 6, 3), np.uint8), torch.zeros(3, 4, 6), torch.zeros(1, 4, 6)])]
         [torch.Size([3, 4, 6]), torch.Size([3, 4, 6]), torch.Size([3, 4, 6])]
     """
     alone = _is_one(images)
     for number, image in enumerate([images] if alone else images):  # type: ignore[arg-type]
-        yield _as_tensor(image, "images" if alone else f"images[{number}]")
+        if isinstance(image, str | os.PathLike):
+            path = Path(image)
+            yield from ((file, read_image(file)) for file in (images_in(path) if path.is_dir() else [path]))
+        else:
+            yield None, _as_tensor(image, "images" if alone else f"images[{number}]")
+
+
+def images_in(folder: Path, *, option: str = "images") -> list[Path]:
+    """The images below a folder, by the ends of their names, sorted.
+
+    Args:
+        folder: is searched at any depth.
+        option: begins the message.
+
+    Raises:
+        FileNotFoundError: there is none.
+    """
+    files = sorted(file for file in folder.rglob("*") if file.suffix.lower() in IMAGE_SUFFIXES and file.is_file())
+    if not files:
+        raise FileNotFoundError(f"{option}: no image ({', '.join(IMAGE_SUFFIXES)}) in the folder {folder}")
+    return files
 
 
 class _Refused(ValueError):
@@ -74,8 +102,6 @@ def _is_pillow(image: Any) -> bool:
 
 
 def _as_tensor(image: Any, name: str) -> Tensor:
-    if isinstance(image, str | os.PathLike):
-        return read_image(image)
     if _is_pillow(image):
         return _of_pillow(image, name)
     if not isinstance(image, np.ndarray | Tensor):

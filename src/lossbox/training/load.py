@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import itertools
 import textwrap
 from collections.abc import Iterable, Mapping, Sequence
@@ -15,10 +16,11 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from ..data.module import CocoDataModule, collate
+from ..data.transforms import shorter_and_longer
 from ..decoding import Decoder
 from ..records import Batch, Detections, Targets
-from .checkpoint import config_of, read_checkpoint, read_config
-from .images import OneImage, as_tensors
+from .checkpoint import checkpoint_of, config_of, read_checkpoint, read_config
+from .images import OneImage, named_images
 from .precision import precision_in_use
 from .task import DetectionTask
 
@@ -37,6 +39,7 @@ class Prediction:
         scores: (n,) comparable within the detector; of one that was trained with a ranking loss they are no probabilities.
         labels: (n,) int64: indices into the classes of the detector.
         class_names: n, the name of each label.
+        path: of the image, where it is a file.
 
     Example:
         >>> Prediction(torch.tensor([[0., 0., 9., 9.]]), torch.tensor([0.5]), torch.tensor([1]), ["cup"]).to_supervision().xyxy
@@ -47,6 +50,7 @@ class Prediction:
     scores: Float[Tensor, " n"]
     labels: Int[Tensor, " n"]
     class_names: list[str]
+    path: Path | None = None
 
     def __len__(self) -> int:
         return len(self.class_names)
@@ -65,7 +69,7 @@ class Prediction:
         return supervision.Detections(self.boxes.numpy(), confidence=self.scores.numpy(), class_id=self.labels.numpy(), data=names)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Trained:
     """A detector as its run left it, ready to be used; see :func:`load_trained`.
 
@@ -83,6 +87,15 @@ class Trained:
     device: torch.device
     autocast: torch.dtype | None
 
+    def __repr__(self) -> str:
+        names = [name for _, name in self.categories]
+        shown = ", ".join(names[:5]) + (f", ... {len(names) - 5} more" if len(names) > 5 else "")
+        size = sum(parameter.numel() for parameter in self.task.detector.parameters()) / 1e6
+        shorter, longer = shorter_and_longer(self.data.eval_size)
+        pixels = f"{longer}" if shorter == longer else f"{shorter} to {longer}"
+        what = f"{type(self.task.detector).__name__}, {size:.1f} million parameters, images of {pixels} px, on {self.device}"
+        return f"<Trained: {what}; classes: {shown}; .predict(images) finds objects>"
+
     @torch.inference_mode()
     def detect(self, batch: Batch) -> list[Detections]:
         """What is found in each image, on the CPU, boxes in pixels of the file on disk: what validation evaluates."""
@@ -98,30 +111,47 @@ class Trained:
         empty = [Targets(torch.zeros(0, 4), none, none.bool(), number, size, size) for number, size in enumerate(sizes)]
         return self.detect(collate([self.data.eval_transforms(*sample) for sample in zip(images, empty, strict=True)]))
 
-    def predict(self, images: OneImage | Iterable[OneImage], *, batch_size: int | None = None) -> list[Prediction]:
+    def predict(
+        self,
+        images: OneImage | Iterable[OneImage],
+        *,
+        score_threshold: float | None = None,
+        max_detections: int | None = None,
+        batch_size: int | None = None,
+    ) -> list[Prediction]:
         """Finds objects in images, as ``lossbox predict`` does.
 
         Args:
-            images: one image or several. An image is a file (an EXIF orientation is not applied, as in training), an image of Pillow's, an
-                array (height, width) or (height, width, channels), or a tensor (height, width) or (channels, height, width); with 1, 3
-                (RGB) or 4 channels (the alpha channel is taken away), of uint8, or floating point in [0, 1].
+            images: one image or several; a folder stands for all images below it, sorted. An image is a file (an EXIF orientation is not
+                applied, as in training), an image of Pillow's, an array (height, width) or (height, width, channels), or a tensor (height,
+                width) or (channels, height, width); with 1, 3 (RGB) or 4 channels (the alpha channel is taken away), of uint8, or floating
+                point in [0, 1].
+            score_threshold: only scores above it, in [0, 1); as the detector was loaded by default.
+            max_detections: per image, >= 1; as the detector was loaded by default.
             batch_size: images at a time, >= 1; as the recipe says by default.
 
         Returns:
             One record per image, of a single image too.
 
         Raises:
-            FileNotFoundError: a file is not there.
-            ValueError: something that is no image, or one of another shape, type or range; it says which one of several.
+            FileNotFoundError: a file is not there, or a folder has no image.
+            ValueError: something that is no image, or one of another shape, type or range (it says which one of several); an option out of
+                its range.
         """
         size = self.data.batch_size if batch_size is None else batch_size
         if size < 1:
             raise ValueError(f"batch_size: a number >= 1 expected, got {size}")
-        tensors, names = as_tensors(images), [name for _, name in self.categories]
-        found: list[Detections] = []
-        while batch := list(itertools.islice(tensors, size)):
-            found += self.detect_images(batch)
-        return [Prediction(one.boxes, one.scores, one.labels, [names[label] for label in one.labels.tolist()]) for one in found]
+        options = {"score_threshold": score_threshold, "max_detections": max_detections}
+        return replace(self, task=_decoding(self.task, options))._predict(images, size)
+
+    def _predict(self, images: OneImage | Iterable[OneImage], batch_size: int) -> list[Prediction]:
+        tensors, names = named_images(images), [name for _, name in self.categories]
+        predictions: list[Prediction] = []
+        while batch := list(itertools.islice(tensors, batch_size)):
+            for (path, _), found in zip(batch, self.detect_images([image for _, image in batch]), strict=True):
+                classes = [names[label] for label in found.labels.tolist()]
+                predictions.append(Prediction(found.boxes, found.scores, found.labels, classes, path))
+        return predictions
 
 
 def load_trained(
@@ -135,10 +165,10 @@ def load_trained(
 ) -> Trained:
     """Loads a trained detector: builds that of the recipe and gives it the weights of a checkpoint. Also ``lossbox.load``.
 
-    ``lossbox.load("runs/mine/checkpoints/best.ckpt").predict("image.jpg")`` finds objects, see :meth:`Trained.predict`.
+    ``lossbox.load("runs/mine").predict("image.jpg")`` finds objects, see :meth:`Trained.predict`.
 
     Args:
-        checkpoint: a file that ``lossbox fit`` wrote.
+        checkpoint: a file that ``lossbox fit`` wrote, or the folder of its run, for the best one (the last where there is no best).
         config: the resolved recipe; by default ``config.yaml`` in the folder of the run, which holds ``checkpoints/``.
         device: a name of torch's, or ``auto``: the first GPU where there is one.
         categories: COCO id and name of each label, for a checkpoint that does not hold them; one that does must have the same.
@@ -154,6 +184,7 @@ def load_trained(
         ValueError: they do not fit each other, or an option is out of its range.
     """
     where = _device(device)
+    checkpoint = checkpoint_of(Path(), checkpoint)
     content = read_checkpoint(Path(checkpoint))
     path = Path(config) if config else config_of(checkpoint)
     recipe = read_config(path)
@@ -168,14 +199,22 @@ def load_trained(
         task.load_state_dict(content["state_dict"])
     except RuntimeError as error:
         raise ValueError(f"ckpt: {checkpoint} does not fit its recipe: {_one_line(error)}") from error
-    options = {name: value for name, value in (decoder or {}).items() if value is not None}
-    if options:
-        if not isinstance(task.decoder, Decoder):
-            raise ValueError(f"{next(iter(options))}: the recipe's decoder, {type(task.decoder).__name__}, takes no such option")
-        task.decoder = replace(task.decoder, **options)
+    task = _decoding(task, decoder or {})
     mixed = precision_in_use(recipe.get("trainer", {}).get("precision"), where) == "bf16-mixed"
     autocast = torch.bfloat16 if mixed else None
     return Trained(task.eval().to(where), images, known, where, autocast)
+
+
+def _decoding(task: DetectionTask, options: Mapping[str, Any]) -> DetectionTask:
+    """The same detector with other options of its decoder; those that are None stay as they are."""
+    options = {name: value for name, value in options.items() if value is not None}
+    if not options:
+        return task
+    if not isinstance(task.decoder, Decoder):
+        raise ValueError(f"{next(iter(options))}: the recipe's decoder, {type(task.decoder).__name__}, takes no such option")
+    other = copy.copy(task)
+    other.decoder = replace(task.decoder, **options)
+    return other
 
 
 def _device(name: str) -> torch.device:

@@ -41,7 +41,7 @@ class ProgressLines(Callback):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._began, self._first_step = self._clock(), trainer.global_step
         count = sum(parameter.numel() for parameter in pl_module.parameters() if parameter.requires_grad)
-        steps = f"{trainer.num_training_batches} steps per epoch"
+        steps = f"{trainer.num_training_batches} step{'s' * (trainer.num_training_batches != 1)} per epoch"
         where = f"on {trainer.strategy.root_device.type} in {trainer.precision}, {steps}; results in {trainer.default_root_dir}"
         self._say(trainer, f"training {type(pl_module.detector).__name__}: {count / 1e6:.1f} million parameters, {where}")
 

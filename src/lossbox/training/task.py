@@ -23,6 +23,7 @@ from ..metrics import DetectionColumns, GroundTruth
 from ..metrics.evaluator import Evaluator
 from ..objective import Objective, Part, weighted_sum
 from ..records import Assignment, Batch, Detections, Proposals, RawPredictions, Targets
+from .checkpoint import FORMAT, check_format
 from .watch import LossWatch, gradient_magnitudes, gradient_ratio
 
 
@@ -183,6 +184,10 @@ class DetectionTask(LightningModule):
 
     # -- training
 
+    def on_train_start(self) -> None:
+        # an epoch shorter than the interval is logged at its end
+        self.trainer.log_every_n_steps = min(self.trainer.log_every_n_steps, int(self.trainer.num_training_batches))  # type: ignore[attr-defined]
+
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         # The period of the self-balance is the epoch. It ends here and not in on_train_epoch_end, which comes after the validation
         # (whose checkpoint would miss it) and which Lightning skips or repeats on some resumes.
@@ -220,6 +225,7 @@ class DetectionTask(LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self._watch.look()
+        checkpoint["lossbox_format"] = FORMAT
         checkpoint["lossbox_epochs_ended"] = self._epochs_ended
         checkpoint["lossbox_random_state"] = torch.get_rng_state()  # of the CPU: a sampling assigner draws from it
         data = getattr(self.trainer, "datamodule", None)
@@ -227,9 +233,9 @@ class DetectionTask(LightningModule):
             checkpoint["lossbox_categories"] = [[*category] for category in zip(data.category_ids, data.class_names, strict=True)]
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        check_format(checkpoint, "ckpt_path: the checkpoint")
         self._epochs_ended = checkpoint["lossbox_epochs_ended"]
-        if "lossbox_random_state" in checkpoint:  # checkpoints of version 0.1 have none
-            torch.set_rng_state(checkpoint["lossbox_random_state"].cpu())
+        torch.set_rng_state(checkpoint["lossbox_random_state"].cpu())
 
     # -- validation
 
