@@ -141,4 +141,4 @@ def test_convert_splits_and_recognizes(tmp_path, capsys):
     assert [len(json.loads(Path(f"out/{part}.json").read_text())["images"]) for part in ("train", "val")] == [5, 5]
     assert capsys.readouterr().out.startswith("mine: YOLO, 1 part: all 10 images; 2 classes: cat, dog; there is no val: 50 % of all")
     assert main(["convert", "mine", "--out", "out", "--val-share", "1"]) == 2
-    assert "val_share: a number between 0 and 1 expected, got 1.0" in capsys.readouterr().err
+    assert "--val-share: a number between 0 and 1 expected, got 1.0" in capsys.readouterr().err

@@ -200,14 +200,14 @@ def test_a_detector_without_anchors_has_an_image_size_only(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        ([], "data: a folder of data, a COCO JSON and the folder"),
+        ([], "DATA: a folder of data, a COCO JSON and the folder"),
         (["data.json"], "a split needs two different images at least, got 1"),
         (["none.json", "data"], "none.json does not exist"),
         (["broken.json", "data"], "broken.json: is not JSON"),
         (["data.json", "nowhere"], "image_root: nowhere is not a folder"),
-        (["--config", "nothing"], "config: no file nothing"),
-        (["--config", "broken.json"], "config: broken.json is not YAML"),
-        (["--config", "data.json"], "config: the recipe does not say data.train_annotations"),
+        (["--config", "nothing"], "--config: no file nothing"),
+        (["--config", "broken.json"], "--config: broken.json is not YAML"),
+        (["--config", "data.json"], "--config: the recipe does not say data.train_annotations"),
     ],
 )
 def test_mistakes_are_named(tmp_path, capsys, words, message):

@@ -275,7 +275,7 @@ def test_the_scores_that_cost_least(files, tmp_path, capsys):
         assert main([*words, *wrong]) == 2
         assert "--fp-cost and --fn-cost belong together" in capsys.readouterr().err
     assert main([*words, "--fp-cost", "-1", "--fn-cost", "1"]) == 2
-    assert "fp_cost: a finite number >= 0 expected, got -1" in capsys.readouterr().err
+    assert "--fp-cost: a finite number >= 0 expected, got -1" in capsys.readouterr().err
 
 
 def test_errors_parts_and_comparison(tmp_path, capsys):

@@ -44,8 +44,8 @@ def test_it_is_not_for_a_run_that_goes_on_nor_for_other_files(tiny_run, tmp_path
             ("--init-from", tiny_run.checkpoint, "--ckpt_path", "last"),
             f"--init-from: not beside ckpt_path, got {tiny_run.checkpoint} and last",
         ),
-        (("--init-from", none), f"init_from: no file {none}"),
-        (("--init-from", tiny_run.config), f"init_from: {tiny_run.config} is not a checkpoint of lossbox fit"),
+        (("--init-from", none), f"--init-from: no file {none}"),
+        (("--init-from", tiny_run.config), f"--init-from: {tiny_run.config} is not a checkpoint of lossbox fit"),
     ):
         capsys.readouterr()
         assert main(words(tiny_run, tmp_path / "run", *more)) == 2
