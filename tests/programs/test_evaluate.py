@@ -286,7 +286,7 @@ def test_errors_parts_and_comparison(tmp_path, capsys):
     (tmp_path / "truth.json").write_text(json.dumps(truth))
     out = tmp_path / "n.json"
     words = ["evaluate", str(tmp_path / "truth.json"), str(first), "--json", str(out)]
-    assert main([*words, "--errors", "--slice-by", "area", "camera", "file:1*", "--against", str(second)]) == 0
+    assert main([*words, "--errors", "--slice-by", "area", "camera", "file:1*", "--against", str(second), "--resamples", "30"]) == 0
     shown = capsys.readouterr().out
     for text in ("What is wrong", "By area", "By camera", "By file", "Comparison", "second.json"):
         assert text in shown
@@ -296,6 +296,7 @@ def test_errors_parts_and_comparison(tmp_path, capsys):
     assert [row["name"] for row in numbers["slices"]["file"]] == ["1*", "(none)"]
     assert numbers["slices"]["camera"][0]["oLRP"] == numbers["oLRP"]
     assert numbers["comparison"]["metrics"]["oLRP"]["first"] == numbers["oLRP"]
+    assert numbers["comparison"]["resamples"] == 30
     assert main([*words, "--slice-by", "kamera"]) == 2
     assert "no image has the field 'kamera'" in capsys.readouterr().err
 

@@ -20,6 +20,7 @@ def evaluate(
     results: File | DetectionColumns,
     *,
     against: File | DetectionColumns | None = None,
+    resamples: int = 1000,
     iou: Sequence[float] | float = (0.5,),
     iou_type: Literal["bbox", "segm", "keypoints"] = "bbox",
     category_ids: Literal["id", "from-0", "from-1"] | None = None,
@@ -44,6 +45,7 @@ def evaluate(
         ground_truth: annotations in COCO's format (JSON)
         results: detections in COCO's results format (a JSON list)
         against: a second file of detections; both are compared, with a paired bootstrap interval of each difference
+        resamples: how many draws of the images --against takes; 1000 take minutes on a data set of COCO's size
         iou: IoU from which a detection is right, for LRP; in (0, 1). Of several, the first is what everything else is computed at
         iou_type: what is compared: boxes, masks or keypoints
         category_ids: what a category_id of the detections is: the id of a category, or the place of the class among these by ascending id,
@@ -127,8 +129,8 @@ def evaluate(
             stage("calibration")
             numbers |= _calibration(truth, found)
         if other is not None:
-            stage("the comparison")
-            numbers["comparison"] = metrics.compare_detections(truth, found, other, tau=tau)
+            stage(f"the comparison, {resamples:,} draws of the images")
+            numbers["comparison"] = metrics.compare_detections(truth, found, other, tau=tau, resamples=resamples)
         if report:
             stage("the report")
             _write_report(Path(report), ground_truth, results, truth, found, numbers, images=images, tau=tau)
