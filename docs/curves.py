@@ -8,14 +8,13 @@ from __future__ import annotations
 import functools
 import itertools
 import json
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from lossbox import report
+from lossbox.analysis.regression import widely_used_balanced_l1
 from lossbox.losses import CATALOG, balanced_l1_loss
 
 _DIFFERENCE = report.Axis("difference of a coordinate from its target", (-3, 3), {"": lambda loss, x: loss(x, 0 * x)})
@@ -46,17 +45,6 @@ SLIDERS: Mapping[str, Mapping[str, Sequence[float]]] = {
     "alpha_iou_loss": {"alpha": (0.5, 1.0, 2.0, 3.0, 5.0)},
 }
 """By loss: the options that a reader can move, the last one fastest. The paper's value is among them."""
-
-
-def widely_used_balanced_l1(input: Tensor, target: Tensor, *, alpha: float = 0.5, gamma: float = 1.5, beta: float = 1.0) -> Tensor:
-    """Balanced L1 as OceanPang/Libra_R-CNN and mmdetection compute it: WRONG for every beta but 1, and here only to be shown.
-
-    In ``alpha/b (b x + 1) log(b x/beta + 1) - alpha x`` the factor before the logarithm should be ``b x + beta``.
-    """
-    b = math.exp(gamma / alpha) - 1
-    x = (input - target).abs()
-    inside = alpha / b * (b * x + 1) * torch.log(b * x / beta + 1) - alpha * x
-    return torch.where(x < beta, inside, gamma * x + gamma / b - alpha * beta)
 
 
 def balanced_l1_beside_the_widely_used(beta: float, reach: float, *, points: int = 601) -> report.LossCurves:

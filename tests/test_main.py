@@ -246,7 +246,7 @@ def test_compare_trains_each_recipe_with_each_seed_once(tmp_path, tiny, capsys, 
     words = ["compare", "digits_retinanet_focal", "--seeds", "3", "4", "--out", "runs", "--json", "results/accuracy.json", *tiny]
     assert main(words) == 0
     result = json.loads(Path("results/accuracy.json").read_text())
-    assert [(run["recipe"], run["seed"]) for run in result["runs"]] == [("digits_retinanet_focal", 3), ("digits_retinanet_focal", 4)]
+    assert [(run["variant"], run["seed"]) for run in result["runs"]] == [("digits_retinanet_focal", 3), ("digits_retinanet_focal", 4)]
     assert result["summary"]["digits_retinanet_focal"]["seeds"] == [3, 4]
     assert {"AP", "oLRP", "minutes"} <= result["runs"][0].keys()
     assert "| digits_retinanet_focal | " in capsys.readouterr().out

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import nn
 from torchvision.ops import box_iou, complete_box_iou_loss, distance_box_iou_loss, generalized_box_iou, sigmoid_focal_loss
 
+from lossbox.analysis.wrong_target import alrp_loss_with_target_zero
 from lossbox.assignment import ATSSAssigner, OverlapAssigner
 from lossbox.boxes import DeltaCoder
 from lossbox.decoding import Decoder
@@ -23,6 +24,7 @@ from lossbox.losses import (
     APELoss,
     APLoss,
     BoxLoss,
+    CARLWeights,
     CIoULoss,
     ClassificationLoss,
     CustomBoxLoss,
@@ -37,6 +39,7 @@ from lossbox.losses import (
     L1Loss,
     MatchabilityAwareLoss,
     QualityFocalLoss,
+    RankingWeights,
     SmoothL1Loss,
     alrp_loss,
     ap_loss,
@@ -65,6 +68,8 @@ OBJECTIVES: list[Any] = [
     lambda: SeparateObjective(DRLoss()),
     lambda: SeparateObjective(APLoss(), CIoULoss(), self_balance=True),
     lambda: SeparateObjective(APELoss()),
+    lambda: SeparateObjective(APLoss(), box_weights=CARLWeights()),
+    lambda: SeparateObjective(APLoss(), GIoULoss(), box_weights=RankingWeights()),
     lambda: SeparateObjective(GHMCLoss(), GHMRLoss()),
     lambda: SeparateObjective(
         CustomClassificationLoss(functools.partial(focal_loss, reduction="none")),
@@ -350,7 +355,7 @@ def test_centerness_is_a_third_part_of_any_objective() -> None:
 
 
 def test_centerness_follows_the_balance_of_the_objective_it_is_added_to() -> None:
-    objective = WithCenterness(ALRPObjective(initial_weight=7.0))
+    objective = WithCenterness(ALRPObjective(localization_weight=7.0))
     problem = Problem(0)
     arguments = (replace(problem.predictions, centerness=torch.zeros(3, 16)), problem.assignment, problem.targets)
     assert weights(objective(*arguments)) == {"classification": 1.0, "localization": 7.0, "centerness": 1.0}
@@ -367,6 +372,58 @@ def test_a_separate_objective_can_balance_itself() -> None:
     expected = (classification + localization) / localization
     weight = objective(problem.predictions, problem.assignment, problem.targets)["localization"].weight
     assert math.isclose(float(weight), expected.item(), rel_tol=1e-5)
+
+
+@pytest.mark.parametrize("make", [ALRPObjective, lambda **options: SeparateObjective(APLoss(), GIoULoss(), **options)])
+def test_learned_weights_are_parameters_of_the_objective_and_a_part(make: Any) -> None:
+    options = {"self_balance": False} if make is ALRPObjective else {}
+    objective, constant = make(uncertainty_weights=True, localization_weight=4.0, **options), make(localization_weight=4.0, **options)
+    problem = Problem(0)
+    parts = objective(problem.predictions, problem.assignment, problem.targets)
+    before = constant(problem.predictions, problem.assignment, problem.targets)
+    assert list(parts) == ["classification", "localization", "uncertainty"]
+    assert [torch.as_tensor(parts[name].weight).item() for name in before] == pytest.approx([1.0, 4.0])
+    weighted_sum(parts).backward()
+    assert weighted_sum(parts).item() == pytest.approx(weighted_sum(before).item() - math.log(4))
+    (learned,) = objective.parameters()
+    expected = [1 - torch.as_tensor(part.weight).item() * part.value.item() for name, part in parts.items() if name != "uncertainty"]
+    assert learned.grad is not None
+    assert learned.grad.tolist() == pytest.approx(expected, rel=1e-5)
+    objective.end_epoch()  # nothing to end
+    assert "balance.log_variance" in objective.state_dict()
+
+
+@pytest.mark.parametrize("box_loss", [GIoULoss(), SmoothL1Loss(), L1Loss()])
+def test_weights_of_the_positives_weigh_any_box_loss(box_loss: Any) -> None:
+    problem = Problem(0)
+    arguments = (problem.predictions, problem.assignment, problem.targets)
+    boxes = (problem.decoded(), problem.matched_boxes()) if box_loss.compares == "boxes" else None
+    input, target = boxes or (problem.offsets(), DeltaCoder().encode(problem.matched_boxes(), problem.own_anchors()))
+    of_each = box_loss.elementwise(input, target).reshape(len(input), -1).sum(1)
+    for rule in (CARLWeights(), RankingWeights(), lambda logits, labels, values, global_batch: values.max() + 0 * logits.sum()):
+        found = SeparateObjective(APLoss(), box_loss, box_weights=rule)(*arguments)["localization"].value
+        expected = rule(problem.logits, problem.wanted(), of_each, global_batch=False)
+        assert found.item() == pytest.approx(expected.item(), rel=1e-9)
+        for one, other in zip(problem.gradients({"a": found}), problem.gradients({"a": expected}), strict=True):
+            torch.testing.assert_close(one, other)
+
+
+def test_ranking_weights_of_giou_are_the_boxes_of_alrp() -> None:
+    problem = Problem(0)
+    arguments = (problem.predictions, problem.assignment, problem.targets)
+    weighed = SeparateObjective(APLoss(), GIoULoss(), box_weights=RankingWeights())(*arguments)
+    assert weighed["localization"].value.item() == pytest.approx(ALRPObjective()(*arguments)["localization"].value.item(), rel=1e-6)
+    assert weighed["classification"].value.item() == pytest.approx(ALRPObjective()(*arguments)["classification"].value.item(), rel=1e-6)
+
+
+def test_alrp_takes_another_function_that_is_called_as_its_own() -> None:
+    problem = Problem(0)
+    arguments = (problem.predictions, problem.assignment, problem.targets)
+    right, wrong = ALRPObjective(), ALRPObjective(loss=alrp_loss_with_target_zero)
+    assert values(wrong(*arguments)) == values(right(*arguments))
+    of_right, of_wrong = (problem.gradients({"a": weighted_sum(objective(*arguments))}) for objective in (right, wrong))
+    assert not torch.allclose(of_right[0], of_wrong[0])
+    torch.testing.assert_close(of_right[1], of_wrong[1])
 
 
 @pytest.mark.parametrize("make", OBJECTIVES)
@@ -442,7 +499,7 @@ def test_a_nan_comes_out_as_a_nan(make: Any, broken: str) -> None:
 
 
 def test_the_self_balance_follows_training_steps_with_positives_only() -> None:
-    objective = ALRPObjective(initial_weight=20.0)
+    objective = ALRPObjective(localization_weight=20.0)
     means = []
     for seed in (0, 1):
         problem = Problem(seed)
@@ -618,6 +675,9 @@ def test_an_assignment_of_another_batch_is_named(make: Any) -> None:
         (lambda: RankSortObjective(localization_weight=-1.0), "localization_weight: a finite number >= 0 expected, got -1.0"),
         (lambda: ALRPObjective(delta=-1.0), "delta: a finite number >= 0 expected, got -1.0"),
         (lambda: ALRPObjective(tau=1.0), r"tau: a number in \[0, 1\) expected, got 1.0"),
+        (lambda: ALRPObjective(localization_weight=-1.0), "localization_weight: a finite number >= 0 expected, got -1.0"),
+        (lambda: ALRPObjective(localization_weight=0.0), "localization_weight: a number > 0 expected where it is the first"),
+        (lambda: ALRPObjective(uncertainty_weights=True), "self_balance, uncertainty_weights: one of them expected, got both"),
         (lambda: SeparateObjective(localization_weight=math.nan), "localization_weight: a finite number >= 0 expected, got nan"),
     ],
 )

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from lossbox import report
+from lossbox.analysis import runs_of, summarize
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
@@ -42,7 +43,7 @@ def test_the_accuracy_table_is_that_of_make_accuracy():
     written = json.loads((RESULTS / "digits_accuracy.json").read_text())
     assert report.accuracy_table(written["summary"]) in README
     assert report.accuracy_table(written["summary"]) in RECIPES
-    assert report.accuracy_table(report.summarize(written["runs"])) in README
+    assert report.accuracy_table(summarize(runs_of(written), report.COMPARED)) in README
 
 
 def test_the_ratios_of_a_training_step_are_those_of_make_bench():
@@ -102,7 +103,7 @@ def test_the_elementwise_losses_cost_what_the_readme_says():
 def test_the_tables_of_the_recipes_are_those_of_make_accuracy(name):
     written = json.loads((RESULTS / f"{name}.json").read_text())
     assert report.accuracy_table(written["summary"]) in RECIPES
-    assert report.accuracy_table(report.summarize(written["runs"])) in RECIPES
+    assert report.accuracy_table(summarize(runs_of(written), report.COMPARED)) in RECIPES
 
 
 def test_a_number_of_the_accuracies_in_the_text_is_that_of_its_file():

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from lossbox.analysis import TOY_DETECTORS, toy_study
+from lossbox.analysis import TOY_DETECTORS, read_study, shipped_studies, toy_detector
 
 # Oksuz et al., NeurIPS 2020, Table A.9: precision at recall 0.1 ... 1.0, and AP; by IoU, then C & R1, R2, R3.
 PRECISION = {
@@ -39,12 +39,12 @@ TWO_DIGITS = 0.005 + 1e-9  # 0.275 is printed as 0.28
 
 @pytest.fixture(scope="module")
 def detectors():
-    return toy_study()["detectors"]
+    return {name: toy_detector(ious) for name, ious in TOY_DETECTORS.items()}
 
 
 def test_precision_is_the_papers(detectors):
     for iou, rows in PRECISION.items():
-        shown = [detector["precision"][iou] for detector in detectors.values()]
+        shown = [detector[f"precision_{iou[2:]}"] for detector in detectors.values()]
         assert np.shape(shown) == (3, 10)
         np.testing.assert_allclose(shown, rows, atol=TWO_DIGITS)
 
@@ -67,7 +67,17 @@ def test_what_sees_the_order_of_the_boxes(detectors):
 def test_numbers_by_hand(detectors):
     """C & R1: errors 0.1, 0.4, 0.7, 1.0 at ranks 1, 3, 6, 10, with 0, 1, 3, 6 negatives above."""
     one = detectors["C & R1"]
-    assert one["ious"] == list(TOY_DETECTORS["C & R1"])
+    assert [row["precision_65"] for row in one["rows"]] == one["precision_65"]
     assert one["alrp_loss"] == pytest.approx((0.1 / 1 + 1.5 / 3 + 4.2 / 6 + 8.2 / 10) / 4)
     # LRP of the first three detections: errors 0.1 and 0.4, one false positive, three of five missed; of the first alone 4.1 / 5
     assert one["oLRP"] == pytest.approx(min(4.1 / 5, 4.5 / 6, (1.2 + 3 + 2) / 8, (2.2 + 6 + 1) / 11))
+
+
+def test_the_study_has_these_detectors():
+    assert {variant.name: tuple(variant.options["ious"]) for variant in read_study(shipped_studies()["toy"]).variants} == TOY_DETECTORS
+
+
+@pytest.mark.parametrize("ious", [[0.5], [0.5, 0.6, 0.7, 1.1], [0.4, 0.5, 0.6, 0.7]])
+def test_ious_that_are_none_are_refused(ious):
+    with pytest.raises(ValueError, match="ious: 4 numbers in"):
+        toy_detector(ious)

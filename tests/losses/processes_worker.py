@@ -12,7 +12,9 @@ import torch.distributed as dist
 from lossbox.losses import (
     ALRPLoss,
     APLoss,
+    CARLWeights,
     NDCGLoss,
+    RankingWeights,
     RankSortLoss,
     alrp_loss,
     ap_loss,
@@ -116,6 +118,8 @@ def losses(global_batch):
         "APLoss": lambda x, t, v: APLoss()(x, t, **over),
         "NDCGLoss": lambda x, t, v: NDCGLoss()(x, t, **over),
         "ALRPLoss": lambda x, t, v: ALRPLoss()(x, t, v, **over),
+        "CARLWeights": lambda x, t, v: CARLWeights()(x, t, v, **over),
+        "RankingWeights": lambda x, t, v: RankingWeights()(x, t, v, **over),
         "RankSortLoss": lambda x, t, v: RankSortLoss()(x, t, v, **over),
     }
 

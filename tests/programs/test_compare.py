@@ -1,22 +1,30 @@
 """`lossbox compare` on a study, called as a user would."""
 
 import json
+import re
+import textwrap
 
 import pytest
 
 from lossbox.__main__ import main
-from lossbox.programs.compare import STUDIES
+from lossbox.analysis import shipped_studies
+
+STUDIES = shipped_studies()
 
 
-def test_toy_prints_the_papers_numbers_and_writes_them(tmp_path, capsys, monkeypatch):
-    monkeypatch.setenv("COLUMNS", "80")
+def test_toy_prints_the_papers_numbers_and_writes_them(tmp_path, capsys):
     assert main(["compare", "toy", "--json", str(tmp_path / "new" / "toy.json"), "--out", str(tmp_path / "out")]) == 0
-    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
-    # IoU 0.65, then the losses of C & R3: cross-entropy, AP, IoU, aLRP
-    assert ["0.65", "C", "&", "R3", *["0.33"] * 4, "0.30", "0.30", *["0.00"] * 4, "0.19"] in lines
-    assert ["C", "&", "R3", "0.87", "0.36", "0.28", "0.89", "0.20", "0.84", "-0.99"] in lines
+    said = capsys.readouterr().out
+    lines = [line.replace("|", " ").split() for line in said.splitlines()]
+    # the losses of C & R3: cross-entropy, AP, IoU, aLRP; AP by IoU and their mean; oLRP, rho
+    row = ["0.873", "0.358", "0.275", "0.892", "0.513", "0.193", "0.080", "0.020", "0.202", "0.836", "-0.989", "1"]
+    assert ["C", "&", "R3", *row] in lines
+    assert "held, 147 checked" in said
     numbers = json.loads((tmp_path / "new" / "toy.json").read_text())
-    assert numbers["detectors"]["C & R2"]["alrp_loss"] == pytest.approx(0.6925)
+    assert numbers["summary"]["C & R2"]["alrp_loss"]["mean"] == pytest.approx(0.6925)
+    assert numbers["runs"][2]["precision_65"] == pytest.approx([1 / 3] * 4 + [0.3] * 2 + [0] * 4)
+    assert numbers["command"] == "lossbox compare toy --seeds 0 1 2"
+    assert numbers["machine"]["instruction_set"]
     assert (tmp_path / "out" / "toy.png").read_bytes().startswith(b"\x89PNG")
 
 
@@ -25,16 +33,8 @@ def test_help_lists_the_studies(capsys):
         main(["compare", "--help"])
     assert stopped.value.code == 0
     shown = capsys.readouterr().out
-    for name in STUDIES:
-        assert any(line.split()[:1] == [name] for line in shown.splitlines())
-
-
-@pytest.mark.parametrize("name", STUDIES)
-def test_each_study_has_its_own_help(name, capsys):
-    with pytest.raises(SystemExit) as stopped:
-        main(["compare", name, "--help"])
-    assert stopped.value.code == 0
-    assert f"usage: lossbox compare {name}" in capsys.readouterr().out
+    listed = [line.split()[0] for line in shown.splitlines() if re.match(r"  [a-z-]+  +\w", line)]
+    assert sorted(listed) == sorted(STUDIES)
 
 
 def test_what_is_neither_study_nor_recipe_names_both(capsys):
@@ -43,6 +43,121 @@ def test_what_is_neither_study_nor_recipe_names_both(capsys):
     assert "toi" in said
     assert "toy" in said
     assert "digits_retinanet_alrp" in said
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["toy", "balance"], "a study stands alone, got toy balance"),
+        (["toy", "--jobs", "0"], "jobs: a number >= 1"),
+        (["toy", "--minutes", "0"], "minutes: a number > 0 expected, got 0"),
+        (["toy", "--minutes", "1"], "which only computes"),
+        (["toy", "--seeds", "1", "1"], "seeds: at least one, each once, expected, got 1 1"),
+        (["toy", "--seeds"], "seeds: at least one, each once, expected, got none"),
+        (["toy", "--only", "C & R9"], "only: no variant C & R9; there are C & R1, C & R2"),
+        (["digits_retinanet_alrp", "--only", "a"], "only: a study expected"),
+        (["digits_retinanet_alrp", "digits_retinanet_alrp.yaml"], "recipes of different names"),
+    ],
+)
+def test_what_does_not_fit_is_refused(words, said, capsys, tmp_path):
+    assert main(["compare", *words, "--out", str(tmp_path)]) == 2
+    assert said in capsys.readouterr().err
+
+
+def test_some_variants_of_a_study_with_the_rules_about_them(tmp_path, capsys):
+    words = ["compare", "regression-curves", "--only", "smooth L1, beta 0.5", "wrong*", "--out", str(tmp_path)]
+    assert main(words) == 0
+    assert "held, 1 checked: run: max" not in capsys.readouterr().out  # also that of wrong, beta 1
+    document = json.loads((tmp_path / "regression-curves.json").read_text())
+    assert list(document["summary"]) == ["smooth L1, beta 0.5", "wrong, beta 1", "wrong, beta 0.5", "wrong, beta 1/9"]
+    assert [check["of"] for check in document["checks"]] == [
+        ["smooth L1, beta 0.5", "wrong, beta 1"],
+        ["wrong, beta 0.5", "wrong, beta 1/9"],
+    ]
+    assert document["baseline"] == "smooth L1, beta 0.5"
+    assert "--only 'smooth L1, beta 0.5' 'wrong*'" in document["command"]
+
+
+def test_a_study_of_ones_own_that_does_not_hold_ends_with_2_and_says_where(tmp_path, capsys, monkeypatch):
+    text = """
+        title: Mine
+        call: lossbox.analysis.regression.regression_curve
+        options: {form: smooth L1, points: 3}
+        variants: {one: {beta: 1.0}, half: {beta: 0.5}}
+        measure: [value_at_0.4]
+        must_hold: [{every step: value < 1.6}, {run: jump < 1}]
+    """
+    (tmp_path / "mine.yaml").write_text(textwrap.dedent(text))
+    monkeypatch.chdir(tmp_path)
+    assert main(["compare", "mine.yaml"]) == 2
+    printed = capsys.readouterr()
+    assert "run half: every step: value < 1.6; found {'value': 1.75}" in printed.err
+    assert "2 violations" in printed.err
+    assert "VIOLATED 2 times: every step: value < 1.6" in printed.out
+    assert "held, 2 checked: run: jump < 1" in printed.out
+    checks = json.loads((tmp_path / "runs" / "studies" / "mine" / "mine.json").read_text())["checks"]
+    assert [len(one["violations"]) for one in checks] == [2, 0]
+    (tmp_path / "mine.yaml").write_text(textwrap.dedent(text).replace("points: 3", "points: 5"))
+    assert main(["compare", "mine.yaml"]) == 2
+    assert "holds a run with other options" in capsys.readouterr().err
+
+
+STUDY = """
+title: Two weights of the boxes
+source: none
+options:
+  data.image_size: 64
+  model.detector.init_args.backbone.stages: 2
+  model.detector.init_args.backbone.strides: [4, 8]
+  model.detector.init_args.backbone.channels: 8
+recipe: digits_tiny_alrp
+variants:
+  self-balance: {}
+  learned: {model.objective.init_args: {self_balance: false, uncertainty_weights: true}}
+seeds: [0]
+measure: [AP, upper, weight_localization_last]
+must_hold:
+  - every step: abs(negative_gradient - positive_gradient) <= 1e-5 * positive_gradient
+  - every step: weight_localization == 50
+    of: self-balance
+plot: {x: step, y: [localization, classification / localization]}
+"""
+
+
+def test_a_study_on_a_folder_of_data_goes_on_where_it_stopped(tmp_path, capsys, monkeypatch):
+    """Two trainings of two steps in the time of a few steps, with bounds; then those of the second are taken away."""
+    (tmp_path / "weights.yaml").write_text(STUDY)
+    monkeypatch.chdir(tmp_path)
+    assert main(["digits", "mine", "--train-images", "4", "--val-images", "3"]) == 0
+    words = ["compare", "weights.yaml", "--data", "mine", "--minutes", "0.001", "--data.batch_size", "2"]
+    assert main(words) == 0, capsys.readouterr().err
+    said = capsys.readouterr().out
+    assert "1 epochs for each training" in said
+    assert re.search(r"-- learned, seed 0 \(run 2 of 2; .* left\)", said)
+    out = tmp_path / "runs" / "studies" / "weights"
+    document = json.loads((out / "weights.json").read_text())
+    assert all(not one["violations"] and one["checked"] > 0 for one in document["checks"])
+    for run in document["runs"]:
+        assert run["lower"] <= run["AP"] <= run["upper"]
+        assert run["precision"] == "32-true"
+    assert document["runs"][1]["weight_localization_last"] != 1  # the learned weight reached the optimizer
+    assert document["runs"][1]["weight_localization_last"] == pytest.approx(1, abs=0.1)
+    assert document["command"].endswith("--data mine --minutes 0.001 --data.batch_size 2")
+    assert len(document["curves"][0]["localization"]) == 2
+    folder = out / "learned" / "seed-0"
+    assert {"config.yaml", "recipe.yaml", "variant.yaml", "steps.jsonl", "checkpoints", "metrics.json", "bounds.json"} <= {
+        path.name for path in folder.iterdir()
+    }
+    (folder / "bounds.json").unlink()
+    first = (out / "self-balance" / "seed-0" / "run.json").stat().st_mtime_ns
+    assert main(words) == 0
+    assert "1 of 2 runs are done already" in capsys.readouterr().out
+    assert (folder / "bounds.json").is_file()
+    assert (out / "self-balance" / "seed-0" / "run.json").stat().st_mtime_ns == first
+    again = json.loads((out / "weights.json").read_text())
+    assert again["runs"] == document["runs"]
+    assert main([*words, "--trainer.max_steps", "1"]) == 2
+    assert "holds a run with other options" in capsys.readouterr().err
 
 
 def test_jobs_train_side_by_side_what_they_train_one_after_another(tiny_run, tmp_path, capsys, monkeypatch):

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from lossbox import report
+from lossbox.analysis import Run, summarize
 from lossbox.metrics import DetectionColumns, evaluate, read_ground_truth
 from lossbox.records import Detections, Targets
 from lossbox.report._canvas import TITLE, name_box, pyplot, sheet
@@ -143,11 +144,11 @@ def test_tables_show_every_class_and_the_mean(capsys, monkeypatch):
 
 
 def runs(*rows):
-    return [{"recipe": name, "seed": seed, **dict.fromkeys(report.COMPARED, value)} for name, seed, value in rows]
+    return [Run(name, seed, dict.fromkeys(report.COMPARED, value), []) for name, seed, value in rows]
 
 
 def test_summary_is_mean_and_sample_deviation():
-    summary = report.summarize(runs(("a", 0, 0.1), ("b", 0, 0.5), ("a", 1, 0.4), ("a", 2, 0.4)))
+    summary = summarize(runs(("a", 0, 0.1), ("b", 0, 0.5), ("a", 1, 0.4), ("a", 2, 0.4)), report.COMPARED)
     assert list(summary) == ["a", "b"]
     assert summary["a"]["seeds"] == [0, 1, 2]
     assert summary["a"]["AP"]["mean"] == pytest.approx(0.3)
@@ -157,14 +158,14 @@ def test_summary_is_mean_and_sample_deviation():
 
 def test_an_undefined_number_is_left_out_of_the_mean():
     rows = runs(("a", 0, 0.5), ("a", 1, 0.5), ("b", 0, 0.5))
-    rows[0]["rho"] = rows[2]["rho"] = None
-    summary = report.summarize(rows)
+    rows[0].numbers["rho"] = rows[2].numbers["rho"] = None
+    summary = summarize(rows, report.COMPARED)
     assert summary["a"]["rho"]["mean"] == 0.5
     assert "| - |" in report.accuracy_table(summary).splitlines()[3]
 
 
 def test_accuracy_table_is_markdown():
-    table = report.accuracy_table(report.summarize(runs(("a", 0, 0.1), ("a", 1, 0.3), ("b", 0, 2.0)))).splitlines()
+    table = report.accuracy_table(summarize(runs(("a", 0, 0.1), ("a", 1, 0.3), ("b", 0, 2.0)), report.COMPARED)).splitlines()
     assert table[0] == "| recipe | AP | AP50 | AP75 | oLRP | rho | seeds |"
     assert table[2] == "| a | " + "0.200 ± 0.141 | " * 5 + "2 |"
     assert table[3] == "| b | " + "2.000 | " * 5 + "1 |"
@@ -172,5 +173,5 @@ def test_accuracy_table_is_markdown():
 
 
 def test_json_has_null_for_undefined(tmp_path):
-    report.write_json(tmp_path / "a.json", {"summary": report.summarize(runs(("a", 0, 0.5)))})
+    report.write_json(tmp_path / "a.json", {"summary": summarize(runs(("a", 0, 0.5)), report.COMPARED)})
     assert json.loads((tmp_path / "a.json").read_text())["summary"]["a"]["AP"] == {"mean": 0.5, "deviation": None}

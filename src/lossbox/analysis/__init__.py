@@ -1,5 +1,42 @@
-"""The studies of the papers, each as a function that returns its numbers; ``lossbox compare STUDY`` prints and draws them."""
+"""The studies of the papers: YAML files that say what is compared and what must hold, read, checked and summarized; what they compute.
 
-from .toy import TOY_DETECTORS, TOY_IOUS, toy_study
+``lossbox compare STUDY`` trains, prints and draws them.
+"""
 
-__all__ = ["TOY_DETECTORS", "TOY_IOUS", "toy_study"]
+from .study import Rule, Run, Study, Variant, check, only, parse_study, read_study, shipped_studies
+from .summary import (
+    by_rank,
+    check_one_precision,
+    curves,
+    curves_of_runs,
+    mean_and_spread,
+    paired_differences,
+    runs_of,
+    summarize,
+    with_step_numbers,
+)
+from .toy import TOY_DETECTORS, TOY_IOUS, toy_detector
+
+__all__ = [
+    "TOY_DETECTORS",
+    "TOY_IOUS",
+    "Rule",
+    "Run",
+    "Study",
+    "Variant",
+    "by_rank",
+    "check",
+    "check_one_precision",
+    "curves",
+    "curves_of_runs",
+    "mean_and_spread",
+    "only",
+    "paired_differences",
+    "parse_study",
+    "read_study",
+    "runs_of",
+    "shipped_studies",
+    "summarize",
+    "toy_detector",
+    "with_step_numbers",
+]

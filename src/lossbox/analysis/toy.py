@@ -6,6 +6,7 @@ in three ways. Cross-entropy, AP loss and IoU loss see no difference between the
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -33,8 +34,8 @@ _SIDE = 100.0  # of an object in pixels: an IoU of two digits is then a width in
 _ONE = 1 - 1e-12  # the score of 1 has no finite logit
 
 
-def toy_study() -> dict[str, Any]:
-    """The toy example of aLRP's Figure 1, computed by the losses and metrics of this package from boxes and scores.
+def toy_detector(ious: Sequence[float]) -> dict[str, Any]:
+    """One detector of the toy example of aLRP's Figure 1, computed by the losses and metrics of this package from boxes and scores.
 
     ``AP at one IoU = mean over recalls 0.1, 0.2, ..., 1.0 of the best precision at that recall or above``; a recall that is not reached
     counts 0, and so does the fifth object, which nobody finds.
@@ -45,40 +46,47 @@ def toy_study() -> dict[str, Any]:
     1 - IoU over the four. aLRP: ``(N_FP(i) + sum of (1 - IoU(k)) / (1 - tau) over the positives k down to i) / rank(i)`` over the four, tau
     = 0.5 and the hard step (delta = 0). The paper's L1 loss needs the corners of its Figure A.5, which are not given, and is left out.
 
+    Args:
+        ious: of the detections at the ranks 1, 3, 6 and 10, with two digits; ``TOY_DETECTORS`` has those of the paper.
+
     Returns:
-        ``scores`` and ``is_positive``: of the ten detections by rank. ``detectors``: by name a dict of ``ious`` (at the four positives),
-        ``precision`` (by IoU threshold as text, ten numbers, Table A.9), ``AP50``, ``AP65``, ``AP80``, ``AP95``, ``AP`` (their mean),
-        ``cross_entropy``, ``ap_loss``, ``iou_loss``, ``alrp_loss`` with its two parts ``alrp_classification`` and ``alrp_localization``,
-        and, not in the paper, ``oLRP`` (over five objects) and ``rho``, the correlation of score and IoU.
+        ``precision_50``, ``precision_65``, ``precision_80``, ``precision_95`` (by IoU, ten numbers, Table A.9), ``AP50``, ``AP65``,
+        ``AP80``, ``AP95``, ``AP`` (their mean), ``cross_entropy``, ``ap_loss``, ``iou_loss``, ``alrp_loss`` with its two parts
+        ``alrp_classification`` and ``alrp_localization``; not in the paper ``oLRP`` (over five objects) and ``rho``, that of score and IoU.
+        ``rows``: the precision by ``recall``.
+
+    Raises:
+        ValueError: not four IoUs in [0.5, 1].
 
     Source:
         Oksuz et al., A Ranking-based, Balanced Loss Function, NeurIPS 2020, Figure 1, App. A, Tables A.9 and A.10.
 
     Example:
-        >>> study = toy_study()
-        >>> [round(detector["alrp_loss"], 2) for detector in study["detectors"].values()]
+        >>> [round(toy_detector(ious)["alrp_loss"], 2) for ious in TOY_DETECTORS.values()]
         [0.53, 0.69, 0.89]
-        >>> {round(detector["ap_loss"], 2) for detector in study["detectors"].values()}
+        >>> {round(toy_detector(ious)["ap_loss"], 2) for ious in TOY_DETECTORS.values()}
         {0.36}
     """
+    if len(ious) != len(_POSITIVE_RANKS) or not all(_TAU <= iou <= 1 for iou in ious):
+        raise ValueError(f"ious: {len(_POSITIVE_RANKS)} numbers in [{_TAU}, 1] expected, got {list(ious)}")
     is_positive = [rank in _POSITIVE_RANKS for rank in range(1, len(_SCORES) + 1)]
-    return {
-        "scores": list(_SCORES),
-        "is_positive": is_positive,
-        "detectors": {name: {"ious": list(ious)} | _metrics(ious) | _losses(ious, is_positive) for name, ious in TOY_DETECTORS.items()},
-    }
+    numbers = _metrics(ious) | _losses(ious, is_positive)
+    precisions = {name: values for name, values in numbers.items() if name.startswith("precision")}
+    rows = [{"recall": recall} | {name: values[place] for name, values in precisions.items()} for place, recall in enumerate(_RECALLS)]
+    return numbers | {"rows": rows}
 
 
-def _metrics(ious: tuple[float, ...]) -> dict[str, Any]:
+def _metrics(ious: Sequence[float]) -> dict[str, Any]:
     truth, results = _boxes(ious)
     precision, ap = {}, {}
     for threshold in TOY_IOUS:
         matches = match_detections(truth, results, iou_threshold=threshold)
-        precision[f"{threshold:.2f}"] = interpolated_precision(matches.is_tp, _OBJECTS, _RECALLS).tolist()
-        ap[f"AP{threshold * 100:.0f}"] = float(np.mean(precision[f"{threshold:.2f}"]))
+        found = interpolated_precision(matches.is_tp, _OBJECTS, _RECALLS).tolist()
+        precision[f"precision_{threshold * 100:.0f}"] = found
+        ap[f"AP{threshold * 100:.0f}"] = float(np.mean(found))
     scores, found_ious, is_tp = match_detections(truth, results, iou_threshold=_TAU).of_class(0)
     return {
-        "precision": precision,
+        **precision,
         **ap,
         "AP": float(np.mean(list(ap.values()))),
         "oLRP": optimal_lrp(scores, found_ious, is_tp, _OBJECTS, tau=_TAU).olrp,
@@ -86,7 +94,7 @@ def _metrics(ious: tuple[float, ...]) -> dict[str, Any]:
     }
 
 
-def _losses(ious: tuple[float, ...], is_positive: list[bool]) -> dict[str, float]:
+def _losses(ious: Sequence[float], is_positive: list[bool]) -> dict[str, float]:
     truth, results = _boxes(ious)
     logits = torch.logit(torch.tensor(_SCORES, dtype=torch.float64).clamp(max=_ONE))
     targets = torch.tensor(is_positive).long()
@@ -105,7 +113,7 @@ def _losses(ious: tuple[float, ...], is_positive: list[bool]) -> dict[str, float
     }
 
 
-def _boxes(ious: tuple[float, ...]) -> tuple[GroundTruth, DetectionColumns]:
+def _boxes(ious: Sequence[float]) -> tuple[GroundTruth, DetectionColumns]:
     """Five square objects side by side; each positive lies on one of them and is narrower, each negative lies below them all."""
     left = np.arange(_OBJECTS) * 2 * _SIDE
     objects = np.stack([left, np.zeros(_OBJECTS), np.full(_OBJECTS, _SIDE), np.full(_OBJECTS, _SIDE)], 1)

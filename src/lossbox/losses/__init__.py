@@ -2,7 +2,7 @@
 
 from ._checks import debug_checks
 from ._ranking import Ranking
-from .balancing import SelfBalance
+from .balancing import CARLWeights, RankingWeights, SelfBalance, UncertaintyWeights
 from .box_regression import (
     RPNTerms,
     balanced_l1_loss,
@@ -95,6 +95,7 @@ __all__ = [
     "BalancedL1Loss",
     "BoundedIoULoss",
     "BoxLoss",
+    "CARLWeights",
     "CIoULoss",
     "ClassBalancedFocalLoss",
     "ClassBalancedSigmoidLoss",
@@ -137,6 +138,7 @@ __all__ = [
     "RankSortLoss",
     "RankSortTerms",
     "Ranking",
+    "RankingWeights",
     "RunningGradients",
     "RunningHistogram",
     "SIoULoss",
@@ -146,6 +148,7 @@ __all__ = [
     "SmoothL1Loss",
     "SoftmaxCrossEntropyLoss",
     "SoftmaxFocalLoss",
+    "UncertaintyWeights",
     "VarifocalLoss",
     "WIoULoss",
     "alpha_iou_loss",

@@ -20,7 +20,7 @@ class Part(NamedTuple):
 
     Attributes:
         value: a scalar, unweighted.
-        weight: what training multiplies it with, without gradient.
+        weight: what training multiplies it with, without gradient unless the weight is learned.
     """
 
     value: Tensor
@@ -31,7 +31,7 @@ class Objective(nn.Module, ABC):
     """Turns raw predictions and their assignment into the named parts of a loss.
 
     Training calls it once per step, backpropagates ``weighted_sum`` of what it returns, and calls ``end_epoch`` after each epoch. What an
-    objective remembers is in its buffers, so that it is saved with a checkpoint.
+    objective remembers is in its buffers and what it learns in its parameters, so that both are saved with a checkpoint.
 
     Attributes:
         tuned: its own options that a user has to tune, beside those of its losses, in the sense of Table 1 of Oksuz et al., NeurIPS 2020.

@@ -12,7 +12,6 @@ from torch import Tensor
 
 from ..boxes import paired_iou
 from ..boxes._dtype import upcast
-from ..losses import SelfBalance
 from ..records import IGNORE, Assignment, RawPredictions, Targets
 
 
@@ -153,14 +152,3 @@ def mean_over_processes(loss: Tensor, *, training: bool) -> Tensor:
     is averaged later."""
     processes = num_processes(training=training)
     return loss if processes == 1 else sum_over_processes(loss, training=training) / processes + (loss - loss.detach())
-
-
-def step_of_balance(
-    balance: SelfBalance, classification: Float[Tensor, ""], localization: Float[Tensor, ""], num_positives: int, *, training: bool
-) -> None:
-    """Takes a training step into a self-balance: the means of both parts over the processes, so that all remember the same. A step
-    counts where any process has a positive."""
-    if training:
-        step = torch.stack([classification.detach(), localization.detach(), classification.new_full((), num_positives)])
-        means = mean_over_processes(step, training=True)
-        balance.update(means[0], means[1], counts=means[2] > 0)

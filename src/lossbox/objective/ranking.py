@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from ..boxes._dtype import upcast
-from ..losses import GIoULoss, SelfBalance, alrp_loss, rank_sort_loss
+from ..losses import ALRPTerms, GIoULoss, SelfBalance, alrp_loss, rank_sort_loss
 from ..records import Assignment, RawPredictions, Targets
 from .base import Objective, Part, check_box_loss
 from .positives import (
@@ -26,9 +26,9 @@ from .positives import (
     mean_over_processes,
     num_processes,
     positive_ious,
-    step_of_balance,
     sum_over_processes,
 )
+from .weighing import make_weighing, weighed
 
 
 class ALRPObjective(Objective):
@@ -44,8 +44,10 @@ class ALRPObjective(Objective):
             ``IoULoss`` have; None is ``GIoULoss()``.
         delta: half the width of the smoothed step of the ranking, in units of the logits, >= 0.
         tau: IoU from which a detection counts, in [0, 1); by rule that from which the assignment is positive.
-        self_balance: ``weight`` follows the previous epoch's ``mean(L_cls + L_loc) / mean(L_loc)``; otherwise it is 1.
-        initial_weight: of the first epoch.
+        self_balance: ``weight`` follows the previous epoch's ``mean(L_cls + L_loc) / mean(L_loc)``; otherwise it stays as it is.
+        localization_weight: ``weight``, >= 0; by default 50 with self-balance, where it is that of the first epoch, else 1.
+        uncertainty_weights: both weights are learned, see ``lossbox.losses.UncertaintyWeights``; not beside self-balance.
+        loss: what ranks: a function called as ``alrp_loss`` is, with its options ``delta`` and ``global_batch``.
         global_batch: in training under torch.distributed the batches of all processes are ranked as one; otherwise each by itself.
 
     Raises:
@@ -76,7 +78,9 @@ class ALRPObjective(Objective):
         delta: float = 1.0,
         tau: float = 0.5,
         self_balance: bool = True,
-        initial_weight: float = 50.0,
+        localization_weight: float | None = None,
+        uncertainty_weights: bool = False,
+        loss: Callable[..., ALRPTerms] = alrp_loss,
         global_batch: bool = True,
     ) -> None:
         super().__init__()
@@ -93,7 +97,9 @@ class ALRPObjective(Objective):
         self.localization = box_loss
         self.delta = delta
         self.tau = tau
-        self.balance = SelfBalance(initial_weight) if self_balance else None
+        first = localization_weight if localization_weight is not None else 50.0 if self_balance else 1.0
+        self.balance = make_weighing(first, self_balance=self_balance, uncertainty_weights=uncertainty_weights)
+        self.loss = loss
         self.global_batch = global_batch
 
     def forward(self, predictions: RawPredictions, assignment: Assignment, targets: list[Targets]) -> dict[str, Part]:
@@ -102,15 +108,13 @@ class ALRPObjective(Objective):
             labels = class_targets(assignment, positives, predictions.logits.shape[-1])
             box_loss = self.localization.elementwise(decoded_boxes(predictions, positives), positives.boxes)
             error = box_loss / (self.localization.largest * (1 - self.tau))
-            loss = alrp_loss(predictions.logits, labels, error, delta=self.delta, global_batch=self.global_batch and self.training)
-        if self.balance is None:
-            return {"classification": Part(loss.classification), "localization": Part(loss.localization)}
-        step_of_balance(self.balance, *loss, len(error), training=self.training)
-        return {"classification": Part(loss.classification), "localization": Part(loss.localization, self.balance.weight.clone())}
+            together = self.global_batch and self.training
+            loss = self.loss(predictions.logits, labels, error, delta=self.delta, global_batch=together)
+        return weighed(self.balance, *loss, len(error), training=self.training)
 
     def end_epoch(self) -> None:
         """Puts the weight in force that follows from the steps since the last call."""
-        if self.balance is not None:
+        if isinstance(self.balance, SelfBalance):
             self.balance.end_period()
 
 

@@ -19,8 +19,8 @@ from .positives import (
     global_count,
     iou_targets,
     positive_ious,
-    step_of_balance,
 )
+from .weighing import make_weighing, weighed
 
 
 class SeparateObjective(Objective):
@@ -34,8 +34,11 @@ class SeparateObjective(Objective):
     Args:
         classification: a ``lossbox.losses.ClassificationLoss``; None is ``FocalLoss()``.
         localization: a ``lossbox.losses.BoxLoss``; None is ``SmoothL1Loss()``.
-        localization_weight: >= 0; with ``self_balance`` that of the first epoch.
+        localization_weight: >= 0; with ``self_balance`` that of the first epoch, with ``uncertainty_weights`` that of the first step.
         self_balance: the weight follows the previous epoch's ``mean(L_cls + L_loc) / mean(L_loc)``.
+        uncertainty_weights: both weights are learned, see ``lossbox.losses.UncertaintyWeights``; not beside self-balance.
+        box_weights: ``L_loc = sum_i w_i l_i`` in the place of the mean over the positives: ``lossbox.losses.CARLWeights()``,
+            ``RankingWeights()``, or a function called as they are, with ``l_i`` summed over the coordinates of a box.
         global_batch: in training under torch.distributed a ranking loss (AP, NDCG) ranks the batches of all processes as one; otherwise
             each process ranks its own.
 
@@ -69,15 +72,15 @@ class SeparateObjective(Objective):
         *,
         localization_weight: float = 1.0,
         self_balance: bool = False,
+        uncertainty_weights: bool = False,
+        box_weights: Callable[..., Tensor] | None = None,
         global_batch: bool = True,
     ) -> None:
         super().__init__()
-        if not 0 <= localization_weight < float("inf"):
-            raise ValueError(f"localization_weight: a finite number >= 0 expected, got {localization_weight}")
         self.classification = check_classification_loss(FocalLoss() if classification is None else classification)
         self.localization = check_box_loss(SmoothL1Loss() if localization is None else localization)
-        self.localization_weight = localization_weight
-        self.balance = SelfBalance(localization_weight) if self_balance else None
+        self.balance = make_weighing(localization_weight, self_balance=self_balance, uncertainty_weights=uncertainty_weights)
+        self.box_weights = box_weights
         self.global_batch = global_batch
 
     def forward(self, predictions: RawPredictions, assignment: Assignment, targets: list[Targets]) -> dict[str, Part]:
@@ -98,14 +101,15 @@ class SeparateObjective(Objective):
                 global_batch=self.global_batch and self.training,
             )
             boxes = compared_boxes(predictions, positives, self.localization.compares)
-            localization = self.localization.of_positives(*boxes, num_positives=num_positives)
-        weight: Tensor | float = self.localization_weight
-        if self.balance is not None:
-            step_of_balance(self.balance, classification, localization, len(positives.boxes), training=self.training)
-            weight = self.balance.weight.clone()  # the epoch may change it
-        return {"classification": Part(classification), "localization": Part(localization, weight)}
+            if self.box_weights is None:
+                localization = self.localization.of_positives(*boxes, num_positives=num_positives)
+            else:
+                of_each = self.localization.elementwise(*boxes)
+                of_each = of_each.sum(1) if of_each.ndim > 1 else of_each
+                localization = self.box_weights(logits, labels, of_each, global_batch=self.global_batch and self.training)
+        return weighed(self.balance, classification, localization, len(positives.boxes), training=self.training)
 
     def end_epoch(self) -> None:
         """Puts the weight in force that follows from the steps since the last call."""
-        if self.balance is not None:
+        if isinstance(self.balance, SelfBalance):
             self.balance.end_period()

@@ -3,194 +3,184 @@
 from __future__ import annotations
 
 import importlib.metadata
-import multiprocessing
 import os
 import platform
-import sys
-from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
-from contextlib import redirect_stderr, redirect_stdout
-from json import loads
+import shlex
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .command import File, Folder, command
-from .recipes import find_recipe, resume
+from .recipes import find_recipe
 
+if TYPE_CHECKING:
+    from ..analysis import Study
 
-def toy(*, json: File | None = None, out: Folder | None = None) -> dict[str, Any]:
-    """The toy example of aLRP's Figure 1: three detectors that only aLRP and AP tell apart.
-
-    They have the same scores and the same four IoUs, dealt to them in another order: precision and AP by IoU, cross-entropy, AP loss, IoU
-    loss and aLRP loss of each, computed by the losses and metrics of this package. Instant.
-
-    Source: Oksuz et al., NeurIPS 2020, Figure 1 and App. A.
-
-    Args:
-        json: write all numbers
-        out: draw toy.png there
-
-    Returns:
-        See :func:`lossbox.analysis.toy_study`.
-    """
-    from .. import report
-    from ..analysis import toy_study
-
-    study = toy_study()
-    if json:
-        report.write_json(Path(json), study)
-    if out:
-        report.draw_toy(study, Path(out) / "toy.png")
-    return study
-
-
-def show_toy(study: Mapping[str, Any], *, json: File | None = None, out: Folder | None = None) -> None:
-    """Prints the numbers, and which files were written."""
-    from .. import report
-
-    report.print_toy(study)
-    if json:
-        print(f"all numbers: {json}")
-    if out:
-        print(f"image: {Path(out) / 'toy.png'}")
-
-
-STUDIES = {"toy": command(toy, show_toy, name="compare toy")}
-"""The studies of the papers; each takes the words after its name."""
+RECIPES = "accuracy"
+"""The name of the study that several recipes make."""
 
 
 def compare(
-    recipes: Sequence[str],
+    names: Sequence[str],
     *,
-    seeds: Sequence[int] = (0, 1, 2),
-    out: Folder = "runs/compare",
+    seeds: Sequence[int] | None = None,
+    only: Sequence[str] | None = None,
+    data: Folder | None = None,
+    minutes: float | None = None,
+    out: Folder | None = None,
     json: File | None = None,
     jobs: int = 1,
     overrides: Sequence[str] = (),
 ) -> dict[str, Any]:
-    """Trains each recipe with each seed and prints their accuracy as a markdown table.
+    """Trains recipes with several seeds and compares them, or runs a study of the papers.
 
-    It has the mean and standard deviation over the seeds, of the last epoch (nothing is picked by its validation result). Interrupted, it
-    skips what is finished and resumes what is not. Any option of `lossbox fit` may follow and holds for all runs.
+    Prints mean and standard deviation over the seeds, after the last epoch (nothing is picked by its validation result), and differences
+    to the first one, seed by seed. Interrupted, it skips what is finished and resumes what is not. Each run has a folder with its recipe, a
+    line of JSON for each step (steps.jsonl) and checkpoints. Any option of `lossbox fit` may follow and holds for all runs.
 
-    Or a study of the papers, as `lossbox compare toy`, each with its own --help:
+    A study is a YAML file of some 20 lines: what is compared, what is measured, what must hold. Where something that must hold does not,
+    the command names run, step and value, and ends with 2. One of your own is given by its path; these ship:
 
-      toy   the toy example of aLRP's Figure 1: three detectors that only aLRP and AP tell apart
+      ablation           aLRP step by step: AP loss, ranked boxes, self-balance, GIoU, ATSS (Table 2)
+      ap-variants        AP loss with three box losses, with and without self-balance (Table A.12)
+      balance            how hard each loss pushes negatives and positives, step by step (Figure 4)
+      balancing          self-balance beside constant and learned weights, and its first weight (Tables 3, 4)
+      bounds             AP if the scores were in order of the IoU, and in inverse order (Table 5)
+      curves             the two parts of the loss and the self-balance over training (Figure 3)
+      detectors          four detectors with their own losses, AP loss and aLRP (Tables 6, 8)
+      epochs-foveabox    FoveaBox by length of training: where aLRP and its baseline cross
+      hyper-parameters   how many each combination of losses has (Tables 1, A.11)
+      regression-curves  smooth and balanced L1 at several beta, the widely used wrong form beside the right one
+      time               seconds per step by loss, the same network (Section 5.1)
+      toy                three detectors that only aLRP and AP tell apart (Figure 1)
+      wrong-target       aLRP with a target error of 0: the balance breaks (Figure A.7)
 
     Args:
-        recipes: by path or name
-        seeds: of the trainings
-        out: holds a folder for each run
-        json: where the results are written (default: OUT/accuracy.json)
+        names: of recipes, or of one study; or their paths
+        seeds: of the trainings (default: 0 1 2, or those of the study)
+        only: some variants of a study, by name; aLRP* names several
+        data: a folder of your own images, as `lossbox fit` takes it; the embedded digits by default
+        minutes: so long may all trainings take; all get the same number of epochs, at least 1, by the time that a few steps take
+        out: holds a folder for each run (default: runs/compare, or runs/studies/STUDY)
+        json: where the results are written (default: OUT/accuracy.json, or OUT/STUDY.json)
         jobs: trainings at a time, each a process with its share of the cores and a log.txt in its folder: for a GPU, or small images
         overrides: options of `lossbox fit` with their values, for all runs
 
     Returns:
-        What was written: ``machine``; ``summary``, see :func:`lossbox.report.summarize`; ``runs``, the numbers of each.
+        What was written: ``study``, ``title``, ``source``, ``paper``, ``command``, ``machine``; ``summary``, ``differences``, ``curves``
+        and ``by_rank``, see ``lossbox.analysis``; ``checks``, what must hold; ``runs``, the numbers of each; ``files``, where they are.
 
     Raises:
-        ValueError: fewer than one training at a time.
+        ValueError: fewer than one training at a time, minutes that are not > 0, no study, folders that hold other runs.
         FileNotFoundError: a recipe that is not there.
         ChildProcessError: a training in a process of its own failed.
     """
     if jobs < 1:
         raise ValueError(f"jobs: a number >= 1 expected, got {jobs}")
-    try:
-        files = [find_recipe(name) for name in recipes]
-    except FileNotFoundError as error:
-        raise FileNotFoundError(f"{error}; and the studies are: {', '.join(STUDIES)}") from None
-    from .. import report
+    if minutes is not None and not minutes > 0:
+        raise ValueError(f"minutes: a number > 0 expected, got {minutes:g}")
+    study = find_study(names, only)
+    seeds = study.seeds if seeds is None else seeds
+    if not seeds or len(set(seeds)) < len(seeds):
+        raise ValueError(f"seeds: at least one, each once, expected, got {' '.join(map(str, seeds)) or 'none'}")
+    from . import grid
 
-    folders = {(recipe, seed): Path(out) / recipe.stem / f"seed-{seed}" for seed in seeds for recipe in files}
-    train_all({key: folder for key, folder in folders.items() if not (folder / "run.json").is_file()}, overrides, jobs)
-    runs: list[dict[str, Any]] = []
-    for (recipe, seed), folder in folders.items():
-        run = _read(folder / "run.json")
-        measured = folder / "metrics.json"  # not there with trainer.limit_val_batches 0
-        metrics = _read(measured) if measured.is_file() else dict.fromkeys(report.COMPARED)
-        scalars = {name: value for name, value in metrics.items() if value is None or isinstance(value, int | float)}
-        runs.append({"recipe": recipe.stem, "seed": seed, **scalars, **run})
-    result = {"machine": machine(), "summary": report.summarize(runs), "runs": runs}
-    report.write_json(Path(json or Path(out) / "accuracy.json"), result)
-    return result
-
-
-def show_comparison(result: Mapping[str, Any], *, out: Folder = "runs/compare", json: File | None = None) -> None:
-    """Prints the table, and where the numbers are."""
-    from .. import report
-
-    print(report.accuracy_table(result["summary"]))
-    print(f"written to {json or Path(out) / 'accuracy.json'}")
+    folder = Path(out or ("runs/compare" if study.name == RECIPES else f"runs/studies/{study.name}"))
+    words = [*grid.data_options(study, data, folder), *overrides]
+    if minutes is not None:
+        words += grid.epochs_option(study, minutes * 60 * jobs / max(len(seeds), 1), folder, words)
+    cells = grid.cells_of(study, seeds, folder, words)
+    grid.prepare(cells)
+    grid.run_all(cells, jobs)
+    given = [("--seeds", *map(str, seeds)), *([("--only", *only)] if only else [])]
+    given += [(f"--{key}", str(value)) for key, value in (("data", data), ("minutes", minutes)) if value]
+    line = shlex.join(["lossbox", "compare", *names, *(word for option in given for word in option), *overrides])
+    return _written(study, cells, line, folder, Path(json or folder / f"{study.name}.json"))
 
 
-def train_all(folders: Mapping[tuple[Path, int], Path], overrides: Sequence[str], jobs: int) -> None:
-    """Trains each (recipe, seed) into its folder: one after another here, or several at a time in processes of their own.
+def _written(study: Study, cells: Sequence[Any], line: str, folder: Path, json: Path) -> dict[str, Any]:
+    """The results of the runs, as JSON and drawn."""
+    from .. import analysis, report
+    from .grid import read_run
+
+    runs = [analysis.with_step_numbers(read_run(cell)) for cell in cells]
+    analysis.check_one_precision(runs)
+    draw = analysis.curves_of_runs if (study.plot or {}).get("of") == "runs" else analysis.curves
+    result = {
+        "study": study.name,
+        "title": study.title,
+        "source": study.source,
+        "paper": study.paper,
+        "command": line,
+        "machine": machine(),
+        "measure": list(study.measure),
+        "baseline": study.baseline,
+        "plot": study.plot,
+        "summary": analysis.summarize(runs, study.measure),
+        "differences": analysis.paired_differences(runs, study.measure, study.baseline),
+        "checks": analysis.check(study, runs),
+        "curves": draw(runs, study.plot["x"], study.plot["y"]) if study.plot else [],
+        "by_rank": analysis.by_rank(runs),
+        "runs": [{"variant": run.variant, "seed": run.seed, **run.numbers} for run in runs],
+    }
+    report.write_json(json, result)
+    files = [str(json)]
+    if study.plot:
+        files.append(str(report.draw_study(result, folder / f"{study.name}.png")))
+    return result | {"files": files}
+
+
+def find_study(names: Sequence[str], variants: Sequence[str] | None = None) -> Study:
+    """The study of a name or path, or some variants of it; or several recipes as a study.
 
     Raises:
-        ChildProcessError: a training in a process of its own failed; the others are finished first. Names the first one and its log.
+        FileNotFoundError: neither; names the studies and recipes that ship.
+        ValueError: a study beside other names, two recipes of one name, variants that are not there.
     """
-    if jobs == 1:
-        for (recipe, seed), out in folders.items():
-            print(f"-- {recipe.stem}, seed {seed}", flush=True)
-            _train(recipe, seed, out, overrides)
-        return
-    failed: list[str] = []
-    spawn = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(min(jobs, max(len(folders), 1)), spawn, initializer=_share_cores, initargs=(jobs,)) as pool:
-        running = {pool.submit(_train_quietly, recipe, seed, out, overrides): (recipe, seed) for (recipe, seed), out in folders.items()}
-        for future in _ended(running, folders):
-            recipe, seed = running[future]
-            error = future.exception()
-            print(f"-- {recipe.stem}, seed {seed}: {f'failed: {error}' if error else 'done'}", flush=True)
-            if error is not None:
-                failed.append(f"{recipe.stem}, seed {seed}: {error} (log: {folders[recipe, seed] / 'log.txt'})")
-    if failed:
-        raise ChildProcessError(f"{len(failed)} of {len(running)} trainings failed; the first: {failed[0]}")
+    from ..analysis import Study, Variant, only, read_study, shipped_studies
+
+    shipped = shipped_studies()
+    if studies := [name for name in names if name in shipped or _holds_a_study(Path(name))]:
+        if len(names) > 1:
+            raise ValueError(f"names: a study stands alone, got {' '.join(names)}")
+        study = read_study(shipped.get(studies[0], Path(studies[0])))
+        return study if variants is None else only(study, variants)
+    if variants is not None:
+        raise ValueError(f"only: a study expected, whose variants it chooses, got {' '.join(names)}")
+    try:
+        files = [find_recipe(name) for name in names]
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f"{error}; and the studies are: {', '.join(shipped)}") from None
+    recipes = {file.stem: Variant(file.stem, str(file), None, {}) for file in files}
+    if len(recipes) < len(files):
+        raise ValueError(f"names: recipes of different names expected, got {' '.join(names)}")
+    from ..report import COMPARED
+
+    return Study(RECIPES, "recipes on the same data", tuple(recipes.values()), COMPARED, baseline=files[0].stem)
 
 
-def _ended(running: Mapping[Future[None], tuple[Path, int]], folders: Mapping[tuple[Path, int], Path]) -> Iterator[Future[None]]:
-    """The trainings in the order in which they end; where nothing ends for a while, the last line of the log of each that runs."""
-    from rich.progress import Progress
-
-    from ..data.digits import SILENCE
-
-    waiting = set(running)
-    with Progress(disable=not sys.stdout.isatty()) as bar:
-        task = bar.add_task(f"{len(running)} trainings", total=len(running))
-        while waiting:
-            ended, waiting = wait(waiting, timeout=SILENCE, return_when=FIRST_COMPLETED)
-            bar.advance(task, len(ended))
-            yield from ended
-            for recipe, seed in (running[future] for future in waiting if not ended and future.running() and not sys.stdout.isatty()):
-                log = folders[recipe, seed] / "log.txt"
-                lines = log.read_text().splitlines() if log.is_file() else []
-                print(f"   {recipe.stem}, seed {seed}: {lines[-1] if lines else 'starts'}", flush=True)
+def _holds_a_study(path: Path) -> bool:
+    return path.is_file() and any(line.startswith("variants:") for line in path.read_text(errors="replace").splitlines())
 
 
-def _train(recipe: Path, seed: int, out: Path, overrides: Sequence[str]) -> None:
-    from ..training.cli import LossboxCLI
+def show_comparison(result: Mapping[str, Any]) -> None:
+    """Prints the tables, what must hold, and where the numbers are.
 
-    words = ["fit", "--config", str(recipe), "--seed_everything", str(seed), "--out", str(out)]
-    LossboxCLI([*words, *overrides, *resume(out)])
+    Raises:
+        ValueError: something that must hold does not.
+    """
+    from .. import report
 
-
-def _share_cores(jobs: int) -> None:
-    """Threads that outnumber the cores wait for each other; what the environment says goes first."""
-    import torch
-
-    if "OMP_NUM_THREADS" not in os.environ:
-        torch.set_num_threads(max(1, (os.cpu_count() or 1) // jobs))
-
-
-def _train_quietly(recipe: Path, seed: int, out: Path, overrides: Sequence[str]) -> None:
-    """In a process of its own; what it prints goes to the log of the run."""
-    out.mkdir(parents=True, exist_ok=True)
-    with (out / "log.txt").open("a", buffering=1) as log, redirect_stdout(log), redirect_stderr(log):
-        _train(recipe, seed, out, overrides)
-
-
-def _read(path: Path) -> Any:
-    return loads(path.read_text())
+    report.print_study(result)
+    print(f"written to {', '.join(result['files'])}")
+    violated = [(check, violation) for check in result["checks"] for violation in check["violations"]]
+    if violated:
+        check, first = violated[0]
+        where = "".join(f", {key} {first[key]}" for key in ("seed", "step") if first.get(key) is not None)
+        raise ValueError(
+            f"{len(violated)} violations of what must hold; the first: run {first['variant']}{where}: {check['rule']}; "
+            f"found {first['found']}"
+        )
 
 
 def machine() -> dict[str, Any]:
@@ -206,16 +196,11 @@ def machine() -> dict[str, Any]:
         "processor": models[0] if models else platform.processor() or platform.machine(),
         "cpus": os.cpu_count(),
         "instruction_set": torch.backends.cpu.get_cpu_capability(),
-        **{name: os.environ[name] for name in ("ONEDNN_MAX_CPU_ISA", "ATEN_CPU_CAPABILITY") if name in os.environ},
+        **{name: os.environ[name] for name in ("ONEDNN_MAX_CPU_ISA", "ATEN_CPU_CAPABILITY", "OMP_NUM_THREADS") if name in os.environ},
         **({"gpu": torch.cuda.get_device_name()} if torch.cuda.is_available() else {}),
         "python": platform.python_version(),
         **{name: importlib.metadata.version(name) for name in ("torch", "torchvision", "lightning")},
     }
 
 
-def run(argv: Sequence[str]) -> None:
-    """Runs a study where the first word names one, and otherwise compares recipes."""
-    if argv and argv[0] in STUDIES:
-        STUDIES[argv[0]](argv[1:])
-    else:
-        command(compare, show_comparison)(argv)
+run = command(compare, show_comparison)

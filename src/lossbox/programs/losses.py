@@ -189,6 +189,21 @@ def _paper_rows() -> Iterator[tuple[str, str, str, str]]:
             yield row, str(count_hyperparameters(*source)), str(paper), " + ".join(names)
 
 
+def count_of_row(row: str) -> dict[str, int]:
+    """Our count and the paper's of a row of ``PAPER_ROWS``, as a variant of the study ``hyper-parameters``.
+
+    Raises:
+        ValueError: no such row.
+
+    Example:
+        >>> count_of_row("focal + smooth L1")
+        {'count': 4, 'paper': 4}
+    """
+    if row not in PAPER_ROWS:
+        raise ValueError(f"row: one of {', '.join(PAPER_ROWS)} expected, got {row}")
+    return next({"count": int(count), "paper": int(paper)} for name, count, paper, _ in _paper_rows() if name == row)
+
+
 def _explain(name: str, *, plot: bool) -> None:
     """Signature, docstring, and a plot where there is a terminal to see it or it was asked for."""
     from ..losses import CATALOG

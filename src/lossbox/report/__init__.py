@@ -11,12 +11,11 @@ from .loss_axes import Axis
 from .loss_curves import LossCurves, axis_of, curves_of, draw_loss, plot_loss, trace
 from .page import page_content, render_page, write_page
 from .runs import Run, find_runs, names_of, read_run, write_validation
-from .studies import draw_toy, print_toy
+from .studies import draw_study, print_study
 from .tables import (
     COMPARED,
     accuracy_table,
     print_metrics,
-    summarize,
     write_json,
 )
 
@@ -32,20 +31,19 @@ __all__ = [
     "draw_assignment",
     "draw_loss",
     "draw_sheet",
-    "draw_toy",
+    "draw_study",
     "draw_validation",
     "find_runs",
     "names_of",
     "page_content",
     "plot_loss",
     "print_metrics",
-    "print_toy",
+    "print_study",
     "read_curves",
     "read_log",
     "read_run",
     "render_page",
     "report_command",
-    "summarize",
     "trace",
     "write_json",
     "write_page",

@@ -1,104 +1,81 @@
-"""The studies of ``lossbox compare`` as tables and images."""
+"""The results of ``lossbox compare`` as tables and curves."""
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from ._canvas import pyplot, save_figure
-
-if TYPE_CHECKING:
-    from rich.table import Table
-
-_TOY_LOSSES = {
-    "cross_entropy": "cross-entropy",
-    "ap_loss": "AP loss",
-    "iou_loss": "IoU loss",
-    "alrp_loss": "aLRP loss",
-}
+from ._canvas import plain, pyplot, save_figure
+from .tables import accuracy_table, spread
 
 
-def print_toy(study: Mapping[str, Any]) -> None:
-    """Prints the numbers of :func:`lossbox.analysis.toy_study`: precision by recall and AP (Table A.9), then the losses (Figure 1)."""
-    from rich.console import Console
-
-    console = Console()
-    for table in (_precision_table(study), _loss_table(study)):
-        console.print(table)
-
-
-def _precision_table(study: Mapping[str, Any]) -> Table:
-    """The toy example's interpolated precision at ten recalls and their mean, by IoU and detector: Table A.9."""
-    from rich import box
-    from rich.table import Table
-
-    title = "Precision at recall 0.1 ... 1.0, and AP, their mean"
-    table = Table(title=title, title_justify="left", box=box.SIMPLE, padding=0)  # 80 columns hold it
-    table.add_column("IoU")
-    table.add_column("detector", no_wrap=True)
-    for tenth in range(1, 11):
-        table.add_column(f"{tenth / 10:.1f}", justify="right")
-    table.add_column("AP", justify="right", style="bold")
-    for iou in next(iter(study["detectors"].values()))["precision"]:
-        for name, detector in study["detectors"].items():
-            values = [*detector["precision"][iou], detector[f"AP{float(iou) * 100:.0f}"]]
-            table.add_row(iou, name, *map(_two_digits, values))
-        table.add_section()
-    return table
+def print_study(result: Mapping[str, Any]) -> None:
+    """Prints a study: what the paper saw, the means, the paired differences, and what had to hold."""
+    for name in ("title", "paper"):
+        if result[name]:
+            print(textwrap.fill(f"{'The paper: ' if name == 'paper' else ''}{result[name]}", 120) + "\n")
+    print(accuracy_table(result["summary"], result["measure"], title=_heading(result)))
+    if table := difference_table(result):
+        print(f"\nLess {result['baseline']}, seed by seed:\n\n{table}")
+    for line in check_lines(result):
+        print(line)
+    print()
 
 
-def _loss_table(study: Mapping[str, Any]) -> Table:
-    """The toy example's losses beside AP, oLRP and the correlation of score and IoU: Figure 1 (c)."""
-    from rich import box
-    from rich.table import Table
-
-    caption = "of the losses only aLRP sees which box comes first"
-    table = Table(title="Losses and metrics", caption=caption, box=box.SIMPLE, padding=0, title_justify="left", caption_justify="left")
-    table.add_column("detector", no_wrap=True)
-    columns = _TOY_LOSSES | {"AP": "AP", "oLRP": "oLRP", "rho": "rho"}
-    for heading in columns.values():
-        table.add_column(heading, justify="right")
-    for name, detector in study["detectors"].items():
-        table.add_row(name, *(_two_digits(detector[key]) for key in columns))
-    return table
+def _heading(result: Mapping[str, Any]) -> str:
+    return "recipe" if result["study"] == "accuracy" else "variant"
 
 
-def _two_digits(value: float) -> str:
-    # An IoU loss of 0.275 is 0.28 in the paper; the last bit of the sum must not decide.
-    return f"{value + 1e-9:.2f}"
+def difference_table(result: Mapping[str, Any]) -> str:
+    """Each variant less the baseline as a markdown table; empty where there is one variant alone, or where nothing is drawn at random."""
+    rows = result["differences"]
+    if not rows or all(run["seed"] is None for run in result["runs"]):
+        return ""
+    names = result["measure"]
+    lines = [f"| {_heading(result)} | " + " | ".join(names) + " | pairs |", "|---" * (len(names) + 2) + "|"]
+    for variant, row in rows.items():
+        pairs = max(row[name]["seeds"] for name in names)
+        lines.append(f"| {variant} | " + " | ".join(spread(row[name], "+") for name in names) + f" | {pairs} |")
+    return "\n".join(lines)
 
 
-def draw_toy(study: Mapping[str, Any], path: Path) -> Path:
-    """Draws the toy example: what each detector found, AP by IoU, and the losses side by side.
+def check_lines(result: Mapping[str, Any]) -> list[str]:
+    """A line for each rule: that it held, and over how much, or how often it did not."""
+    lines = [""] if result["checks"] else []
+    every = {run["variant"] for run in result["runs"]}
+    for check in result["checks"]:
+        of = "" if set(check["of"]) == every else f" ({', '.join(check['of'])})"
+        said = f"held, {check['checked']} checked" if not check["violations"] else f"VIOLATED {len(check['violations'])} times"
+        lines.append(f"{said}: {check['rule']}{of}")
+    return lines
+
+
+def draw_study(result: Mapping[str, Any], path: Path) -> Path:
+    """Draws the columns that a study names: a panel for each, a line for each run, the color says the variant.
 
     Args:
-        study: from :func:`lossbox.analysis.toy_study`.
-        path: where the PNG goes; its folder is made.
+        result: as ``lossbox compare`` writes it, with ``plot`` and ``curves``.
+        path: of the image, .png or .svg.
 
     Returns:
         ``path``.
     """
-    plt = pyplot()
-    figure, (found, ap, losses) = plt.subplots(1, 3, figsize=(14, 4), layout="constrained")
-    detectors = study["detectors"]
-    width = 0.8 / len(detectors)
-    positive_scores = [score for score, positive in zip(study["scores"], study["is_positive"], strict=True) if positive]
-    negative_scores = [score for score, positive in zip(study["scores"], study["is_positive"], strict=True) if not positive]
-    names = [name for name in next(iter(detectors.values())) if name.startswith("AP") and name != "AP"]
-    for index, (name, detector) in enumerate(detectors.items()):
-        shift = (index - (len(detectors) - 1) / 2) * width
-        found.plot(positive_scores, detector["ious"], marker="o", label=name)
-        for panel, keys in ((ap, [*names, "AP"]), (losses, list(_TOY_LOSSES))):
-            bars = panel.bar([place + shift for place in range(len(keys))], [detector[key] for key in keys], width, label=name)
-            panel.bar_label(bars, fmt=_two_digits, fontsize=6)
-    found.plot(negative_scores, [0.0] * len(negative_scores), "x", color="black", label="false positives, of each")
-    found.set(title="IoU of what is found, by score", xlabel="score", ylabel="IoU", xlim=(1.05, 0.05), ylim=(-0.05, 1.05))
-    ap.set(title="AP at one IoU, and their mean")
-    ap.set_xticks(range(len(names) + 1), [*names, "mean"])
-    losses.set(title="Losses: only aLRP sees which box comes first")
-    losses.set_xticks(range(len(_TOY_LOSSES)), list(_TOY_LOSSES.values()))
-    for panel in (found, ap, losses):
-        panel.grid(alpha=0.3, axis="y")
-    found.legend(fontsize=8, loc="center", bbox_to_anchor=(0.5, 0.25))
+    plot = result["plot"]
+    names = plot["y"]
+    figure, panels = pyplot().subplots(1, len(names), figsize=(max(4.5 * len(names), 6), 3.8), squeeze=False, layout="constrained")
+    colors = {variant: f"C{number % 10}" for number, variant in enumerate(dict.fromkeys(row["variant"] for row in result["curves"]))}
+    for panel, name in zip(panels[0], names, strict=True):
+        for variant, color in colors.items():
+            rows = [row for row in result["curves"] if row["variant"] == variant]
+            for row in rows:
+                points = [(x, y) for x, y in zip(row[plot["x"]], row[name], strict=True) if y is not None]
+                label = plain(variant) if row is rows[0] else None
+                panel.plot([x for x, _ in points], [y for _, y in points], color=color, linewidth=1.2, alpha=0.8, label=label)
+        panel.set(title=name.replace("_", " "), xlabel=plot["x"])
+        if name in plot.get("log", ()):
+            panel.set_yscale("log")
+        panel.grid(alpha=0.3)
+    panels[0][0].legend(fontsize=7)
     return save_figure(figure, path)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import os
-import statistics
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -106,39 +105,29 @@ COMPARED = ("AP", "AP50", "AP75", "oLRP", "rho")
 """The numbers of which tables of several runs have a column."""
 
 
-def summarize(runs: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
-    """Mean and sample standard deviation over the seeds, by recipe.
+def accuracy_table(summary: Mapping[str, Mapping[str, Any]], columns: Sequence[str] = COMPARED, *, title: str = "recipe") -> str:
+    """A summary (``lossbox.analysis.summarize``) as a markdown table: mean ± standard deviation, a line for each variant."""
+    lines = [f"| {title} | " + " | ".join(columns) + " | seeds |", "|---" * (len(columns) + 2) + "|"]
+    lines += [
+        f"| {name} | " + " | ".join(spread(row[column]) for column in columns) + f" | {len(row['seeds'])} |"
+        for name, row in summary.items()
+    ]
+    return "\n".join(lines)
 
-    Args:
-        runs: each with ``recipe``, ``seed`` and the numbers named in ``COMPARED``; None where undefined, which is left out.
 
-    Returns:
-        By recipe: ``seeds``, and for each number ``{"mean": ..., "deviation": ...}``; the deviation of one run is NaN.
+def spread(cell: Mapping[str, float | None], sign: str = "") -> str:
+    """Mean ± standard deviation of a cell of a summary: three digits behind the point, none from 100 on, powers of ten for what is tiny.
 
     Example:
-        >>> rows = [dict(recipe="a", seed=s, AP=ap, AP50=1.0, AP75=1.0, oLRP=0.0, rho=0.0) for s, ap in ((0, 0.4), (1, 0.6))]
-        >>> summarize(rows)["a"]["AP"]["mean"]
-        0.5
+        >>> spread({"mean": 0.5, "deviation": 0.01}), spread({"mean": 1234.5, "deviation": None}), spread({"mean": 1e-7, "deviation": 0.0})
+        ('0.500 ± 0.010', '1234', '1.00e-07 ± 0.00e+00')
     """
-    summary: dict[str, dict[str, Any]] = {}
-    for recipe in dict.fromkeys(run["recipe"] for run in runs):
-        of_recipe = [run for run in runs if run["recipe"] == recipe]
-        summary[recipe] = {"seeds": [run["seed"] for run in of_recipe]}
-        for name in COMPARED:
-            values = [run[name] for run in of_recipe if run[name] is not None]
-            mean = statistics.fmean(values) if values else math.nan
-            summary[recipe][name] = {"mean": mean, "deviation": statistics.stdev(values) if len(values) > 1 else math.nan}
-    return summary
-
-
-def accuracy_table(summary: Mapping[str, Mapping[str, Any]]) -> str:
-    """The summary as a markdown table: mean ± standard deviation, one line a recipe."""
-    lines = ["| recipe | " + " | ".join(COMPARED) + " | seeds |", "|---" * (len(COMPARED) + 2) + "|"]
-    for recipe, row in summary.items():
-        cells = []
-        for name in COMPARED:
-            mean, deviation = row[name]["mean"], row[name]["deviation"]
-            spread = "" if deviation is None or math.isnan(deviation) else f" ± {deviation:.3f}"
-            cells.append("-" if mean is None or math.isnan(mean) else f"{mean:.3f}{spread}")
-        lines.append(f"| {recipe} | " + " | ".join(cells) + f" | {len(row['seeds'])} |")
-    return "\n".join(lines)
+    mean, deviation = cell["mean"], cell["deviation"]
+    if mean is None or math.isnan(mean):
+        return "-"
+    if isinstance(mean, int):
+        form = "d"
+    else:
+        form = ".3f" if mean == 0 or 5e-4 <= abs(mean) < 100 else ".0f" if 100 <= abs(mean) < 1e6 else ".2e"
+    behind = "" if deviation is None or math.isnan(deviation) or isinstance(mean, int) else f" ± {deviation:{form}}"
+    return f"{mean:{sign}{form}}{behind}"

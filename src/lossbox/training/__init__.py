@@ -7,6 +7,7 @@ Here is what a recipe names, and a trained detector in Python; everything else i
 from .callbacks import EMAWeights
 from .load import Prediction, Trained, load_trained
 from .optimization import WarmupCosine, WarmupSteps
+from .steps import StepLog
 from .task import DetectionTask, FirstStage
 
-__all__ = ["DetectionTask", "EMAWeights", "FirstStage", "Prediction", "Trained", "WarmupCosine", "WarmupSteps", "load_trained"]
+__all__ = ["DetectionTask", "EMAWeights", "FirstStage", "Prediction", "StepLog", "Trained", "WarmupCosine", "WarmupSteps", "load_trained"]

@@ -222,6 +222,7 @@ class LossboxCLI(LightningCLI):
                 "accelerator": self.model.device.type,
                 "command": self._words,
                 "folder": str(Path.cwd()),
+                "precision": str(trainer.precision),
             }
             if validates:
                 self._write_metrics()

@@ -7,6 +7,7 @@ targets. Needs the extra: ``pip install 'lossbox[train]'``.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple, Protocol, cast
@@ -94,6 +95,7 @@ class DetectionTask(LightningModule):
     each part (``weight/...``: the self-balance), the gradient balance, and per validation the parts (``val/...``: the mean over the
     batches, each counted by its images) and the metrics
     (``val/AP``, ``val/oLRP``, ...). ``metrics`` keeps everything the last validation found, per class too; ``validated_at`` is its step.
+    Every function in ``observers`` is called with the batch and its :class:`Losses` in each training step, before the backward pass.
 
     A loss that is not finite stops the run with the step, the part and the images. On the CPU it is looked at every step, elsewhere
     on the logged steps (a look waits for the device), and then over all steps since the last look.
@@ -141,6 +143,7 @@ class DetectionTask(LightningModule):
         self.metrics: dict[str, Any] = {}
         self.validated_at: int | None = None
         self._evaluator: Evaluator | None = None
+        self.observers: list[Callable[[Batch, Losses], None]] = []
         self._watch = LossWatch()
         self._balance: Tensor | None = None
         self._epochs_ended = 0
@@ -198,7 +201,10 @@ class DetectionTask(LightningModule):
             self._epochs_ended += 1
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        predictions, assignment, parts = self.losses(batch)
+        losses = self.losses(batch)
+        predictions, assignment, parts = losses
+        for observe in self.observers:
+            observe(batch, losses)
         total = weighted_sum(parts)
 
         logged = (self.global_step + 1) % self.trainer.log_every_n_steps == 0  # type: ignore[attr-defined]

@@ -1,0 +1,314 @@
+"""The runs of ``lossbox compare``: a folder for each variant and seed, trained or computed where that is still to be done, and read."""
+
+from __future__ import annotations
+
+import copy
+import importlib
+import inspect
+import itertools
+import json
+import multiprocessing
+import os
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from contextlib import redirect_stderr, redirect_stdout
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..analysis.study import Run, Study, Variant
+from .recipes import read_recipe, resume
+
+STEP_LOG = {"class_path": "lossbox.training.StepLog", "init_args": {"by_rank_every": 20}}
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One run of a study.
+
+    Attributes:
+        variant: what is run.
+        seed: of the training; None for a function that takes none.
+        out: the folder of the run.
+        words: options of ``lossbox fit`` for all runs.
+        bounds: also computes the bounds of re-scoring.
+    """
+
+    variant: Variant
+    seed: int | None
+    out: Path
+    words: tuple[str, ...] = ()
+    bounds: bool = False
+
+    @property
+    def name(self) -> str:
+        return self.variant.name if self.seed is None else f"{self.variant.name}, seed {self.seed}"
+
+    @property
+    def is_done(self) -> bool:
+        return (self.out / "run.json").is_file() and (not self.bounds or (self.out / "bounds.json").is_file())
+
+
+def cells_of(study: Study, seeds: Sequence[int], out: Path, words: Sequence[str]) -> list[Cell]:
+    """All runs, each seed with all variants before the next seed: what is interrupted is a comparison of fewer seeds.
+
+    Raises:
+        ValueError: two variants whose names make the same folder.
+    """
+    bounds = bool({"upper", "lower"} & study.names_used)
+    cells: dict[Path, Cell] = {}
+    for seed in seeds:
+        for variant in study.variants:
+            drawn = variant.recipe is not None or "seed" in inspect.signature(_function(variant)).parameters
+            folder = out / _slug(variant.name) / f"seed-{seed}" if drawn else out / _slug(variant.name)
+            cell = Cell(variant, seed if drawn else None, folder, tuple(words), bounds and variant.recipe is not None)
+            if cells.setdefault(folder, cell).variant.name != variant.name:
+                raise ValueError(f"variants: {variant.name} and {cells[folder].variant.name} are both called {_slug(variant.name)}")
+    return list(cells.values())
+
+
+def _slug(name: str) -> str:
+    return "".join(character if character.isalnum() or character in "-_." else "_" for character in name)
+
+
+def _function(variant: Variant) -> Any:
+    module, _, name = str(variant.call).rpartition(".")
+    try:
+        return getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise ValueError(f"call: no function {variant.call}, of variant {variant.name}: {error}") from None
+
+
+def recipe_of(variant: Variant) -> dict[str, Any]:
+    """The recipe of a variant with its options in it, and with the log of the steps."""
+    assert variant.recipe is not None
+    recipe = with_options(read_recipe(variant.recipe), variant.options)
+    trainer = recipe.setdefault("trainer", {})
+    trainer["callbacks"] = [*(trainer.get("callbacks") or []), STEP_LOG]
+    return recipe
+
+
+def with_options(recipe: Mapping[str, Any], options: Mapping[str, Any]) -> dict[str, Any]:
+    """A recipe with other values at some places, their levels joined by dots; a value that is a dict takes the whole place.
+
+    Example:
+        >>> with_options({"a": {"b": 1, "c": 2}}, {"a.b": 3, "d": {"e": 4}})
+        {'a': {'b': 3, 'c': 2}, 'd': {'e': 4}}
+    """
+    result = copy.deepcopy(dict(recipe))
+    for name, value in options.items():
+        *levels, last = name.split(".")
+        place = result
+        for level in levels:
+            if not isinstance(place.get(level), dict):
+                place[level] = {}
+            place = place[level]
+        place[last] = copy.deepcopy(value)
+    return result
+
+
+def prepare(cells: Sequence[Cell]) -> None:
+    """Writes what is run into each folder; nothing is run yet.
+
+    Raises:
+        ValueError: a folder holds a run of something else.
+    """
+    import yaml
+
+    for cell in cells:
+        if cell.variant.recipe is None:
+            said: dict[str, Any] = {"call": cell.variant.call, "arguments": dict(cell.variant.options)}
+        else:
+            said = {"recipe": recipe_of(cell.variant), "options": list(cell.words)}
+        text, file = yaml.safe_dump(said, sort_keys=False, width=1000), cell.out / "variant.yaml"
+        if file.is_file() and file.read_text() != text:
+            raise ValueError(f"out: {cell.out} holds a run with other options (variant.yaml); name another folder by --out")
+        cell.out.mkdir(parents=True, exist_ok=True)
+        file.write_text(text)
+        if cell.variant.recipe is not None:
+            (cell.out / "recipe.yaml").write_text(yaml.safe_dump(said["recipe"], sort_keys=False, width=1000))
+
+
+def run_all(cells: Sequence[Cell], jobs: int) -> None:
+    """Runs what is not done yet: one after another here, or several trainings at a time in processes of their own.
+
+    Raises:
+        ChildProcessError: a training in a process of its own failed; the others are finished first. Names the first one and its log.
+    """
+    waiting, began = [cell for cell in cells if not cell.is_done], time.monotonic()
+    if len(waiting) < len(cells):
+        print(f"{len(cells) - len(waiting)} of {len(cells)} runs are done already", flush=True)
+    if jobs == 1 or all(cell.variant.recipe is None for cell in waiting):
+        for done, cell in enumerate(waiting):
+            if cell.variant.recipe is not None:
+                print(f"-- {cell.name} (run {done + 1} of {len(waiting)}{_left(began, done, len(waiting))})", flush=True)
+            run_one(cell)
+        return
+    failed: list[str] = []
+    spawn = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(min(jobs, max(len(waiting), 1)), spawn, initializer=_share_cores, initargs=(jobs,)) as pool:
+        running = {pool.submit(_run_quietly, cell): cell for cell in waiting}
+        for done, future in enumerate(_ended(running)):
+            cell, error = running[future], future.exception()
+            print(f"-- {cell.name}: {f'failed: {error}' if error else 'done'}{_left(began, done + 1, len(waiting))}", flush=True)
+            if error is not None:
+                failed.append(f"{cell.name}: {error} (log: {cell.out / 'log.txt'})")
+    if failed:
+        raise ChildProcessError(f"{len(failed)} of {len(running)} trainings failed; the first: {failed[0]}")
+
+
+def _left(began: float, done: int, all_of_them: int) -> str:
+    from ..training.progress import duration
+
+    seconds = time.monotonic() - began
+    return f"; {duration(seconds / done * (all_of_them - done))} left" if 0 < done < all_of_them else ""
+
+
+def _ended(running: Mapping[Future[None], Cell]) -> Iterator[Future[None]]:
+    """The trainings in the order in which they end; where nothing ends for a while, the last line of the log of each that runs."""
+    from rich.progress import Progress
+
+    from ..data.digits import SILENCE
+
+    waiting = set(running)
+    with Progress(disable=not sys.stdout.isatty()) as bar:
+        task = bar.add_task(f"{len(running)} trainings", total=len(running))
+        while waiting:
+            ended, waiting = wait(waiting, timeout=SILENCE, return_when=FIRST_COMPLETED)
+            bar.advance(task, len(ended))
+            yield from ended
+            for cell in (running[future] for future in waiting if not ended and future.running() and not sys.stdout.isatty()):
+                log = cell.out / "log.txt"
+                lines = log.read_text().splitlines() if log.is_file() else []
+                print(f"   {cell.name}: {lines[-1] if lines else 'starts'}", flush=True)
+
+
+def run_one(cell: Cell) -> None:
+    """Trains or computes one run into its folder."""
+    if cell.variant.recipe is not None:
+        _train(cell)
+        return
+    from .. import report
+
+    arguments = dict(cell.variant.options) | ({} if cell.seed is None else {"seed": cell.seed})
+    began, cpu = time.monotonic(), time.process_time()
+    found = dict(_function(cell.variant)(**arguments))
+    rows = found.pop("rows", [])
+    (cell.out / "steps.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    report.write_json(cell.out / "metrics.json", found)
+    report.write_json(cell.out / "run.json", {"minutes": (time.monotonic() - began) / 60, "cpu_minutes": (time.process_time() - cpu) / 60})
+
+
+def _train(cell: Cell) -> None:
+    from .. import report
+    from ..metrics import average_precision, match_detections, score_bounds
+    from ..training.cli import LossboxCLI
+
+    if (cell.out / "run.json").is_file():  # the bounds alone are missing
+        words = ["validate", "--config", str(cell.out / "config.yaml"), "--out", str(cell.out), "--ckpt_path", "last"]
+        cli = LossboxCLI([*words, "--artifacts", "false"])
+    else:
+        words = ["fit", "--config", str(cell.out / "recipe.yaml"), "--seed_everything", str(cell.seed), "--out", str(cell.out)]
+        cli = LossboxCLI([*words, *cell.words, *resume(cell.out)])
+    if cell.bounds:
+        truth, found = cli.model.detected()
+        ap = average_precision(truth, found)
+        report.write_json(cell.out / "bounds.json", score_bounds(truth, found, matches=match_detections(truth, found), ap=ap))
+
+
+def _share_cores(jobs: int) -> None:
+    """Threads that outnumber the cores wait for each other; what the environment says goes first."""
+    import torch
+
+    if "OMP_NUM_THREADS" not in os.environ:
+        torch.set_num_threads(max(1, (os.cpu_count() or 1) // jobs))
+
+
+def _run_quietly(cell: Cell) -> None:
+    """In a process of its own; what it prints goes to the log of the run."""
+    with (cell.out / "log.txt").open("a", buffering=1) as log, redirect_stdout(log), redirect_stderr(log):
+        run_one(cell)
+
+
+def read_run(cell: Cell) -> Run:
+    """The numbers of a run that is done, and the lines of its steps."""
+    numbers: dict[str, Any] = {}
+    for name in ("metrics", "run"):
+        file = cell.out / f"{name}.json"
+        if file.is_file():  # metrics.json is not there with trainer.limit_val_batches 0
+            numbers |= {key: value for key, value in _read(file).items() if _is_result(key, value)}
+    if cell.bounds:
+        bounds = _read(cell.out / "bounds.json")
+        numbers |= {name: bounds[name]["AP"] for name in ("upper", "lower")}
+        numbers |= {f"{name}_{key}": value for name in ("upper", "lower") for key, value in bounds[name].items()}
+    steps = cell.out / "steps.jsonl"
+    rows = [json.loads(line) for line in steps.read_text().splitlines()] if steps.is_file() else []
+    return Run(cell.variant.name, cell.seed, numbers, rows)
+
+
+def _is_result(key: str, value: Any) -> bool:
+    """A number, an undefined one, a list of numbers, or how it was computed."""
+    numbers = value if isinstance(value, list) else [value]
+    return key in ("precision", "accelerator") or all(one is None or isinstance(one, int | float) for one in numbers)
+
+
+def _read(path: Path) -> Any:
+    return json.loads(path.read_text())
+
+
+def data_options(study: Study, data: Path | str | None, out: Path) -> list[str]:
+    """The options of ``lossbox fit`` that say where the images are: a folder of the user's, or the digits, which are drawn where needed."""
+    recipes = [recipe_of(variant) for variant in study.variants if variant.recipe is not None]
+    if not recipes:
+        return []
+    if data is not None:
+        from .fit import with_data
+
+        said = with_data(Path(data), ["--config", next(v.recipe for v in study.variants if v.recipe is not None), "--out", str(out)])
+        return [word for pair in itertools.pairwise(said) if pair[0].startswith("--data.") for word in pair]
+    digits = Path("data/digits")
+    if any((recipe.get("data") or {}).get("train_annotations") == str(digits / "train.json") for recipe in recipes):
+        from ..data.digits import write_digits
+
+        if not (digits / "train.json").is_file():
+            write_digits(digits)
+    return []
+
+
+def epochs_option(study: Study, seconds: float, out: Path, words: Sequence[str]) -> list[str]:
+    """The number of epochs that all variants can be trained in so many seconds, by the time of a few steps of each.
+
+    It is kept in OUT/budget.json, so that a study that goes on has the same.
+    """
+    file = out / "budget.json"
+    kept = _read(file) if file.is_file() else {}
+    if kept.get("seconds") != seconds:
+        per_epoch = sum(_seconds_per_epoch(variant, out, words) for variant in study.variants if variant.recipe is not None)
+        if not per_epoch:
+            raise ValueError(f"minutes: a study that trains expected, got {study.name}, which only computes")
+        kept = {"seconds": seconds, "seconds_per_epoch": per_epoch, "epochs": max(1, int(seconds / per_epoch))}
+        out.mkdir(parents=True, exist_ok=True)
+        file.write_text(json.dumps(kept) + "\n")
+    print(f"{kept['epochs']} epochs for each training: one of all takes about {kept['seconds_per_epoch']:.0f} s", flush=True)
+    return ["--trainer.max_epochs", str(kept["epochs"])]
+
+
+PROBE = {"trainer.max_steps": 8, "trainer.limit_val_batches": 0, "trainer.enable_checkpointing": False, "artifacts": False}
+RESERVE = 1.25
+"""For validation, checkpoints and images: so many times what the steps take."""
+
+
+def _seconds_per_epoch(variant: Variant, out: Path, words: Sequence[str]) -> float:
+    import yaml
+
+    from ..training.cli import LossboxCLI
+
+    folder = out / "probe" / _slug(variant.name)
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "recipe.yaml").write_text(yaml.safe_dump(with_options(recipe_of(variant), PROBE), sort_keys=False))
+    cli = LossboxCLI(["fit", "--config", str(folder / "recipe.yaml"), "--out", str(folder), *words])
+    rows = [json.loads(line) for line in (folder / "steps.jsonl").read_text().splitlines()]
+    steps: list[float] = sorted(row["seconds"] for row in rows[1:] or rows)
+    return RESERVE * steps[len(steps) // 2] * len(cli.datamodule.train_dataloader())
