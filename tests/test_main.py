@@ -219,7 +219,9 @@ def test_demo_leaves_metrics_curves_and_images(tmp_path, tiny, capsys):
     assert main(["fit", "--config", str(out / "config.yaml")]) == 2
     assert "--ckpt_path last" in capsys.readouterr().err
     assert main(["validate", "--config", str(out / "config.yaml"), "--ckpt_path", "best"]) == 0
-    assert "best.ckpt" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "best.ckpt" in said
+    assert str(out / "report.html") in said
     assert main(["validate", "--config", str(out / "config.yaml"), "--out", str(tmp_path / "none")]) == 2
     assert "no " + str(tmp_path / "none" / "checkpoints" / "last.ckpt") in capsys.readouterr().err
 

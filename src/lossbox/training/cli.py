@@ -252,6 +252,8 @@ class LossboxCLI(LightningCLI):
             )
         if self.artifacts:
             self._report()
+            if self.trainer.is_global_zero:
+                print(f"the report, for a browser: {self.out / 'report.html'}")
 
     def _write_metrics(self) -> None:
         report.write_json(self.out / "metrics.json", self.model.metrics)
