@@ -10,13 +10,13 @@ from typing import Any
 
 RESULTS = Path(__file__).parents[1] / "benchmarks" / "results"
 NUMBER = re.compile(r"\{\{\s*(\w+)\s+([\w.]+)(?:\s+(\d))?\s*\}\}")
-TABLE = re.compile(r"<!-- (accuracy|speed) (\w+)((?: \w+)*) -->")
+TABLE = re.compile(r"<!-- (accuracy|speed|overlap) (\w+)((?: \w+)*) -->")
 
 
 def fill(markdown: str) -> str:
     """``{{file path.to.number 2}}`` becomes the number with so many digits (3 if not said); ``<!-- accuracy file -->`` a table."""
     markdown = NUMBER.sub(lambda match: f"{number(match[1], match[2]):.{match[3] or 3}f}", markdown)
-    return TABLE.sub(lambda match: {"accuracy": accuracy_table, "speed": speed_table}[match[1]](match[2], match[3].split()), markdown)
+    return TABLE.sub(lambda match: TABLES[match[1]](match[2], match[3].split()), markdown)
 
 
 @functools.cache
@@ -58,3 +58,17 @@ def speed_table(name: str, _: list[str]) -> str:
             cells = [f"{row['ratio_to_focal'][loss]:.2f} x" if loss in row["ratio_to_focal"] else "-" for loss in losses]
             lines.append(f"| {row['positives']:,} | {row['negatives']:,} | {row['ms']['sigmoid_focal_loss']:.1f} | {' | '.join(cells)} |")
     return "\n".join(lines)
+
+
+def overlap_table(name: str, steps: list[str]) -> str:
+    """Mean IoU of boxes that each box loss has moved for so many steps, by how they started."""
+    kinds = ("near", "far", "disjoint")
+    titles = [f"{kind}, {step} steps" for kind in kinds for step in steps]
+    lines = [f"| loss | learning rate | {' | '.join(titles)} |", "|---|---|" + "---|" * len(titles)]
+    for row in read(name)["rows"]:
+        cells = [f"{row[kind][step]['iou']:.3f}" for kind in kinds for step in steps]
+        lines.append(f"| {row['loss']} | {row['learning_rate']:g} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+TABLES = {"accuracy": accuracy_table, "speed": speed_table, "overlap": overlap_table}
