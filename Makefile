@@ -21,7 +21,7 @@ test: venv      ## all tests and all doctests
 	$(BIN)/pytest
 
 # Ultralytics is AGPL-3.0: it stays out of the extras, and of .venv
-INTEGRATIONS := ultralytics==8.4.190 transformers==5.24.0 accelerate scipy rfdetr==1.11.2 pytorch-lightning pycocotools
+INTEGRATIONS := ultralytics==8.4.190 transformers==5.24.0 accelerate scipy rfdetr==1.11.2 pytorch-lightning torchmetrics faster-coco-eval pycocotools
 test-integrations: .venv-integrations/installed  ## the adapters in the training code of other packages, in an environment of its own
 	YOLO_OFFLINE=true .venv-integrations/bin/pytest tests/integrations src/lossbox/integrations
 

@@ -86,7 +86,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--folder", type=Path, default=Path("data/digits"))
     parser.add_argument("--size", type=int, default=128)
-    parser.add_argument("--losses", nargs="+", default=["rank_sort", "torchvision", "alrp", "ap"])
+    parser.add_argument("--losses", nargs="+", default=["rank_sort", "torchvision", "alrp", "ap"], help="torchvision is its own")
     parser.add_argument("--steps", type=int, default=500, help="of 16 images (default 500)")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--out", type=Path, default=RESULTS / "torchvision_losses.json")

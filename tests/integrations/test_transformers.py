@@ -9,6 +9,9 @@ import pytest
 import torch
 
 from lossbox.boxes import paired_iou
+from lossbox.integrations import transformers as adapter
+from lossbox.integrations._queries import query_loss
+from lossbox.integrations._scores import find_loss
 from lossbox.integrations.transformers import use
 from lossbox.losses import FocalLoss, alrp_loss, ap_loss, rank_sort_loss
 
@@ -190,9 +193,6 @@ def test_batches_without_boxes():
 
 
 def test_groups_of_queries_are_rankings_of_their_own():
-    from lossbox.integrations._queries import query_loss
-    from lossbox.integrations._scores import find_loss
-
     generator = torch.Generator().manual_seed(0)
     logits, boxes = torch.randn(2, 12, CLASSES, generator=generator), torch.rand(2, 12, 4, generator=generator) + 0.1
     image, query = torch.tensor([0, 0, 1, 1, 1, 0]), torch.tensor([11, 1, 4, 9, 2, 5])
@@ -212,7 +212,9 @@ def test_groups_of_queries_are_rankings_of_their_own():
     torch.testing.assert_close(one, sum(rank_sort_loss(logits, labels, quality[labels == 1])))
 
 
-def test_lw_detr_is_ranked_group_by_group():
+def test_lw_detr_is_ranked_group_by_group(monkeypatch):
+    groups = []
+    monkeypatch.setattr(adapter, "query_loss", lambda *args, **options: groups.append(options["groups"]) or query_loss(*args, **options))
     torch.manual_seed(0)
     small = {"d_model": 32, "decoder_layers": 2, "decoder_self_attention_heads": 4, "decoder_cross_attention_heads": 4}
     small |= {"num_queries": 10, "group_detr": 3, "num_labels": CLASSES, "decoder_ffn_dim": 64, "projector_scale_factors": [1.0]}
@@ -226,6 +228,7 @@ def test_lw_detr_is_ranked_group_by_group():
     output.loss.backward()
     names = [key for key in output.loss_dict if key.startswith("loss_ce")]
     assert names == ["loss_ce", "loss_ce_0", "loss_ce_enc"]
+    assert groups == [3, 3, 3]
     assert all(0 < output.loss_dict[name] < 2 for name in names)
 
 
