@@ -328,6 +328,22 @@ def test_rank_sort_weights_boxes_by_score_and_balances_each_step(box_loss: BoxLo
     torch.testing.assert_close(weighted_sum(found), 2 * (ranking + sorting))
 
 
+@pytest.mark.parametrize("groups", ["image", "class"])
+def test_images_or_classes_are_ranked_by_themselves(groups: Any) -> None:
+    problem = Problem(6)
+    arguments = problem.predictions, problem.assignment, problem.targets
+    labels, error = problem.wanted(), 1 - generalized_box_iou(problem.decoded(), problem.matched_boxes()).diagonal()
+    alrp = alrp_loss(problem.logits, labels, error, groups=groups)
+    same(problem, ALRPObjective(groups=groups)(*arguments), {"classification": alrp.classification, "localization": alrp.localization})
+    found = RankSortObjective(groups=groups)(*arguments)
+    ranking, sorting = rank_sort_loss(problem.logits, labels, own_iou(problem), groups=groups)
+    torch.testing.assert_close((found["ranking"].value, found["sorting"].value), (ranking, sorting))
+    assert ranking != rank_sort_loss(problem.logits, labels, own_iou(problem)).ranking
+    for objective in (ALRPObjective, RankSortObjective):
+        with pytest.raises(ValueError, match="groups: 'image', 'class' or None expected, got 'row'"):
+            objective(groups="row")  # type: ignore[arg-type]
+
+
 def test_centerness_is_a_third_part_of_any_objective() -> None:
     problem = Problem(7)
     centerness = torch.randn(3, 16, dtype=torch.float64).requires_grad_()

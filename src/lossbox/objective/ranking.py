@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import nn
@@ -47,8 +47,11 @@ class ALRPObjective(Objective):
         self_balance: ``weight`` follows the previous epoch's ``mean(L_cls + L_loc) / mean(L_loc)``; otherwise it stays as it is.
         localization_weight: ``weight``, >= 0; by default 50 with self-balance, where it is that of the first epoch, else 1.
         uncertainty_weights: both weights are learned, see ``lossbox.losses.UncertaintyWeights``; not beside self-balance.
-        loss: what ranks: a function called as ``alrp_loss`` is, with its options ``delta`` and ``global_batch``.
+        loss: what ranks: a function called as ``alrp_loss`` is, with its options ``delta`` and ``global_batch``, and
+            ``groups`` where there are groups.
         global_batch: in training under torch.distributed the batches of all processes are ranked as one; otherwise each by itself.
+        groups: "image" or "class": each image or class is ranked by itself, and the loss is the mean of those with a positive; None ranks
+            all scores against each other.
 
     Raises:
         ValueError: a box loss that does not fit, with the reason; an option out of its range.
@@ -82,6 +85,7 @@ class ALRPObjective(Objective):
         uncertainty_weights: bool = False,
         loss: Callable[..., ALRPTerms] = alrp_loss,
         global_batch: bool = True,
+        groups: Literal["image", "class"] | None = None,
     ) -> None:
         super().__init__()
         box_loss = check_box_loss(GIoULoss() if localization is None else localization)
@@ -101,6 +105,7 @@ class ALRPObjective(Objective):
         self.balance = make_weighing(first, self_balance=self_balance, uncertainty_weights=uncertainty_weights)
         self.loss = loss
         self.global_batch = global_batch
+        self.groups = _check_groups(groups)
 
     def forward(self, predictions: RawPredictions, assignment: Assignment, targets: list[Targets]) -> dict[str, Part]:
         with torch.autocast(predictions.logits.device.type, enabled=False):
@@ -109,7 +114,8 @@ class ALRPObjective(Objective):
             box_loss = self.localization.elementwise(decoded_boxes(predictions, positives), positives.boxes)
             error = box_loss / (self.localization.largest * (1 - self.tau))
             together = self.global_batch and self.training
-            loss = self.loss(predictions.logits, labels, error, delta=self.delta, global_batch=together)
+            groups = {} if self.groups is None else {"groups": self.groups}
+            loss = self.loss(predictions.logits, labels, error, delta=self.delta, global_batch=together, **groups)
         return weighed(self.balance, *loss, len(error), training=self.training)
 
     def end_epoch(self) -> None:
@@ -131,6 +137,8 @@ class RankSortObjective(Objective):
         localization_weight: a constant in the place of the balance of each step.
         global_batch: in training under torch.distributed the batches of all processes are ranked and sorted as one, and the sums over the
             positives are over those of all processes; otherwise each batch stands by itself, its weight too.
+        groups: "image" or "class": each image or class is ranked and sorted by itself, and both parts are the mean of those with a
+            positive; None ranks all scores against each other.
 
     Raises:
         ValueError: a box loss that does not fit, with the reason; an option out of its range.
@@ -160,6 +168,7 @@ class RankSortObjective(Objective):
         delta: float = 0.5,
         localization_weight: float | None = None,
         global_batch: bool = True,
+        groups: Literal["image", "class"] | None = None,
     ) -> None:
         super().__init__()
         if not 0 <= delta < float("inf"):
@@ -170,6 +179,7 @@ class RankSortObjective(Objective):
         self.delta = delta
         self.localization_weight = localization_weight
         self.global_batch = global_batch
+        self.groups = _check_groups(groups)
 
     def forward(self, predictions: RawPredictions, assignment: Assignment, targets: list[Targets]) -> dict[str, Part]:
         together = self.global_batch and self.training
@@ -177,7 +187,9 @@ class RankSortObjective(Objective):
             positives = find_positives(predictions, assignment, targets)
             labels = class_targets(assignment, positives, predictions.logits.shape[-1])
             quality = positive_ious(predictions, positives)
-            ranking, sorting = rank_sort_loss(predictions.logits, labels, quality, delta=self.delta, global_batch=together)
+            ranking, sorting = rank_sort_loss(
+                predictions.logits, labels, quality, delta=self.delta, global_batch=together, groups=self.groups
+            )
             score = upcast(predictions.logits[positives.image, positives.anchor, positives.labels]).detach().sigmoid()
             least = torch.finfo(score.dtype).tiny  # no positives: 0 / least
             # The mean over the processes, of values and of gradients, is then sum_i p_i l_i / sum_i p_i over the positives of all.
@@ -194,3 +206,9 @@ class RankSortObjective(Objective):
                 "localization": Part(localization, torch.where(balanced, ratio, 1.0)),
             }
         return {"ranking": Part(ranking), "sorting": Part(sorting), "localization": Part(localization, self.localization_weight)}
+
+
+def _check_groups(groups: Literal["image", "class"] | None) -> Literal["image", "class"] | None:
+    if groups not in (None, "image", "class"):
+        raise ValueError(f"groups: 'image', 'class' or None expected, got {groups!r}")
+    return groups
