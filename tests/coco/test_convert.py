@@ -115,7 +115,7 @@ def test_xml_and_image_must_belong_together(tmp_path):
         assert read_voc(voc(tmp_path, voc_object(), size=unstated), stop).size == (WIDTH, HEIGHT)
     item = voc(tmp_path)
     item.image.write_bytes(b"no image")
-    with pytest.raises(BadLabel, match=r"a\.png: is not an image that can be opened"):
+    with pytest.raises(BadLabel, match=r"a\.png: is not an image that can be decoded"):
         read_voc(item, stop)
     item = Labelled(draw(tmp_path / "JPEGImages" / "b.png"), None)
     assert read_voc(item, stop).boxes == []

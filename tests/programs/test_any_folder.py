@@ -142,3 +142,47 @@ def test_convert_splits_and_recognizes(tmp_path, capsys):
     assert capsys.readouterr().out.startswith("mine: YOLO, 1 part: all 10 images; 2 classes: cat, dog; there is no val: 50 % of all")
     assert main(["convert", "mine", "--out", "out", "--val-share", "1"]) == 2
     assert "--val-share: a number between 0 and 1 expected, got 1.0" in capsys.readouterr().err
+
+
+def test_in_a_distributed_run_the_first_process_converts(tmp_path, monkeypatch, words):
+    yolo(tmp_path / "mine")
+    main(["fit", "mine"])
+    before = (tmp_path / "runs/mine/data/train.json").stat().st_mtime_ns
+    monkeypatch.setenv("RANK", "1")
+    monkeypatch.setattr(fit, "convert", None)
+    assert main(["fit", "mine"]) == 0
+    assert [list(map(str, argv)) for argv in words] == [words[0], words[0]]
+    assert (tmp_path / "runs/mine/data/train.json").stat().st_mtime_ns == before
+    monkeypatch.setattr(fit, "WAIT", 0.01)
+    (tmp_path / "mine/labels/0.txt").write_text("")  # what the first process wrote is of other data
+    with pytest.raises(TimeoutError, match=r"converted\.json within"):
+        fit.with_data(Path("mine"), [])
+
+
+def test_check_names_validation_images_that_are_training_images(tmp_path, capsys):
+    yolo(tmp_path / "mine")
+    for part, numbers in (("train", range(6)), ("val", range(6, 10))):
+        for kind, suffix in (("images", "png"), ("labels", "txt")):
+            (tmp_path / "mine" / part / kind).mkdir(parents=True)
+            for i in numbers:
+                (tmp_path / f"mine/{kind}/{i}.{suffix}").rename(tmp_path / f"mine/{part}/{kind}/{i}.{suffix}")
+    coarse = Image.fromarray(np.random.default_rng(1).integers(0, 256, (6, 8, 3), dtype=np.uint8)).resize((WIDTH, HEIGHT))
+    coarse.save(tmp_path / "mine/train/images/0.png")
+    coarse.point(lambda value: value * 0.8 + 9).save(tmp_path / "mine/val/images/6.png")
+    Image.open(tmp_path / "mine/train/images/1.png").save(tmp_path / "mine/train/images/1.png")
+    (tmp_path / "mine/val/images/7.png").write_bytes((tmp_path / "mine/train/images/1.png").read_bytes())
+    assert check("mine", "--json", "found.json") == 0
+    assert "note: 2 of 4 validation images look like a training image, 1 of them are the same file" in capsys.readouterr().out
+    assert json.loads(Path("found.json").read_text())["in_both_parts"] == [
+        {"val": "mine/val/images/6.png", "train": "mine/train/images/0.png", "same_file": False},
+        {"val": "mine/val/images/7.png", "train": "mine/train/images/1.png", "same_file": True},
+    ]
+
+
+def test_check_opens_each_image_once(tmp_path, monkeypatch):
+    yolo(tmp_path / "mine", count=30)
+    opened = []
+    original = Image.open
+    monkeypatch.setattr(Image, "open", lambda path, *rest, **more: opened.append(str(path)) or original(path, *rest, **more))
+    assert check("mine") == 0
+    assert len(opened) == 30 + 22  # the sheets show 16 of 24 training images, and all 6 validation images

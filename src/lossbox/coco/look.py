@@ -75,8 +75,7 @@ def look_at(image: Path, depth: Depth = "header") -> Look:
     except FileNotFoundError:
         return Look(error="does not exist")
     except Exception as error:  # decoders of broken files raise OSError, SyntaxError, struct.error and more
-        what = "can be decoded" if size != (0, 0) else "can be opened"
-        return Look(size, mode, orientation, frames, error=f"is not an image that {what}: {error}")
+        return Look(size, mode, orientation, frames, error=f"is not an image that can be decoded: {error}")
     return Look(size, mode, orientation, frames, thumb)
 
 

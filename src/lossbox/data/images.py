@@ -65,26 +65,16 @@ def decode_image(record: CocoImage, *, source: Path) -> UInt8[Tensor, "3 h w"]:
     except Exception as error:  # decoders of broken files raise OSError, SyntaxError, struct.error, zlib.error and more
         raise ValueError(f"{where} is not an image that can be decoded: {error}") from error
     if size != (record.width, record.height):
-        hint = ""
-        if turned and size == (record.height, record.width):
-            hint = (
-                "; it has an EXIF orientation, which is not applied: store the image upright, or give size and boxes of the stored pixels"
-            )
-        raise ValueError(
-            f"{where} has {size[0]} x {size[1]} pixels, the JSON states width x height = {record.width} x {record.height}{hint}"
-        )
+        raise ValueError(f"{where} {other_size(record, size, turned=turned)}")
     raise ValueError(f"{where} has pixels of mode {mode}; images of 8 bits per channel expected")
 
 
-def orientation_of_file(path: Path) -> int:
-    """The EXIF orientation of an image file; 1, upright, where it has none or cannot be opened."""
-    from PIL import Image
-
-    try:
-        with Image.open(path) as opened:
-            return exif_orientation(opened)
-    except Exception:  # decoders of broken files raise OSError, SyntaxError, struct.error and more
-        return 1
+def other_size(record: CocoImage, size: tuple[int, int], *, turned: bool) -> str:
+    """What is said of an image of another size than its JSON states."""
+    hint = ""
+    if turned and size == (record.height, record.width):
+        hint = "; it has an EXIF orientation, which is not applied: store the image upright, or give size and boxes of the stored pixels"
+    return f"has {size[0]} x {size[1]} pixels, the JSON states width x height = {record.width} x {record.height}{hint}"
 
 
 @dataclass(frozen=True)

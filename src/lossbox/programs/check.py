@@ -4,22 +4,20 @@ from __future__ import annotations
 
 import importlib
 import inspect
-import os
-import warnings
-from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from .bars import track
+from .check_images import UPRIGHT, absolute, broken_images, in_both_parts, look_at_images, record_of
 from .command import File, Folder, command
-from .convert import convert, show_notes
+from .convert import converted, show_notes
 from .recipes import read_recipe
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from ..coco.read import CocoAnnotations
+    from ..coco.look import Depth, Look
+    from ..coco.read import BadRecord, CocoAnnotations
 
 FALLBACK = "own_data"
 """The recipe whose anchors are looked at where none is named."""
@@ -41,7 +39,8 @@ def check(
     """Looks at a data set before a detector does: at a folder DATA, at a COCO JSON and IMAGES, or at both parts of the recipe of --config.
 
     It names every record that breaks a rule, and images that are missing, broken or of another size than stated; it counts the boxes of
-    each class, their sizes and shapes, near doubles, and says how well the anchors of a recipe fit. It leaves a sheet of images with their
+    each class, their sizes and shapes, near doubles, and validation images that look like a training image, and says how well the
+    anchors of a recipe fit. It leaves a sheet of images with their
     boxes and histograms in OUT.
 
     Exit code: 0 usable as it is; 1 bad records; 2 a file that cannot be read at all, or a wrong option.
@@ -63,12 +62,17 @@ def check(
         ValueError: a recipe or a file that cannot be used.
         FileNotFoundError: it is not there.
     """
+    from ..coco.read import inspect_coco
+
     recipe = read_recipe(config or FALLBACK)
     written: Mapping[str, Any] = {}
+    looks: dict[Path, Look] = {}
     if data is not None and images is None:
         from ..coco.split import VAL_SHARE
 
-        written = convert(data, out=Path(out) / "data", on_bad_box="drop", val_share=VAL_SHARE, allow_empty=True)
+        depth: Depth = "header" if skip_images else "pixels"
+        done = converted(Path(data), Path(out) / "data", drop=True, val_share=VAL_SHARE, allow_empty=True, depth=depth)
+        written, looks = done.as_dict(), {absolute(path): look for path, look in done.looks.items()}
         parts = {part: (Path(entry["annotations"]), Path(entry["images"])) for part, entry in written["parts"].items()}
     elif data is not None and images is not None:
         parts = {"data": (Path(data), Path(images))}
@@ -76,15 +80,22 @@ def check(
         parts = _parts(recipe if config else {})
     found: dict[str, Any] = {}
     categories = {}
+    read: dict[str, CocoAnnotations] = {}
     for part, (json_file, folder) in parts.items():
-        found[part], categories[part] = _check(part, json_file, folder, recipe, Path(out), allow_empty=allow_empty, skip_images=skip_images)
+        annotations, errors = inspect_coco(json_file, folder)
+        read[part] = annotations
+        look_at_images(part, annotations, looks, skip_images=skip_images)
+        checked = _check(part, annotations, errors, folder, recipe, Path(out), looks, allow_empty=allow_empty)
+        found[part], categories[part] = checked, annotations.categories
     if len({tuple(names) for names in categories.values()}) > 1:
         differing = sorted(set(categories["train"]) ^ set(categories["val"]))
         rule = f"both parts must have the same categories; {len(differing)} (id, name) are in one alone, the first is {differing[0]}"
         where = str(parts["val"][0])
         found["val"]["bad"].append({"record": where, "rule": rule, "message": f"{where}: {rule}"})
     bad = any(part["bad"] for part in found.values()) or written.get("left_out")
-    result = {"usable": not bad, "parts": found, **{key: written[key] for key in ("data", "left_out", "notes") if key in written}}
+    alike = in_both_parts(read, looks) if {"train", "val"} <= set(read) and not skip_images else None
+    shared = {} if alike is None else {"in_both_parts": alike}
+    result = {"usable": not bad, "parts": found, **shared, **{key: written[key] for key in ("data", "left_out", "notes") if key in written}}
     if json:
         from .. import report
 
@@ -105,6 +116,14 @@ def show_check(found: Mapping[str, Any], *, config: str | None = None, limit: in
         _print_bad(left_out, limit, "  bad labels and images, left out of the parts below")
     for part, numbers in found["parts"].items():
         _print(part, numbers, limit, config or FALLBACK)
+    if alike := found.get("in_both_parts"):
+        same = sum(pair["same_file"] for pair in alike)
+        share = f"{len(alike)} of {found['parts']['val']['images']} validation images"
+        print(f"note: {share} look like a training image, {same} of them are the same file, so that scores are too good:")
+        for pair in alike[:limit]:
+            print(f"    {pair['val']} and {pair['train']}")
+        if len(alike) > limit:
+            print(f"    and {len(alike) - limit} more (--limit, --json)")
     if json:
         print(f"all numbers and records: {json}")
     if not found["usable"]:
@@ -160,30 +179,36 @@ def _anchor_options(recipe: Mapping[str, Any]) -> dict[str, Any] | None:
 
 
 def _check(
-    part: str, json_file: Path, images: Path, recipe: Mapping[str, Any], out: Path, *, allow_empty: bool, skip_images: bool
-) -> tuple[dict[str, Any], list[tuple[int, str]]]:
-    """What was found, ready for JSON, and the categories."""
+    part: str,
+    annotations: CocoAnnotations,
+    errors: Sequence[BadRecord],
+    folder: Path,
+    recipe: Mapping[str, Any],
+    out: Path,
+    looks: Mapping[Path, Look],
+    *,
+    allow_empty: bool,
+) -> dict[str, Any]:
+    """What was found, ready for JSON."""
     from ..boxes import box_area
-    from ..coco.read import inspect_coco
-    from ..data.images import orientation_of_file
     from ..data.survey import survey
     from ..report.survey import draw_sizes
 
-    annotations, errors = inspect_coco(json_file, images)
+    json_file = annotations.path
     bad = [{"record": str(error.where), "rule": error.rule, "message": str(error)} for error in errors]
     if not allow_empty and not any(len(image.boxes) for image in annotations.images):
         rule = "has no box that can be used; --allow-empty accepts that"
         bad.append({"record": str(json_file), "rule": rule, "message": f"{json_file}: {rule}"})
-    broken = [] if skip_images else list(_broken_images(annotations, part))
-    found = {"annotations": str(json_file), "folder": str(images), "bad": bad + broken, **survey(annotations)}
-    found["turned"] = [] if skip_images else [str(image.path) for image in annotations.images if orientation_of_file(image.path) != 1]
+    broken = list(broken_images(annotations, looks))
+    found = {"annotations": str(json_file), "folder": str(folder), "bad": bad + broken, **survey(annotations)}
+    found["turned"] = [str(image.path) for image in annotations.images if looks.get(absolute(image.path), UPRIGHT).orientation != 1]
     found |= _fit_of_anchors(annotations, recipe)
     boxes = [box for image in annotations.images for box in image.boxes[~image.crowd]]
     sides = [float(box_area(box).sqrt()) for box in boxes]
     aspects = [float((box[3] - box[1]) / (box[2] - box[0])) for box in boxes]
     sheet = _draw_sheet(annotations, {row["record"] for row in broken}, out / f"{part}.png")
     sizes = draw_sizes(sides, aspects, found["classes"], out / f"{part}_sizes.png")
-    return found | {"sheet": str(sheet), "histograms": str(sizes)}, annotations.categories
+    return found | {"sheet": str(sheet), "histograms": str(sizes)}
 
 
 def _fit_of_anchors(annotations: CocoAnnotations, recipe: Mapping[str, Any]) -> dict[str, Any]:
@@ -216,39 +241,13 @@ def _fit_of_anchors(annotations: CocoAnnotations, recipe: Mapping[str, Any]) -> 
     return found
 
 
-def _broken_images(annotations: CocoAnnotations, part: str) -> Iterator[dict[str, str]]:
-    """Decodes every image; the files that cannot be decoded, or are not what the JSON states."""
-    from ..coco.read import CocoImage
-    from ..data.images import decode_image
-
-    def message(image: CocoImage) -> str | None:
-        try:
-            decode_image(image, source=annotations.path)
-        except (ValueError, OSError) as error:
-            return str(error)
-        return None
-
-    # Pillow decodes without holding the interpreter
-    with ThreadPoolExecutor(os.cpu_count()) as pool, warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of Pillow, about odd metadata
-        messages = track(pool.map(message, annotations.images), f"decoding {part}", len(annotations.images))
-        for image, error in zip(annotations.images, messages, strict=True):
-            if error is not None:
-                where = _record(annotations, image.id)
-                yield {"record": where, "rule": error.removeprefix(f"{where}: "), "message": error}
-
-
-def _record(annotations: CocoAnnotations, image_id: int) -> str:
-    return f"{annotations.path}: image id {image_id}"
-
-
 def _draw_sheet(annotations: CocoAnnotations, broken: set[str], path: Path, *, images: int = 16) -> Path:
     """Draws images from all over the file, those with boxes first."""
     from ..data.images import CocoDataset, Phase
     from ..data.transforms import eval_transforms
     from ..report.survey import draw_labels
 
-    good = [i for i, image in enumerate(annotations.images) if _record(annotations, image.id) not in broken]
+    good = [i for i, image in enumerate(annotations.images) if record_of(annotations, image.id) not in broken]
     boxed = [i for i in good if len(annotations.images[i].boxes)]
     chosen = boxed or good
     chosen = [chosen[len(chosen) * i // images] for i in range(images)] if len(chosen) > images else chosen

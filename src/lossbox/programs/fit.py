@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import difflib
+import hashlib
+import json
 import os
 import textwrap
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -14,6 +17,9 @@ from .recipes import read_recipe, shipped_recipes, with_recipes
 
 FILES = ("train_annotations", "train_images", "val_annotations", "val_images")
 """The options that say where the data is."""
+
+WAIT = 3600
+"""Seconds that the other processes of a distributed run wait for the first to convert the data."""
 
 HELP = """usage: lossbox fit --config RECIPE [options]
        lossbox fit DATA [--config RECIPE] [options]
@@ -95,7 +101,11 @@ def _converted(data: Path, out: Path, config: str, words: Sequence[str]) -> dict
         values, _ = _split_off(words, f"--data.{key}")
         said |= {key: values[-1]} if values else {}
     drop, empty = said.get("on_bad_box") == "drop", said.get("allow_empty") in (True, "true", "True")
+    done, asked = out / "data" / "converted.json", _fingerprint(data, drop, empty)
+    if not _is_first():
+        return _files_of_first(done, asked)
     from ..coco.split import VAL_SHARE
+    from ..report import write_json
 
     try:
         written = convert(data, out=out / "data", on_bad_box="drop" if drop else "error", val_share=VAL_SHARE, allow_empty=empty)
@@ -105,16 +115,35 @@ def _converted(data: Path, out: Path, config: str, words: Sequence[str]) -> dict
         for option, here in options.items():
             message = message.replace(option, here)
         raise ValueError(message) from error
-    if _is_first():
-        print(written["data"], flush=True)
-        show_notes(written["left_out"], "left out")
-        show_notes(written["notes"], "note")
-    return {f"{part}_{key}": written["parts"][part][key] for part in ("train", "val") for key in ("annotations", "images")}
+    print(written["data"], flush=True)
+    show_notes(written["left_out"], "left out")
+    show_notes(written["notes"], "note")
+    files = {f"{part}_{key}": written["parts"][part][key] for part in ("train", "val") for key in ("annotations", "images")}
+    write_json(done, {"of": asked, "files": {key: str(path) for key, path in files.items()}})
+    return files
 
 
 def _is_first() -> bool:
     """Whether this is the first process of a distributed run."""
-    return os.environ.get("RANK", os.environ.get("LOCAL_RANK", "0")) == "0"
+    names = ("RANK", "SLURM_PROCID", "LOCAL_RANK")
+    return next((os.environ[name] for name in names if name in os.environ), "0") == "0"
+
+
+def _fingerprint(data: Path, *options: bool) -> str:
+    """The same for the same files, by name, size and time, and the same options: what is converted is then the same."""
+    files = [Path(folder, name) for folder, _, names in os.walk(data, followlinks=True) for name in names] if data.is_dir() else [data]
+    stated = [(str(file), file.stat().st_size, file.stat().st_mtime_ns) for file in sorted(files) if file.is_file()]
+    return hashlib.sha256(repr((stated, options)).encode()).hexdigest()
+
+
+def _files_of_first(done: Path, asked: str) -> dict[str, Path]:
+    """What the first process converts, in a folder that all processes see; waits until it has."""
+    end = time.monotonic() + WAIT
+    while time.monotonic() < end:
+        if done.is_file() and (found := json.loads(done.read_text()))["of"] == asked:
+            return {key: Path(path) for key, path in found["files"].items()}
+        time.sleep(0.5)
+    raise TimeoutError(f"data: the first process has not written {done} within {WAIT} s; OUT must be a folder that all processes see")
 
 
 def run_lightning(command: str, help: str, argv: Sequence[str]) -> None:
