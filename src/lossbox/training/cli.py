@@ -40,6 +40,7 @@ from .explain import as_typed, explained
 from .from_data import settle_auto
 from .precision import device_of, precision_in_use, resolve
 from .progress import ProgressLines
+from .summary import summary
 from .task import DetectionTask
 
 
@@ -230,12 +231,10 @@ class LossboxCLI(LightningCLI):
         if self.artifacts:
             self._report(validates)
         if trainer.is_global_zero:
-            numbers = "  ".join(f"{name} {self.model.metrics[name]:.3f}" for name in ("AP", "oLRP") if validates)
-            where = (
-                f"{numbers}  all numbers in {self.out / 'metrics.json'}" if validates else "not validated (trainer.limit_val_batches is 0)"
-            )
-            print(f"trained in {run['minutes']:.1f} minutes  {where}")
-            if self.artifacts:
+            print(f"trained in {run['minutes']:.1f} minutes" + ("" if validates else "  not validated (trainer.limit_val_batches is 0)"))
+            if validates:
+                print(summary(self.model.metrics, self.out))
+            elif self.artifacts:
                 print(f"the report, for a browser: {self.out / 'report.html'}")
 
     def validate(self, **kwargs: Any) -> None:
