@@ -211,7 +211,7 @@ def mpdiou_loss(
 ) -> Tensor:
     """MPDIoU loss: IoU and the distances of the two corners, in units of the diagonal of the image.
 
-    ``L = 1 - IoU + (|p1 - p1*|^2 + |p2 - p2*|^2) / (W^2 + H^2)`` with p1 the top left and p2 the bottom right corners.
+    ``L = 1 - IoU + (d^2 + e^2) / (W^2 + H^2)`` with d the distance of the top left and e that of the bottom right corners.
 
     Args:
         boxes: (n, 4) predicted ``x1 y1 x2 y2``, in pixels.
