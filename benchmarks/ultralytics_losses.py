@@ -107,7 +107,9 @@ def main() -> None:
         options.work.mkdir(parents=True, exist_ok=True)
         report: dict[str, Any] = {
             "what": "yolo11n from random weights in Ultralytics' training, equal epochs; AP, AP50, AP75, oLRP on the validation images",
-            "command": " ".join(["python benchmarks/ultralytics_losses.py", *(Path(data).name for data in options.data)]),
+            "command": " ".join(
+                ["python benchmarks/ultralytics_losses.py", *(Path(data).name for data in options.data), "--runs", *options.runs]
+            ),
             "machine": machine(),
             "rows": {},
         }

@@ -41,7 +41,7 @@ def use(model: Any, loss: str | Callable[..., Any] | nn.Module, *, global_batch:
         >>> from ultralytics import YOLO  # doctest: +SKIP
         >>> model = YOLO("yolo11n.yaml")  # doctest: +SKIP
         >>> use(model, "rank_sort")  # doctest: +SKIP
-        >>> model.train(data="data.yaml", cls=2.0)  # doctest: +SKIP
+        >>> model.train(data="data.yaml", cls=1.0)  # doctest: +SKIP
     """
     module = find_loss(loss)
     if not hasattr(model, "add_callback"):
