@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from ..coco.look import Depth, Look
 
 
+FORMATS = ("coco", "voc", "yolo", "cvat", "label_studio", "via", "labelme", "hugging_face")
+
+
 @dataclass(frozen=True)
 class Converted:
     """A folder of data as COCO JSON.
@@ -223,9 +226,7 @@ _run = command(convert, show_conversion)
 
 def run(argv: Sequence[str]) -> None:
     """Runs ``lossbox convert``; the format may stand before the data."""
-    from ..coco.recognize import FINDERS
-
     words = list(argv)
-    if words[:1] and words[0] in FINDERS and words[1:2] and not words[1].startswith("-"):
+    if words[:1] and words[0] in FORMATS and words[1:2] and not words[1].startswith("-"):
         words[:1] = ["--format", words[0]]
     _run(words)
