@@ -5,16 +5,22 @@ from __future__ import annotations
 import functools
 import json
 import re
+import tempfile
 from pathlib import Path
 from typing import Any
 
+from lossbox import report
+
 RESULTS = Path(__file__).parents[1] / "benchmarks" / "results"
-NUMBER = re.compile(r"\{\{\s*(\w+)\s+([\w.]+)(?:\s+(\d))?\s*\}\}")
-TABLE = re.compile(r"<!-- (accuracy|speed|overlap) (\w+)((?: \w+)*) -->")
+NUMBER = re.compile(r"\{\{\s*([\w/-]+)\s+([^{}]+?)(?:\s+(\d))?\s*\}\}")
+TABLE = re.compile(r"<!-- (accuracy|speed|overlap|study|ranks) ([\w-]+)((?: \w+)*) -->")
 
 
 def fill(markdown: str) -> str:
-    """``{{file path.to.number 2}}`` becomes the number with so many digits (3 if not said); ``<!-- accuracy file -->`` a table."""
+    """``{{file path.to.number 2}}`` becomes the number with so many digits (3 if not said); ``<!-- accuracy file -->`` a table.
+
+    Where a part of the path has a point or a space the parts are joined by ``|``: ``{{studies/balance summary|AP loss|AP|mean}}``.
+    """
     markdown = NUMBER.sub(lambda match: f"{number(match[1], match[2]):.{match[3] or 3}f}", markdown)
     return TABLE.sub(lambda match: TABLES[match[1]](match[2], match[3].split()), markdown)
 
@@ -27,7 +33,7 @@ def read(name: str) -> Any:
 def number(name: str, path: str) -> float:
     """A number of a result file; a part of the path indexes a list where it is one."""
     found = read(name)
-    for part in path.split("."):
+    for part in path.split("|" if "|" in path else "."):
         found = found[int(part)] if isinstance(found, list) else found[part]
     return float(found)
 
@@ -71,4 +77,44 @@ def overlap_table(name: str, steps: list[str]) -> str:
     return "\n".join(lines)
 
 
-TABLES = {"accuracy": accuracy_table, "speed": speed_table, "overlap": overlap_table}
+def study(name: str, _: list[str]) -> str:
+    """What the paper saw, how it was measured here, the table, what had to hold, and the curves."""
+    found = read(f"studies/{name}")
+    machine = found["machine"]
+    cores = f"{machine['processor']}, {machine['instruction_set']}, {machine.get('OMP_NUM_THREADS', machine['cpus'])} thread(s)"
+    seeds = {run["seed"] for run in found["runs"]} - {None}
+    parts = [
+        f"*{found['title']}.* Source: {found['source']}.",
+        f"**What the paper saw.** {found['paper']}",
+        f"**What we saw** (`{found['command']}`; {cores}" + (f"; {len(seeds)} seed(s)" if seeds else "") + "):",
+        report.accuracy_table(found["summary"], found["measure"], title="variant"),
+    ]
+    if len(seeds) > 1:
+        parts += [f"Less {found['baseline']}, seed by seed:", report.difference_table(found)]
+    parts.append("\n".join(f"- {line}" for line in report.check_lines(found) if line))
+    if found["curves"]:
+        parts.append(f"![{found['title']}]({name}.svg)")
+    return "\n\n".join(part for part in parts if part)
+
+
+def ranks(name: str, columns: list[str]) -> str:
+    """The shares of the tenths of the positives, the highest scores first, in the last third of each training, in percent."""
+    rows = read(f"studies/{name}")["by_rank"]
+    lines = [f"| variant | {' | '.join(str(tenth) for tenth in range(1, 11))} |", "|---|" + "---|" * 10]
+    for column in columns:
+        lines += [f"| {variant} | {' | '.join(f'{100 * share:.0f}' for share in row[column][2])} |" for variant, row in rows.items()]
+    return "\n".join(lines)
+
+
+def study_figures() -> dict[str, bytes]:
+    """The curves of each study by the address of the image."""
+    figures = {}
+    for file in sorted((RESULTS / "studies").glob("*.json")):
+        found = read(f"studies/{file.stem}")
+        if found["curves"]:
+            with tempfile.TemporaryDirectory() as folder:
+                figures[f"studies/{file.stem}.svg"] = report.draw_study(found, Path(folder) / "figure.svg").read_bytes()
+    return figures
+
+
+TABLES = {"accuracy": accuracy_table, "speed": speed_table, "overlap": overlap_table, "study": study, "ranks": ranks}

@@ -1,6 +1,8 @@
 """Studies: what a file may say, rules that hold and rules that do not, and numbers over seeds."""
 
+import json
 import math
+from pathlib import Path
 
 import pytest
 
@@ -145,3 +147,24 @@ def test_each_study_of_the_package_is_one_and_names_recipes_that_ship(name):
     assert {find_recipe(variant.recipe).stem for variant in found.variants if variant.recipe} == {
         variant.recipe for variant in found.variants if variant.recipe
     }
+
+
+DOCS, RESULTS = (Path(__file__).parents[2] / place for place in ("docs", "benchmarks/results/studies"))
+
+
+@pytest.mark.parametrize("name", shipped_studies())
+def test_each_study_has_a_page_in_the_menu_and_the_page_shows_what_was_measured(name):
+    page = (DOCS / "studies" / f"{name}.md").read_text()
+    assert f"- studies/{name}.md" in (DOCS.parent / "mkdocs.yml").read_text()
+    assert (f"<!-- study {name} -->" in page) == (RESULTS / f"{name}.json").is_file()
+
+
+@pytest.mark.parametrize("file", sorted(RESULTS.glob("*.json")), ids=lambda file: file.stem)
+def test_what_was_measured_is_of_the_study_as_it_ships_and_held(file):
+    document, study = json.loads(file.read_text()), read_study(shipped_studies()[file.stem])
+    assert set(document["summary"]) <= {variant.name for variant in study.variants}
+    assert document["measure"] == list(study.measure)
+    assert document["machine"]["instruction_set"]
+    assert document["command"].startswith(f"lossbox compare {file.stem}")
+    assert [check["rule"] for check in document["checks"]] == [rule.text for rule in study.must_hold]
+    assert all(check["checked"] > 0 and not check["violations"] for check in document["checks"])

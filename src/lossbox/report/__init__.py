@@ -11,7 +11,7 @@ from .loss_axes import Axis
 from .loss_curves import LossCurves, axis_of, curves_of, draw_loss, plot_loss, trace
 from .page import page_content, render_page, write_page
 from .runs import Run, find_runs, names_of, read_run, write_validation
-from .studies import draw_study, print_study
+from .studies import check_lines, difference_table, draw_study, print_study
 from .tables import (
     COMPARED,
     accuracy_table,
@@ -26,8 +26,10 @@ __all__ = [
     "Run",
     "accuracy_table",
     "axis_of",
+    "check_lines",
     "confusion_matrix",
     "curves_of",
+    "difference_table",
     "draw_assignment",
     "draw_loss",
     "draw_sheet",
