@@ -499,7 +499,7 @@ def test_counting_in_turn_is_counting(n, places):
     expected = torch.zeros(places, dtype=torch.float64)
     for i, each in enumerate(interval.tolist()):
         expected[each] += weight[i]
-    for count, copies in ((_knots._count_in_turn, 3), (_knots._count, _knots._cpu_rows())):
+    for count, copies in ((_knots._count_in_turn, 3), (_knots._count, _knots.cpu_rows())):
         counters = torch.zeros(copies, places, dtype=torch.float64)
         count(counters, interval, weight)
         assert_close(counters.sum(0), expected)

@@ -26,20 +26,14 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from ._intervals import ROWS, cpu_rows, interval_finder, rows_of, signed_edges, take
 from ._segments import Segments, lay_out, sort_by_group, sum_down, sum_up
 
 CHUNK = 1 << 17
 """Scores handled at a time on a CPU: a chunk's temporaries stay in the cache, and memory stays O(N) with a small constant."""
 
-ROWS = 8
-"""The threads of a CPU that share out what goes through a table, a row of a chunk each, at most: a power of 2 that divides a chunk."""
-
 COPIES = 64
 """Counters of an interval on other devices, which add to one place only one after the other."""
-
-CELLS_PER_EDGE, MIN_CELLS, MAX_CELLS = 32, 1 << 16, 1 << 18
-MAX_ROUNDS = 5
-"""More rounds than this within one cell of the grid, and a binary search over all knots is the faster way to find an interval."""
 
 
 class Knots(NamedTuple):
@@ -136,7 +130,7 @@ def locate(knots: Knots, scores: Tensor, counted: Tensor | None = None, group: T
 
 def _place(edges: Tensor, floor: Tensor, base: Tensor, scores: Tensor, counted: Tensor | None) -> Callable[[slice], tuple[Tensor, Tensor]]:
     """A function from a part of the scores to their intervals and their offsets from the base."""
-    find = _interval_finder(edges, floor, len(scores))
+    find = interval_finder(edges, floor, len(scores))
     on_cpu = scores.device.type == "cpu"
     bounds = (floor.item(), edges[-1].item()) if on_cpu else (floor, edges[-1])  # numbers are faster, and cost no wait here
 
@@ -146,7 +140,7 @@ def _place(edges: Tensor, floor: Tensor, base: Tensor, scores: Tensor, counted: 
         inside = scores[part] if counted is None else torch.where(counted[part], scores[part], floor)
         inside = torch.clamp(inside, *bounds)
         here = find(inside)
-        return here, inside.to(base.dtype).sub_(_take(base, here))
+        return here, inside.to(base.dtype).sub_(take(base, here))
 
     return place
 
@@ -159,7 +153,7 @@ def _place_in_groups(
     assert segments is not None
     base, width = knots.position, torch.cat([knots.gaps(), knots.position.new_zeros(1)])
     jumps = [1 << r for r in reversed(range((segments.longest - 1).bit_length()))]
-    edges, as_integer, sign_bit = _signed_edges(edges)
+    edges, as_integer, sign_bit = signed_edges(edges)
     bits = scores.view(as_integer)
 
     def place(part: slice) -> tuple[Tensor, Tensor]:
@@ -167,13 +161,13 @@ def _place_in_groups(
         of, score = group[part], scores[part]
         if counted is not None:
             score = (bits[part] * counted[part]).view(scores.dtype)  # whatever stood there, NaN too, is 0
-        found, last = _take(segments.start, of), _take(segments.last, of)
+        found, last = take(segments.start, of), take(segments.last, of)
         for jump in jumps:
             probe = torch.minimum(found + jump, last)
-            below = (score - _take(edges, probe)).view(as_integer).bitwise_right_shift_(sign_bit).to(torch.int32)
+            below = (score - take(edges, probe)).view(as_integer).bitwise_right_shift_(sign_bit).to(torch.int32)
             found = torch.maximum(found, probe.bitwise_or_(below))  # -1 where the score is below the edge
-        beyond = (score.to(base.dtype) - _take(base, found)).clamp_(min=0)
-        beyond = torch.minimum(beyond, _take(width, found))
+        beyond = (score.to(base.dtype) - take(base, found)).clamp_(min=0)
+        beyond = torch.minimum(beyond, take(width, found))
         found += 1
         if counted is not None:
             found, beyond = found.mul_(counted[part]), beyond.mul_(counted[part])  # interval 0 is no group's
@@ -229,7 +223,7 @@ def evaluate(value: Tensor, slope: Tensor, interval: Tensor, offset: Tensor) -> 
     result = torch.empty_like(offset)
     for part in _parts(result):
         here = interval[part]
-        torch.addcmul(_take(value, here), _take(slope, here), offset[part], out=result[part])
+        torch.addcmul(take(value, here), take(slope, here), offset[part], out=result[part])
     return result
 
 
@@ -259,33 +253,16 @@ def _parts(scores: Tensor) -> Iterator[slice]:
         yield slice(whole, size)
 
 
-def _take(table: Tensor, index: Tensor) -> Tensor:
-    """``table[index]``. On a CPU ``index_select`` runs on one thread, 0.6 ns a number; ``gather`` takes as long and shares out rows."""
-    rows = _rows(index)
-    if rows == 1:
-        return table.index_select(0, index)
-    return table.expand(rows, -1).gather(1, index.long().view(rows, -1)).view(-1)
-
-
-def _rows(index: Tensor) -> int:
-    """Into how many rows a chunk is cut: one a thread, and one of all where there is a rest."""
-    return 1 if index.device.type != "cpu" or len(index) % ROWS else _cpu_rows()
-
-
-def _cpu_rows() -> int:
-    return min(ROWS, 1 << (torch.get_num_threads() - 1).bit_length())
-
-
 def _counters(like: Tensor, num_intervals: int) -> Tensor:
     """(copies, num_intervals) zeros, whose sum over the copies will be a histogram: see ``_count``. Few: they share the cache."""
-    return like.new_zeros(_cpu_rows() if like.device.type == "cpu" else COPIES, num_intervals)
+    return like.new_zeros(cpu_rows() if like.device.type == "cpu" else COPIES, num_intervals)
 
 
 def _count(counters: Tensor, interval: Tensor, weight: Tensor | None) -> None:
     """``histogram[interval] += weight`` (1 if not given). ``bincount`` is the fastest on one thread of a CPU, and waits for the device
     elsewhere; of several threads each adds a row of the chunk to a copy of its own.
     """
-    rows = _rows(interval)
+    rows = rows_of(interval)
     if counters.device.type == "cpu" and rows == 1:
         counters[0] += torch.bincount(interval, weight, minlength=counters.shape[1])
         return
@@ -301,55 +278,3 @@ def _count_in_turn(counters: Tensor, interval: Tensor, weight: Tensor) -> None:
     copies."""
     copy = torch.arange(len(interval), dtype=interval.dtype, device=interval.device) % len(counters)
     counters.view(-1).index_add_(0, interval + copy * counters.shape[1], weight)
-
-
-def _interval_finder(edges: Tensor, floor: Tensor, num_scores: int) -> Callable[[Tensor], Tensor]:
-    """A function from (n,) scores in [floor, edges[-1]] or NaN to (n,) int32, the number of edges <= each score.
-
-    A binary search over thousands of knots would take most of a loss's time. On a CPU the scores' range is cut into equal cells; a table
-    holds the number of edges below each cell, and a short search goes through the few edges within a cell: a look-up and a round or two.
-    The cell of a score is a monotone function of it, rounding included, and edges go through the same function: so the result is the long
-    search's on every score.
-    """
-
-    def search(scores: Tensor) -> Tensor:
-        return torch.bucketize(torch.where(scores.isnan(), floor, scores), edges, right=True, out_int32=True)
-
-    if edges.device.type != "cpu" or num_scores < 1 << 13:
-        return search
-    cells = min(max(1 << (CELLS_PER_EDGE * len(edges)).bit_length() - 1, MIN_CELLS), MAX_CELLS)
-    lowest, width, finite = float(floor), float(edges[-1]) - float(floor), torch.finfo(edges.dtype)
-    if not finite.tiny * cells < width < finite.max:  # the cell would overflow; false for NaN too
-        return search
-    scale = (cells - 1) / width
-
-    def cell_of(scores: Tensor) -> Tensor:
-        # A NaN becomes an arbitrary integer: the clamp makes it a cell.
-        return ((scores - lowest) * scale).to(torch.int32).clamp_(0, cells - 1)
-
-    edges_in_cell = torch.bincount(cell_of(edges), minlength=cells)
-    rounds = int(edges_in_cell.max()).bit_length()
-    if rounds > MAX_ROUNDS:
-        return search
-    below_cell = (edges_in_cell.cumsum(0) - edges_in_cell).to(torch.int32)
-    # Round r asks whether another 2^r edges lie at or below the score: shifted by 2^r - 1, and none beyond the end, where a NaN may look.
-    signed, as_integer, sign_bit = _signed_edges(edges)
-    padded = torch.cat([signed, edges.new_full((1 << rounds,), torch.inf)])
-    ahead = [padded[(1 << r) - 1 :] for r in range(rounds)]
-
-    def look_up(scores: Tensor) -> Tensor:
-        interval = _take(below_cell, cell_of(scores))
-        for r in reversed(range(rounds)):
-            # 2^r more where score - edge >= 0: a comparison takes twice as long as the sign, which shifts to -1 or 0.
-            short = (scores - _take(ahead[r], interval)).view(as_integer).bitwise_right_shift_(sign_bit)
-            interval.add_(short, alpha=1 << r).add_(1 << r)
-        return interval.clamp_(max=len(edges))  # a NaN may have gone too far
-
-    return look_up
-
-
-def _signed_edges(edges: Tensor) -> tuple[Tensor, torch.dtype, int]:
-    """The edges such that the sign of ``score - edge`` says whether the score is below, and how to read the sign: the edge 0 is -0.0, from
-    which either zero is +0.0 away."""
-    sign_bit = 8 * edges.element_size() - 1
-    return torch.where(edges == 0, -0.0, edges), torch.int32 if sign_bit == 31 else torch.int64, sign_bit
