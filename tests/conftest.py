@@ -13,6 +13,8 @@ import pytest
 import torch
 from PIL import Image
 
+collect_ignore_glob = ["*_worker.py"]  # programs that tests start, with imports of their own
+
 torch.set_num_threads(1)
 os.environ.setdefault("LOSSBOX_CPU_PRECISION", "32-true")  # what `precision: auto` becomes; tests/training/test_precision.py takes it away
 
