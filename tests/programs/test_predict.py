@@ -1,5 +1,6 @@
 """`lossbox predict`, called as a user would, on the run of two training steps."""
 
+import csv
 import json
 import shutil
 
@@ -7,9 +8,10 @@ import pytest
 import torch
 from PIL import Image
 
+import lossbox
 from lossbox.__main__ import main
 from lossbox.metrics import Calibration
-from lossbox.programs.predict import find_images, relative_names
+from lossbox.programs.image_files import find_images, relative_names
 from lossbox.records import Detections
 from lossbox.report.boxes import draw_boxes
 
@@ -253,3 +255,46 @@ def test_what_is_wrong_with_out_is_said_before_the_work(tiny_run, tmp_path, caps
     assert f"{one} is one of the images; name another folder" in fails(capsys, *base[:2], one, "--out", tmp_path / "out")
     assert "no checkpoints/best.ckpt" in fails(capsys, "--ckpt", tmp_path, *base[2:], tmp_path / "new")
     assert not (tmp_path / "out" / "detections.json").exists()
+
+
+def test_every_format_says_the_same(tiny_run, tmp_path, capsys):
+    rows = predict(tiny_run, tiny_run.images, "--no-images", "--max-detections", "5", "--format", "coco", "yolo", "csv", out=tmp_path)
+    assert f"{tmp_path / 'detections.json'}, {tmp_path / 'yolo'}, {tmp_path / 'detections.csv'}" in capsys.readouterr().out
+    names = (tmp_path / "yolo" / "classes.txt").read_text().splitlines()
+    assert names == [str(digit) for digit in range(10)]
+    with open(tmp_path / "detections.csv", newline="") as file:
+        table = list(csv.DictReader(file))
+    assert list(table[0]) == ["file", "label", "class", "score", "x1", "y1", "x2", "y2"]
+    lines = [
+        (path.with_suffix(".jpg").name, line.split())
+        for path in sorted((tmp_path / "yolo" / "labels").iterdir())
+        for line in path.read_text().splitlines()
+    ]
+    assert len(rows) == len(table) == len(lines) == 25
+    for row, cells, (name, (label, *numbers)) in zip(rows, table, lines, strict=True):
+        assert row["file_name"] == cells["file"] == name
+        assert row["category_id"] - 1 == int(cells["label"]) == int(label)
+        assert cells["class"] == names[int(label)]
+        assert row["score"] == float(cells["score"]) == pytest.approx(float(numbers[4]))
+        x, y, w, h = row["bbox"]
+        assert [float(cells[key]) for key in ("x1", "y1", "x2", "y2")] == pytest.approx([x, y, x + w, y + h])
+        width, height = Image.open(tiny_run.images / name).size
+        cx, cy, fraction_w, fraction_h = map(float, numbers[:4])
+        expected = [(cx - fraction_w / 2) * width, (cy - fraction_h / 2) * height, fraction_w * width, fraction_h * height]
+        assert expected == pytest.approx([x, y, w, h], abs=1e-3)
+
+
+def test_a_format_is_checked_before_the_work_and_an_image_without_boxes_has_a_file(tiny_run, tmp_path, capsys):
+    image = min(tiny_run.images.glob("*.jpg"))
+    words = ["--ckpt", tiny_run.checkpoint, "--out", tmp_path / "out", "--no-images"]
+    assert main(["predict", str(image), *map(str, words), "--format", "csv", "yolo", "--score-threshold", "0.9999"]) == 0
+    assert [path.read_text() for path in (tmp_path / "out" / "yolo" / "labels").iterdir()] == [""]
+    assert (tmp_path / "out" / "detections.csv").read_text().splitlines() == ["file,label,class,score,x1,y1,x2,y2"]
+    assert not (tmp_path / "out" / "detections.json").exists()
+    assert "--format: one of coco, yolo, csv expected" in fails(capsys, image, *words, "--format", "voc")
+    with pytest.raises(ValueError, match="format: one or more of coco, yolo, csv expected, got 'csv'"):
+        lossbox.predict([image], ckpt=tiny_run.checkpoint, out=tmp_path / "two", format="csv")
+    for name in ("1.jpg", "1.png"):
+        shutil.copy(image, tmp_path / name)
+    said = fails(capsys, tmp_path / "1.jpg", tmp_path / "1.png", *words, "--format", "yolo")
+    assert "--format: yolo: 1.jpg and 1.png would both be written to yolo/labels/1.txt" in said

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import glob
 import os
 import sys
 import time
@@ -13,14 +12,13 @@ from typing import TYPE_CHECKING, Any
 
 from .bars import track
 from .command import File, Folder, command
+from .detection_files import Format, Found, check_formats, write_found
+from .image_files import find_images, relative_names
 
 if TYPE_CHECKING:
     from ..metrics import Calibration
     from ..records import Detections
     from ..training.load import Categories, Trained
-
-LISTS = (".txt", ".lst", ".list")
-"""Endings of files that hold paths of images, one per line."""
 
 
 @dataclass(frozen=True)
@@ -29,7 +27,7 @@ class Predictions:
 
     Attributes:
         detections: by image, best score first: dicts of ``image_id``, ``file_name``, ``category_id``, ``bbox`` and ``score``.
-        file: they are written there.
+        files: they are written there, one path per format (for ``yolo`` the folder).
         images: how many images were read.
         left_out: why each of the others was not.
         images_per_second: reading and drawing included.
@@ -39,7 +37,7 @@ class Predictions:
     """
 
     detections: list[dict[str, Any]]
-    file: Path
+    files: list[Path]
     images: int
     left_out: list[str]
     images_per_second: float
@@ -59,6 +57,7 @@ def predict(
     max_detections: int | None = None,
     calibration: File | None = None,
     annotations: File | None = None,
+    format: Sequence[Format] = ("coco",),
     no_images: bool = False,
     draw_threshold: float | None = None,
     skip_bad: bool = False,
@@ -68,8 +67,10 @@ def predict(
     """Finds objects in images with a trained detector.
 
     OUT/detections.json has COCO's results format, with file names; boxes are x y width height in pixels of the image as it is stored (an
-    EXIF orientation is not applied, as in training). OUT/images has the images with their boxes. The folder of the run is all that is
-    needed, no annotations. A threshold is compared with the detector's own score, not with a calibrated one.
+    EXIF orientation is not applied, as in training). --format yolo writes OUT/yolo/labels/NAME.txt for each image, with a line `class cx cy
+    w h score` for each box, in fractions of the image, and OUT/yolo/classes.txt; csv writes OUT/detections.csv. OUT/images has the images
+    with their boxes. The folder of the run is all that is needed, no annotations. A threshold is compared with the detector's own score,
+    not with a calibrated one.
 
     To measure:
 
@@ -85,7 +86,8 @@ def predict(
         max_detections: per image (default: the recipe's)
         calibration: OUT/calibration.json: write scores that say the expected IoU
         annotations: COCO JSON to take the image ids from (by file name)
-        no_images: write detections.json only
+        format: one or more
+        no_images: draw none
         draw_threshold: draw boxes whose written score reaches this (default: 0.3; with --thresholds all)
         skip_bad: leave out images that cannot be read, and say how many
         batch_size: images at a time (default: the recipe's)
@@ -101,10 +103,10 @@ def predict(
     files = find_images(images, outside=out / "images")
     names = relative_names(files, images)
     _check_out(out, files, [] if no_images else names)
+    check_formats(format, names)
     ids, categories = (None, None) if annotations is None else _read_ids(Path(annotations), files)
     from ..decoding import read_thresholds
     from ..metrics import Calibration
-    from ..report import write_json
     from ..training.load import load_trained
 
     decoder = {"thresholds": Path(thresholds) if thresholds else None, "score_threshold": score_threshold, "max_detections": max_detections}
@@ -118,12 +120,12 @@ def predict(
 
     started, drawn = time.monotonic(), 0
     left_out: list[str] = []
-    rows: list[dict[str, Any]] = []
+    everything: list[Found] = []
     loaded = track(_loaded(files, ids, left_out if skip_bad else None), "images", len(files))
     for batch in _batches(loaded, batch_size or trained.data.batch_size):
         for (number, image_id, image), found in zip(batch, _detect(trained, batch), strict=True):
             ranked = _calibrated(found, calibrated)
-            rows += _results(ranked, image_id, names[number], trained.categories)
+            everything.append(Found(image_id, names[number], (image.shape[1], image.shape[2]), ranked))
             if not no_images:
                 drawn += int((ranked.scores >= least).sum())
                 _draw(image, ranked, trained.categories, out / "images" / names[number], least=least)
@@ -131,8 +133,9 @@ def predict(
         raise ValueError(f"IMAGES: none of the {len(files)} can be read; the first: {left_out[0]}")
     count = len(files) - len(left_out)
     speed = count / (time.monotonic() - started)
-    write_json(out / "detections.json", rows, indent=None)
-    return Predictions(rows, out / "detections.json", count, left_out, speed, str(trained.device), None if no_images else drawn, least)
+    rows = [row for found in everything for row in found.rows(trained.categories)]
+    written = write_found(out, everything, trained.categories, format)
+    return Predictions(rows, written, count, left_out, speed, str(trained.device), None if no_images else drawn, least)
 
 
 def show_predictions(found: Predictions) -> None:
@@ -141,9 +144,9 @@ def show_predictions(found: Predictions) -> None:
         print(f"left out: {message}", file=sys.stderr)
     left_out = f", {len(found.left_out)} left out" if found.left_out else ""
     speed = f"{found.images_per_second:.1f} images/s on {found.device}"
-    print(f"{len(found.detections)} detections in {found.images} images{left_out}, {speed}: {found.file}")
+    print(f"{len(found.detections)} detections in {found.images} images{left_out}, {speed}: {', '.join(map(str, found.files))}")
     if found.drawn is not None:
-        print(f"{found.drawn} boxes drawn: {found.file.parent / 'images'}")
+        print(f"{found.drawn} boxes drawn: {found.files[0].parent / 'images'}")
     if found.drawn == 0 and found.detections:
         # The scores of a ranking loss say an order, not how sure they are: all may be below any usual threshold.
         highest = max(row["score"] for row in found.detections)
@@ -151,82 +154,6 @@ def show_predictions(found: Predictions) -> None:
             f"note: no score reaches {found.draw_threshold:g}, the highest is {highest:.3f}: --draw-threshold X draws from X on, "
             "--thresholds OUT/thresholds.csv cuts each class where the LRP of the validation was smallest"
         )
-
-
-def find_images(words: Sequence[File], *, outside: Path | None = None) -> list[Path]:
-    """The files that words name, each once: of folders all images below, of patterns what matches, both sorted, of lists what they name.
-
-    Args:
-        words: files, folders, patterns, lists (text files with a path per line).
-        outside: a folder whose files are not taken: earlier results are no images to look at.
-
-    Raises:
-        FileNotFoundError: a word or a line of a list names nothing, or a folder without an image.
-        ValueError: a URL, or a list without an image.
-
-    Example:
-        >>> import tempfile
-        >>> root = Path(tempfile.mkdtemp())
-        >>> (root / "deep").mkdir()
-        >>> for name in ("b.jpg", "a.PNG", "notes.txt", "deep/c.jpg"):
-        ...     (root / name).touch()
-        >>> [file.name for file in find_images([root, f"{root}/*.jpg"])]
-        ['a.PNG', 'b.jpg', 'c.jpg']
-    """
-    from ..training.images import images_in
-
-    found: dict[Path, Path] = {}
-    for word in words:
-        path = Path(word)
-        if "://" in str(word):
-            raise ValueError(f"IMAGES: {word} is a URL; a file expected: download it first, nothing is fetched here")
-        if path.is_file():
-            files = _listed(path) if path.suffix.lower() in LISTS else [path]
-        elif path.is_dir():
-            files = images_in(path, option="IMAGES")
-            if outside is not None and outside.is_dir():
-                files = [file for file in files if outside.resolve() not in file.resolve().parents]
-        else:
-            files = [Path(name) for name in sorted(glob.glob(str(word), recursive=True)) if Path(name).is_file()]
-            if not files:
-                raise FileNotFoundError(f"IMAGES: no file, folder or pattern {word}")
-        for file in files:
-            found.setdefault(file.resolve(), file)
-    return list(found.values())
-
-
-def _listed(path: Path) -> list[Path]:
-    """The images that a text file names, one per line, relative to its folder or the current one; lines that begin with # do not count."""
-    try:
-        lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
-    except UnicodeDecodeError as error:
-        raise ValueError(f"IMAGES: {path} is no list of images: {error}") from error
-    files = []
-    for number, line in enumerate(lines, 1):
-        if line and not line.startswith("#"):
-            if "://" in line:
-                raise ValueError(
-                    f"IMAGES: {path}, line {number}: {line} is a URL; a file expected: download it first, nothing is fetched here"
-                )
-            file = next((place for place in (path.parent / line, Path(line)) if place.is_file()), None)
-            if file is None:
-                raise FileNotFoundError(f"IMAGES: {path}, line {number}: no file {line}")
-            files.append(file)
-    if not files:
-        raise ValueError(f"IMAGES: the list {path} names no image")
-    return files
-
-
-def relative_names(files: Sequence[Path], words: Sequence[File]) -> list[str]:
-    """What to call each file: its path below the folder that holds everything that was named, so that no two are called the same.
-
-    Example:
-        >>> relative_names([Path("x/a/1.jpg"), Path("x/b/1.jpg")], ["x/a/1.jpg", "x/b/1.jpg"])
-        ['a/1.jpg', 'b/1.jpg']
-    """
-    folders = {os.path.abspath(file.parent) for file in files} | {os.path.abspath(word) for word in words if Path(word).is_dir()}
-    base = os.path.commonpath(folders)
-    return [Path(os.path.abspath(file)).relative_to(base).as_posix() for file in files]
 
 
 Loaded = tuple[int, int, Any]
@@ -282,12 +209,6 @@ def _calibrated(found: Detections, calibration: Calibration | None) -> Detection
     scores = torch.from_numpy(calibration(found.scores, found.labels))
     order = scores.argsort(descending=True, stable=True)
     return Detections(found.boxes[order], scores[order], found.labels[order])
-
-
-def _results(found: Detections, image_id: int, name: str, categories: Categories) -> Iterator[dict[str, Any]]:
-    for (x1, y1, x2, y2), score, label in zip(found.boxes.tolist(), found.scores.tolist(), found.labels.tolist(), strict=True):
-        box = [x1, y1, x2 - x1, y2 - y1]
-        yield {"image_id": image_id, "file_name": name, "category_id": categories[label][0], "bbox": box, "score": score}
 
 
 def _check_out(out: Path, files: Sequence[Path], drawn: Sequence[str]) -> None:
