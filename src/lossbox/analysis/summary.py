@@ -8,7 +8,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from .study import Run, evaluate
+from .claims import evaluate
+from .study import Run
 
 POINTS = 100
 """A curve is the means of at most so many blocks of steps."""
