@@ -3,6 +3,7 @@
 import csv
 import json
 import shutil
+import sys
 
 import pytest
 import torch
@@ -298,3 +299,29 @@ def test_a_format_is_checked_before_the_work_and_an_image_without_boxes_has_a_fi
         shutil.copy(image, tmp_path / name)
     said = fails(capsys, tmp_path / "1.jpg", tmp_path / "1.png", *words, "--format", "yolo")
     assert "--format: yolo: 1.jpg and 1.png would both be written to yolo/labels/1.txt" in said
+
+
+def test_tiles_of_a_file_are_counted_and_found_as_from_python(tiny_run, tmp_path, monkeypatch, capsys):
+    counts = []
+
+    def track(items, what, total):
+        counts.append((what, total, items := list(items)))
+        return items
+
+    monkeypatch.setattr(sys.modules["lossbox.programs.predict"], "track", track)
+    (tmp_path / "in").mkdir()
+    for number, file in enumerate(sorted(tiny_run.images.glob("*.jpg"))[:2]):
+        shutil.copy(file, tmp_path / "in" / f"{number}.jpg")
+    (tmp_path / "in" / "broken.jpg").write_bytes(b"no image")
+    rows = predict(tiny_run, tmp_path / "in", "--no-images", "--skip-bad", "--tile", "60", "--overlap", "0.5", out=tmp_path / "out")
+    ((what, total, items),) = counts
+    assert (what, total) == ("tiles", len(items))
+    assert total > 10
+    assert "in 2 images, 1 left out" in capsys.readouterr().out
+    files = [tmp_path / "in" / "0.jpg", tmp_path / "in" / "1.jpg"]
+    found = lossbox.load(tiny_run.checkpoint, device="cpu").predict(files, tile=60, overlap=0.5)
+    assert [row["score"] for row in rows] == [score for one in found for score in one.scores.tolist()]
+    assert rows[0]["bbox"] == [*found[0].boxes[0, :2].tolist(), *(found[0].boxes[0, 2:] - found[0].boxes[0, :2]).tolist()]
+    words = ["--ckpt", tiny_run.checkpoint, "--out", tmp_path / "out", tiny_run.images]
+    assert "--tile: a number of pixels >= 1 expected, got 0" in fails(capsys, *words, "--tile", "0")
+    assert "--overlap: a number in [0, 1) expected, got 1.0" in fails(capsys, *words, "--tile", "9", "--overlap", "1")

@@ -12,6 +12,7 @@ from PIL import Image
 import lossbox
 from lossbox.__main__ import main
 from lossbox.data.digits import write_digits
+from lossbox.records import Detections
 from lossbox.training.cli import LossboxCLI
 from lossbox.training.images import named_images, read_image
 from lossbox.training.load import Prediction
@@ -212,3 +213,46 @@ def test_a_run_of_another_format_says_what_to_do(checkpoint, tmp_path, format, s
     (tmp_path / "config.yaml").write_text(yaml.safe_dump({**recipe, "lossbox_format": format}))
     with pytest.raises(ValueError, match=rf"config: .*config\.yaml {said}"):
         lossbox.load(checkpoint, tmp_path / "config.yaml")
+
+
+def bright(images):
+    """What a detector finds that takes each bright pixel for an object of 4 x 4 pixels, of class 1 where it is pure red."""
+    found = []
+    for image in images:
+        y, x = (image[0] == 255).nonzero().unbind(1)
+        boxes = torch.stack([x, y, x + 4, y + 4], 1).float()
+        found.append(Detections(boxes, 0.9 - 0.001 * x, (image[1, y, x] == 0).long()))
+    return found
+
+
+def test_a_small_object_in_a_large_image_is_found_once_by_tiles(detector, monkeypatch):
+    image = torch.zeros(3, 200, 330, dtype=torch.uint8)
+    for y, x in ((10, 10), (150, 300), (85, 90)):  # the last is in four tiles
+        image[:, y, x] = 255
+    image[0, 86, 91] = 255  # of the other class, in the same place
+    batches = []
+    monkeypatch.setattr(type(detector), "detect_images", lambda self, images: batches.append(len(images)) or bright(images))
+    small = torch.zeros(3, 20, 30, dtype=torch.uint8)
+    found, nothing = detector.predict([image, small], tile=100, overlap=0.2, batch_size=4)
+    assert batches == [4, 4, 4, 1]  # 3 x 4 tiles and the small image
+    assert sorted(found.boxes.tolist()) == [[10, 10, 14, 14], [90, 85, 94, 89], [91, 86, 95, 90], [300, 150, 304, 154]]
+    assert found.scores.tolist() == sorted(found.scores.tolist(), reverse=True)
+    assert sum(found.labels.tolist()) == 1
+    assert len(nothing) == 0
+    assert len(detector.predict(image, tile=100, max_detections=2)[0]) == 2
+
+
+def test_a_decoder_without_suppression_merges_tiles_all_the_same(checkpoint, monkeypatch):
+    detector = lossbox.load(checkpoint, device="cpu", decoder={"nms_threshold": 1.0})
+    monkeypatch.setattr(type(detector), "detect_images", lambda self, images: bright(images))
+    image = torch.zeros(3, 100, 180, dtype=torch.uint8)
+    image[:, 50, 90] = 255
+    assert detector.predict(image, tile=100)[0].boxes.tolist() == [[90, 50, 94, 54]]
+
+
+def test_an_image_no_larger_than_a_tile_is_as_without_tiles(detector, files):
+    for one, other in zip(detector.predict(files), detector.predict(files, tile=96), strict=True):
+        assert same(one, other)
+        assert one.path == other.path
+    with pytest.raises(ValueError, match=r"overlap: a number in \[0, 1\) expected, got 1"):
+        detector.predict(files, tile=96, overlap=1)

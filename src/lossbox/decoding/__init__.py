@@ -4,14 +4,19 @@ from .decoder import Decoder, ScoresAndBoxes, class_scores
 from .in_graph import Candidates
 from .multi_scale import MultiScale, merge_detections
 from .thresholds import read_thresholds, write_thresholds
+from .tiles import Tile, check_tiling, tile_corners, tiles_of
 
 __all__ = [
     "Candidates",
     "Decoder",
     "MultiScale",
     "ScoresAndBoxes",
+    "Tile",
+    "check_tiling",
     "class_scores",
     "merge_detections",
     "read_thresholds",
+    "tile_corners",
+    "tiles_of",
     "write_thresholds",
 ]

@@ -16,9 +16,10 @@ from .detection_files import Format, Found, check_formats, write_found
 from .image_files import find_images, relative_names
 
 if TYPE_CHECKING:
+    from ..decoding import Tile
     from ..metrics import Calibration
     from ..records import Detections
-    from ..training.load import Categories, Trained
+    from ..training.load import Categories
 
 
 @dataclass(frozen=True)
@@ -61,6 +62,8 @@ def predict(
     no_images: bool = False,
     draw_threshold: float | None = None,
     skip_bad: bool = False,
+    tile: int | None = None,
+    overlap: float = 0.2,
     batch_size: int | None = None,
     device: str = "auto",
 ) -> Predictions:
@@ -90,7 +93,9 @@ def predict(
         no_images: draw none
         draw_threshold: draw boxes whose written score reaches this (default: 0.3; with --thresholds all)
         skip_bad: leave out images that cannot be read, and say how many
-        batch_size: images at a time (default: the recipe's)
+        tile: cut large images into squares of so many pixels, and look for objects in each as in an image of its own
+        overlap: fraction of its side that a tile shares with the next
+        batch_size: images, or tiles, at a time (default: the recipe's)
         device: cpu, cuda, cuda:1, ...; auto: a GPU where there is one
 
     Raises:
@@ -99,13 +104,15 @@ def predict(
     """
     if batch_size is not None and batch_size < 1:
         raise ValueError(f"batch_size: a number >= 1 expected, got {batch_size}")
+    from ..decoding import check_tiling, read_thresholds
+
+    check_tiling(tile, overlap)
     out = Path(out)
     files = find_images(images, outside=out / "images")
     names = relative_names(files, images)
     _check_out(out, files, [] if no_images else names)
     check_formats(format, names)
     ids, categories = (None, None) if annotations is None else _read_ids(Path(annotations), files)
-    from ..decoding import read_thresholds
     from ..metrics import Calibration
     from ..training.load import load_trained
 
@@ -121,14 +128,16 @@ def predict(
     started, drawn = time.monotonic(), 0
     left_out: list[str] = []
     everything: list[Found] = []
-    loaded = track(_loaded(files, ids, left_out if skip_bad else None), "images", len(files))
-    for batch in _batches(loaded, batch_size or trained.data.batch_size):
-        for (number, image_id, image), found in zip(batch, _detect(trained, batch), strict=True):
-            ranked = _calibrated(found, calibrated)
-            everything.append(Found(image_id, names[number], (image.shape[1], image.shape[2]), ranked))
-            if not no_images:
-                drawn += int((ranked.scores >= least).sum())
-                _draw(image, ranked, trained.categories, out / "images" / names[number], least=least)
+    tiles = _tiles(files, ids, left_out if skip_bad else None, tile, overlap)
+    total = sum(_count_tiles(file, tile, overlap) for file in files)
+    tiles = track(tiles, "images" if tile is None else "tiles", total)
+    whole = (part for part in tiles if part is not None)
+    for (number, image_id), image, found in trained.detect_tiles(whole, batch_size or trained.data.batch_size):
+        ranked = _calibrated(found, calibrated)
+        everything.append(Found(image_id, names[number], (image.shape[1], image.shape[2]), ranked))
+        if not no_images:
+            drawn += int((ranked.scores >= least).sum())
+            _draw(image, ranked, trained.categories, out / "images" / names[number], least=least)
     if len(left_out) == len(files):
         raise ValueError(f"IMAGES: none of the {len(files)} can be read; the first: {left_out[0]}")
     count = len(files) - len(left_out)
@@ -156,33 +165,38 @@ def show_predictions(found: Predictions) -> None:
         )
 
 
-Loaded = tuple[int, int, Any]
-"""Number of an image among the files, its image id, and its pixels (3, h, w)."""
+def _tiles(
+    files: Sequence[Path], ids: Sequence[int] | None, left_out: list[str] | None, tile: int | None, overlap: float
+) -> Iterator[Tile | None]:
+    """The tiles of each image, with its number among the files and its id; None for one that cannot be read, where that is no error."""
+    from ..decoding import tiles_of
 
-
-def _loaded(files: Sequence[Path], ids: Sequence[int] | None, left_out: list[str] | None) -> Iterator[Loaded | None]:
-    """Each image; None for one that cannot be read, where that is no error."""
     for number, file in enumerate(files):
         image_id = number + 1 if ids is None else ids[number]
         try:
-            yield number, image_id, _load(file)
+            image = _load(file)
         except (ValueError, OSError) as error:
             if left_out is None:
                 raise ValueError(f"{error}; --skip-bad leaves such images out") from error
             left_out.append(str(error))
             yield None
+        else:
+            yield from tiles_of((number, image_id), image, tile, overlap)
 
 
-def _batches(images: Iterator[Loaded | None], size: int) -> Iterator[list[Loaded]]:
-    batch: list[Loaded] = []
-    for image in images:
-        if image is not None:
-            batch.append(image)
-        if len(batch) == size:
-            yield batch
-            batch = []
-    if batch:
-        yield batch
+def _count_tiles(file: Path, tile: int | None, overlap: float) -> int:
+    """How many tiles a file has, by its header; 1 where it cannot be read."""
+    if tile is None:
+        return 1
+    from PIL import Image
+
+    from ..decoding import tile_corners
+
+    try:
+        with Image.open(file) as image:
+            return len(tile_corners((image.height, image.width), tile, overlap))
+    except Exception:  # decoders of broken files raise OSError, SyntaxError, struct.error and more; reading it says so
+        return 1
 
 
 def _load(file: Path) -> Any:
@@ -193,10 +207,6 @@ def _load(file: Path) -> Any:
         return read_image(file)
     except ValueError as error:
         raise ValueError(f"IMAGES: {error}") from error
-
-
-def _detect(trained: Trained, batch: Sequence[Loaded]) -> list[Detections]:
-    return trained.detect_images([image for *_, image in batch])
 
 
 def _calibrated(found: Detections, calibration: Calibration | None) -> Detections:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import itertools
 import textwrap
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,7 +17,7 @@ from torch import Tensor
 
 from ..data.module import CocoDataModule, collate
 from ..data.transforms import shorter_and_longer
-from ..decoding import Decoder
+from ..decoding import Decoder, Tile, check_tiling, merge_detections, tiles_of
 from ..records import Batch, Detections, Targets
 from .checkpoint import checkpoint_of, config_of, read_checkpoint, read_config
 from .images import OneImage, named_images
@@ -111,6 +111,25 @@ class Trained:
         empty = [Targets(torch.zeros(0, 4), none, none.bool(), number, size, size) for number, size in enumerate(sizes)]
         return self.detect(collate([self.data.eval_transforms(*sample) for sample in zip(images, empty, strict=True)]))
 
+    def detect_tiles(self, tiles: Iterable[Tile], batch_size: int) -> Iterator[tuple[Any, Tensor, Detections]]:
+        """Key, pixels and detections of each image, once its last tile went through the detector; a batch has tiles of several images.
+
+        What was found in the tiles of one image is merged by the class-wise non-maximum suppression of the decoder. One that has none, as
+        those of heat maps, finds an object twice where tiles overlap: then it is that of ``merge_detections``.
+        """
+        options = {
+            name: getattr(self.task.decoder, name) for name in ("nms_threshold", "max_detections") if hasattr(self.task.decoder, name)
+        }
+        if options.get("nms_threshold") == 1:
+            del options["nms_threshold"]
+        rest, parts = iter(tiles), []
+        while batch := list(itertools.islice(rest, batch_size)):
+            for tile, found in zip(batch, self.detect_images([tile.pixels for tile in batch]), strict=True):
+                parts.append(tile.in_image(found))
+                if tile.last:
+                    yield tile.key, tile.image, parts[0] if len(parts) == 1 else merge_detections(parts, **options)
+                    parts = []
+
     def predict(
         self,
         images: OneImage | Iterable[OneImage],
@@ -118,6 +137,8 @@ class Trained:
         score_threshold: float | None = None,
         max_detections: int | None = None,
         batch_size: int | None = None,
+        tile: int | None = None,
+        overlap: float = 0.2,
     ) -> list[Prediction]:
         """Finds objects in images, as ``lossbox predict`` does.
 
@@ -128,7 +149,10 @@ class Trained:
                 point in [0, 1].
             score_threshold: only scores above it, in [0, 1); as the detector was loaded by default.
             max_detections: per image, >= 1; as the detector was loaded by default.
-            batch_size: images at a time, >= 1; as the recipe says by default.
+            batch_size: images at a time, or tiles, >= 1; as the recipe says by default.
+            tile: side in pixels of the tiles into which large images are cut, >= 1, each an image of its own for the detector; by default
+                images are not cut. See ``lossbox.decoding.tile_corners``.
+            overlap: fraction of its side that a tile shares with the next, in [0, 1).
 
         Returns:
             One record per image, of a single image too.
@@ -141,17 +165,14 @@ class Trained:
         size = self.data.batch_size if batch_size is None else batch_size
         if size < 1:
             raise ValueError(f"batch_size: a number >= 1 expected, got {size}")
+        check_tiling(tile, overlap)
         options = {"score_threshold": score_threshold, "max_detections": max_detections}
-        return replace(self, task=_decoding(self.task, options))._predict(images, size)
-
-    def _predict(self, images: OneImage | Iterable[OneImage], batch_size: int) -> list[Prediction]:
-        tensors, names = named_images(images), [name for _, name in self.categories]
-        predictions: list[Prediction] = []
-        while batch := list(itertools.islice(tensors, batch_size)):
-            for (path, _), found in zip(batch, self.detect_images([image for _, image in batch]), strict=True):
-                classes = [names[label] for label in found.labels.tolist()]
-                predictions.append(Prediction(found.boxes, found.scores, found.labels, classes, path))
-        return predictions
+        other, names = replace(self, task=_decoding(self.task, options)), [name for _, name in self.categories]
+        tiles = (part for path, image in named_images(images) for part in tiles_of(path, image, tile, overlap))
+        return [
+            Prediction(found.boxes, found.scores, found.labels, [names[label] for label in found.labels.tolist()], path)
+            for path, _, found in other.detect_tiles(tiles, size)
+        ]
 
 
 def load_trained(
