@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -34,6 +34,9 @@ PAD_MULTIPLE = 32
 
 GROWTH = 2 / 3
 """Share of the epochs after which images have their full size, where they start smaller."""
+
+PIECES = 100
+"""Of so many parts of a run that is limited by time sizes and mosaics are decided."""
 
 CACHE_LIMIT = 2 * 2**30
 """Bytes of decoded images up to which ``cache=True`` keeps a part in memory: 40,000 images of 128 px, 2,300 of 640 x 480."""
@@ -78,13 +81,16 @@ class SeededSampler(DistributedSampler[Any]):
     """(number of an image, seed of its random choices, phase), every process of a distributed run its share, a new order each epoch.
 
     All come from (seed, epoch) alone; Lightning calls ``set_epoch``. The tail that does not divide among the processes is left out.
-    ``phases`` has the number of the phase for each epoch; the last one holds on.
+    ``phases`` has the number of the phase for each epoch; the last one holds on. In a run that is limited by time it is spread over the
+    time: an epoch has the phase of the share of the run that ``progress`` says at its beginning.
     """
 
     phases: Sequence[int] = (0,)
+    progress: Callable[[], float] | None = None
 
     def __iter__(self) -> Iterator[tuple[int, int, int]]:
-        phase = self.phases[min(self.epoch, len(self.phases) - 1)]
+        place = self.epoch if self.progress is None else int(self.progress() * len(self.phases))
+        phase = self.phases[min(place, len(self.phases) - 1)]
         for index in super().__iter__():
             state = np.random.SeedSequence((self.seed, self.epoch, index)).generate_state(1, np.uint64)
             yield index, int(state[0] >> np.uint64(1)), phase
@@ -150,6 +156,7 @@ class CocoDataModule(LightningDataModule):
         self.start_scale, self.augmentation = start_scale, augmentation
         self.eval_size = image_size if eval_size is None else shorter_and_longer(eval_size, name="eval_size")
         self.eval_transforms = eval_transforms(size=self.eval_size)
+        self.progress: Callable[[], float] | None = None  # the share of a run that is limited by time
         self._train: CocoAnnotations | None = None
         self._val: CocoAnnotations | None = None
 
@@ -216,7 +223,7 @@ class CocoDataModule(LightningDataModule):
         processes = (self.trainer.world_size, self.trainer.global_rank) if self.trainer is not None else (1, 0)
         seed = int(os.environ.get("PL_GLOBAL_SEED", 0)) if self.seed is None else self.seed
         sampler = SeededSampler(dataset, num_replicas=processes[0], rank=processes[1], shuffle=True, seed=seed, drop_last=True)
-        sampler.phases = [different.index(one) for one in course]
+        sampler.phases, sampler.progress = [different.index(one) for one in course], self.progress
         if len(sampler) < self.batch_size:
             raise ValueError(
                 f"batch_size: {self.batch_size} is more than the {len(sampler)} images that each of {processes[0]} processes "
@@ -231,9 +238,14 @@ class CocoDataModule(LightningDataModule):
         return self._loader(self._dataset(self._val, Phase(self.eval_transforms)))
 
     def course(self) -> list[tuple[tuple[int, int], float]]:
-        """Of each epoch: shorter and longer side of the training images, and the probability of a mosaic."""
+        """Of each epoch: shorter and longer side of the training images, and the probability of a mosaic.
+
+        In a run that is limited by time of each of ``PIECES`` parts of it, in place of epochs.
+        """
         epochs = 1.0
-        if self.trainer is not None:
+        if self.progress is not None:
+            epochs = float(PIECES)
+        elif self.trainer is not None:
             if (self.trainer.max_epochs or 0) > 0:
                 epochs = float(self.trainer.max_epochs or 0)
             elif self.trainer.max_steps > 0 and self._train is not None:

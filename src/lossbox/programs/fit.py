@@ -36,6 +36,7 @@ Every key of a recipe is an option, its levels joined by dots:
   --data.train_annotations FILE  --data.train_images FOLDER       COCO JSON and the images it names; likewise
   --data.val_annotations FILE    --data.val_images FOLDER         (the number of classes is read from there)
   --data.batch_size 8   --data.image_size 512   --data.num_workers 4
+  --minutes 15                                   in place of epochs: a time, which the schedule fits in
   --trainer.max_epochs 20   --trainer.accelerator gpu   --trainer.precision bf16-mixed
   --model.optimizer.init_args.learning_rate 1e-3
   --seed_everything 1

@@ -58,6 +58,7 @@ def write_card(model: Path, content: Mapping[str, Any], config: Path, *, license
             "detector": (recipe["model"].get("detector") or {}).get("class_path"),
             "objective": (recipe["model"].get("objective") or {}).get("class_path"),
             "max_epochs": recipe.get("trainer", {}).get("max_epochs"),
+            "minutes": recipe.get("minutes"),
         },
         "versions": _versions(),
     }
@@ -83,6 +84,7 @@ def _markdown(model: Path, card: Mapping[str, Any]) -> str:
     """The card to be read."""
     metrics, recipe = card["metrics"], card["recipe"]
     numbers = ", ".join(f"{name} {_number(value)}" for name, value in metrics.items()) if metrics else "not measured"
+    length = f"{recipe['max_epochs']} epochs" if recipe["minutes"] is None else f"{recipe['minutes']:g} minutes"
     suppression = "in the file" if card["nms"] else "not in the file"
     lines = [
         f"# {model.name}",
@@ -93,7 +95,7 @@ def _markdown(model: Path, card: Mapping[str, Any]) -> str:
         f"- **Trained on**: {card['data']['train_annotations']} (images: {card['data']['train_images']})",
         f"- **Measured on**: {card['data']['val_annotations']} (images: {card['data']['val_images']})",
         f"- **Accuracy**: {numbers}" + (f" ({card['metrics_of']})" if metrics else ""),
-        f"- **Recipe**: {recipe['config']}: {recipe['detector']}, {recipe['objective']}, {recipe['max_epochs']} epochs",
+        f"- **Recipe**: {recipe['config']}: {recipe['detector']}, {recipe['objective']}, {length}",
         f"- **Checkpoint**: {card['checkpoint']}",
         f"- **Versions**: {', '.join(f'{name} {value}' for name, value in card['versions'].items())}",
         "",

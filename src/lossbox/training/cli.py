@@ -19,6 +19,7 @@ OUT/report.html                    all of it as a page, see ``lossbox report``
 
 from __future__ import annotations
 
+import math
 import sys
 import time
 from pathlib import Path
@@ -34,6 +35,7 @@ from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
 from .. import report
 from ..data.module import CocoDataModule
 from ..decoding import write_thresholds
+from .budget import TimeBudget
 from .callbacks import IMAGES, LastEpoch, RunFiles
 from .checkpoint import FORMAT, check_format, check_out, checkpoint_of, config_of, read_checkpoint, read_config, start_from
 from .explain import as_typed, explained
@@ -107,6 +109,9 @@ class LossboxCLI(LightningCLI):
         parser.add_argument("--lossbox_format", type=int, default=FORMAT, help="The version of what a run leaves; config.yaml keeps it.")
         parser.add_argument("--artifacts", type=bool, default=True, help="Leave results.csv and images in the folder of the run.")
         parser.add_argument(
+            "--minutes", type=float | None, default=None, help="fit: a time for training and validation, in place of trainer.max_epochs."
+        )
+        parser.add_argument(
             "--init-from", type=str | None, default=None, help="fit: begin with the weights of this checkpoint, classes matched by name."
         )
         parser.link_arguments("data.num_classes", "model.detector.init_args.num_classes", apply_on="instantiate")
@@ -135,10 +140,31 @@ class LossboxCLI(LightningCLI):
             section.ckpt_path = checkpoint_of(self.out, section.ckpt_path, option="ckpt_path")
         elif self.subcommand == "fit" and last.is_file() and not section.trainer.fast_dev_run:
             raise ValueError(f"out: {self.out} holds a run already; go on with it by --ckpt_path last, or name another folder by --out")
+        if self.subcommand == "fit":
+            self._settle_minutes(section)
         section.trainer.precision = self._precision(section)
         if self.subcommand == "validate":
             self.save_config_callback = None  # it would overwrite the config of the training
         settle_auto(section)
+
+    def _settle_minutes(self, section: Any) -> None:
+        """Where the run is limited by time, no number of epochs or steps limits it; a run that goes on keeps what it began with."""
+        typed = {word.split("=")[0] for word in self._words}
+        began = config_of(section.ckpt_path) if section.ckpt_path is not None else None
+        if began is not None and began.is_file():
+            minutes = read_config(began).get("minutes")
+            if "--minutes" in typed and section.minutes != minutes:
+                raise ValueError(f"minutes: a run that goes on keeps its length, {minutes} as {began} says, got {section.minutes}")
+            section.minutes = minutes
+        if section.minutes is None:
+            return
+        if not 0 < section.minutes < math.inf:
+            raise ValueError(f"minutes: a finite number > 0 expected, got {section.minutes}")
+        for name in ("max_epochs", "max_steps", "max_time"):
+            if f"--trainer.{name}" in typed:
+                both = f"{section.minutes:g} and {section.trainer[name]}"
+                raise ValueError(f"minutes: not beside --trainer.{name}, got {both}; --minutes null takes the budget away")
+        section.trainer.max_epochs, section.trainer.max_steps, section.trainer.max_time = -1, -1, None
 
     def _precision(self, section: Any) -> Any:
         """The precision that the command line names; else that of the run that goes on, or what is fast on this machine."""
@@ -159,7 +185,8 @@ class LossboxCLI(LightningCLI):
         loggers: list[Logger] | bool = False
         if self.subcommand == "fit":
             loggers = [TensorBoardLogger(self.out, name="", version=""), CSVLogger(self.out, name="csv")]
-            callbacks += [Timer(verbose=False), LastEpoch()]
+            minutes, timer = self._get(self.config, "minutes"), Timer(verbose=False)
+            callbacks += [timer, LastEpoch() if minutes is None else TimeBudget(minutes, timer)]
             if self.artifacts:
                 callbacks.append(RunFiles())
             if options["enable_checkpointing"] is not False:

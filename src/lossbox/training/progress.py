@@ -27,7 +27,7 @@ def duration(seconds: float) -> str:
 class ProgressLines(Callback):
     """Says what is trained, then a line per epoch; where there is no progress bar also one about every ten seconds, with the time left.
 
-    The time left is that of the steps to come at the mean speed so far, validations included.
+    The time left is that of the steps to come at the mean speed so far, validations included, or of the budget of ``--minutes``.
 
     Args:
         clock: seconds since some moment.
@@ -50,8 +50,7 @@ class ProgressLines(Callback):
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int) -> None:
         if self._due(trainer):
-            epoch = f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}"
-            self._say(trainer, f"{epoch}  step {batch_idx + 1}/{trainer.num_training_batches}  {self._left(trainer)}")
+            self._say(trainer, f"{_epoch(trainer)}  step {batch_idx + 1}/{trainer.num_training_batches}  {self._left(trainer)}")
 
     def on_validation_batch_end(self, trainer: Trainer, pl_module: LightningModule, *rest: Any) -> None:
         if self._due(trainer):
@@ -63,12 +62,15 @@ class ProgressLines(Callback):
         shown = [name for name in trainer.callback_metrics if name.startswith("train/")] + ["val/AP", "val/oLRP"] * validated
         numbers = "  ".join(f"{name} {float(trainer.callback_metrics[name]):.3f}" for name in shown if name in trainer.callback_metrics)
         times = f"{duration(self._clock() - self._epoch_began)}, {self._left(trainer)}"
-        self._say(trainer, f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}  {numbers}  {times}")
+        self._say(trainer, f"{_epoch(trainer)}  {numbers}  {times}")
 
     def _due(self, trainer: Trainer) -> bool:
         return trainer.progress_bar_callback is None and self._clock() - self._spoke >= SILENCE
 
     def _left(self, trainer: Trainer) -> str:
+        budget = getattr(trainer.lightning_module, "budget", None)
+        if budget is not None:
+            return f"{duration(budget.seconds_left)} left"
         done = trainer.global_step - self._first_step
         to_come = max(trainer.estimated_stepping_batches - trainer.global_step, 0)
         return f"{duration((self._clock() - self._began) * to_come / max(done, 1))} left"
@@ -77,3 +79,8 @@ class ProgressLines(Callback):
         self._spoke = self._clock()
         if trainer.is_global_zero:
             print(line, flush=True)
+
+
+def _epoch(trainer: Trainer) -> str:
+    of_all = f"/{trainer.max_epochs}" if (trainer.max_epochs or 0) > 0 else ""
+    return f"epoch {trainer.current_epoch + 1}{of_all}"

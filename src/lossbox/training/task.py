@@ -24,6 +24,7 @@ from ..metrics import DetectionColumns, GroundTruth
 from ..metrics.evaluator import Evaluator
 from ..objective import Objective, Part, weighted_sum
 from ..records import Assignment, Batch, Detections, Proposals, RawPredictions, Targets
+from .budget import TICKS, TimeBudget
 from .checkpoint import FORMAT, check_format
 from .watch import LossWatch, gradient_magnitudes, gradient_ratio
 
@@ -147,6 +148,7 @@ class DetectionTask(LightningModule):
         self._watch = LossWatch()
         self._balance: Tensor | None = None
         self._epochs_ended = 0
+        self.budget: TimeBudget | None = None
 
     def forward(self, images: Tensor) -> RawPredictions:
         predictions: RawPredictions = self.detector(images.contiguous(memory_format=self.memory_format))
@@ -161,11 +163,17 @@ class DetectionTask(LightningModule):
         return once(images, sizes) if self.multi_scale is None else self.multi_scale(images, sizes, once)
 
     def configure_optimizers(self) -> Any:
-        total_steps = self.trainer.estimated_stepping_batches
+        total_steps = self.trainer.estimated_stepping_batches if self.budget is None else TICKS
         if not math.isfinite(total_steps):
             raise ValueError("the schedule needs the length of the run: set trainer.max_epochs or trainer.max_steps, got neither")
         optimizer, schedule = self.optimizer(self, int(total_steps))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def lr_scheduler_step(self, scheduler: LRScheduler, metric: Any) -> None:
+        if self.budget is None:
+            scheduler.step()
+        else:
+            self.budget.step(scheduler)
 
     def losses(self, batch: Batch) -> Losses:
         """One pass over a batch, in training and in validation: every part of the loss, and what the detections are decoded from."""
