@@ -109,7 +109,7 @@ class CocoDataModule(LightningDataModule):
         start_scale: the first epochs see images of this share of ``image_size``, in (0, 1]; it grows to 1 over the first two thirds of
             the epochs, in steps of 32 pixels. Small images take less time.
         eval_size: the same for validation; that of the training by default.
-        batch_size: images per step in each process.
+        batch_size: images per step in each process; in a recipe ``auto`` has it decided by the memory of the GPU.
         num_workers: processes that prepare images beside the training; 0 prepares them in between.
         augmentation: what training images go through.
         allow_empty: accept a part without a single box.
@@ -128,7 +128,7 @@ class CocoDataModule(LightningDataModule):
         image_size: int | tuple[int, int] | Literal["auto"] = 512,
         start_scale: float = 1.0,
         eval_size: int | tuple[int, int] | None = None,
-        batch_size: int = 16,
+        batch_size: int | Literal["auto"] = 16,
         num_workers: int = 0,
         augmentation: Augmentation = MIRROR,
         on_bad_box: OnBadBox = "error",
@@ -142,6 +142,8 @@ class CocoDataModule(LightningDataModule):
                 "image_size: a number of pixels or a pair expected, got 'auto', which `lossbox fit` decides by the training boxes; "
                 "the number stands in the config.yaml of the run, and `lossbox check` prints it"
             )
+        if batch_size == "auto":
+            raise ValueError("batch_size: a number expected, got 'auto', which `lossbox fit` decides by the memory of the GPU")
         if batch_size < 1:
             raise ValueError(f"batch_size: at least 1 expected, got {batch_size}")
         if num_workers < 0:
@@ -236,6 +238,20 @@ class CocoDataModule(LightningDataModule):
         self.setup("validate")
         assert self._val is not None
         return self._loader(self._dataset(self._val, Phase(self.eval_transforms)))
+
+    @property
+    def train_count(self) -> int:
+        """Images of the training part."""
+        self.setup("fit")
+        assert self._train is not None
+        return len(self._train.images)
+
+    def full_size_batch(self, images: int) -> Batch:
+        """The first training images as the last epochs see them, over again where there are fewer; for a look at memory."""
+        self.setup("fit")
+        assert self._train is not None
+        dataset = self._dataset(self._train, self._phase(self.image_size, 0.0))
+        return collate([dataset[index % len(dataset), index, 0] for index in range(images)])
 
     def course(self) -> list[tuple[tuple[int, int], float]]:
         """Of each epoch: shorter and longer side of the training images, and the probability of a mosaic.

@@ -35,7 +35,7 @@ Every key of a recipe is an option, its levels joined by dots:
   --out FOLDER                                   checkpoints, logs, metrics.json and the resolved recipe go here
   --data.train_annotations FILE  --data.train_images FOLDER       COCO JSON and the images it names; likewise
   --data.val_annotations FILE    --data.val_images FOLDER         (the number of classes is read from there)
-  --data.batch_size 8   --data.image_size 512   --data.num_workers 4
+  --data.batch_size 8 (or auto)   --data.image_size 512   --data.num_workers 4
   --minutes 15                                   in place of epochs: a time, which the schedule fits in
   --trainer.max_epochs 20   --trainer.accelerator gpu   --trainer.precision bf16-mixed
   --model.optimizer.init_args.learning_rate 1e-3

@@ -35,6 +35,7 @@ from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
 from .. import report
 from ..data.module import CocoDataModule
 from ..decoding import write_thresholds
+from .batch_size import ON_CPU, choose_batch_size
 from .budget import TimeBudget
 from .callbacks import IMAGES, LastEpoch, RunFiles
 from .checkpoint import FORMAT, check_format, check_out, checkpoint_of, config_of, read_checkpoint, read_config, start_from
@@ -58,6 +59,7 @@ class LossboxCLI(LightningCLI):
 
     def __init__(self, args: list[str]) -> None:
         self._words = args
+        self._auto_batch = False
         try:
             self._run()
         except (ValueError, FileNotFoundError) as error:
@@ -146,6 +148,11 @@ class LossboxCLI(LightningCLI):
         if self.subcommand == "validate":
             self.save_config_callback = None  # it would overwrite the config of the training
         settle_auto(section)
+        if section.data.batch_size == "auto":
+            began = config_of(section.ckpt_path) if section.ckpt_path is not None else None
+            known = began is not None and began.is_file()
+            self._auto_batch = self.subcommand == "fit" and not known  # decided by before_fit, which has a model to try
+            section.data.batch_size = read_config(began)["data"]["batch_size"] if began is not None and known else ON_CPU
 
     def _settle_minutes(self, section: Any) -> None:
         """Where the run is limited by time, no number of epochs or steps limits it; a run that goes on keeps what it began with."""
@@ -219,7 +226,15 @@ class LossboxCLI(LightningCLI):
         ]
 
     def before_fit(self) -> None:
-        """Begins with the weights of another run where ``--init-from`` names one, and says which."""
+        """Decides a batch size that is ``auto``; begins with the weights of another run where ``--init-from`` names one; says so."""
+        if self._auto_batch:
+            trainer = self.trainer
+            if trainer.world_size > 1:
+                raise ValueError(f"batch_size: a number expected for {trainer.world_size} processes, got auto")
+            device, context = trainer.strategy.root_device, trainer.precision_plugin.forward_context
+            size, reason = choose_batch_size(self.model, self.datamodule, device, context)
+            self.datamodule.batch_size = self.config["fit"].data.batch_size = size
+            print(f"batch_size: {size} (auto: {reason})", flush=True)
         path = self._get(self.config, "init_from")
         if path is not None:
             content = read_checkpoint(Path(path), option="init_from")
