@@ -53,7 +53,12 @@ class BadRecord(ValueError):
     Attributes:
         where: the record.
         rule: what it breaks, in words.
+        image: the file that it is about, where it is about a box and that is known.
+        box: ``x y width height``, where it is about a box that has these.
     """
+
+    image: Path | None = None
+    box: Sequence[float] | None = None
 
     def __init__(self, where: Where, rule: str, *, detail: str = "", got: Any = ...) -> None:
         self.where, self.rule = where, rule

@@ -106,14 +106,14 @@ def _read(part: str, file: Path, sections: Sections, images: Images, on_bad: OnB
             records.refuse(row, "file_name is that of another record", got=names[row])
         else:
             row_of[found[0]] = row
-    boxes = _boxes(sections, sizes)
+    boxes = _boxes(sections, sizes, {row: path for path, row in row_of.items()})
     _hand_over((sections.categories, records, annotations), on_bad)
     return {
         path: Read(path, (int(sizes[row, 0]), int(sizes[row, 1])), boxes.get(row, []), records.records[row]) for path, row in row_of.items()
     }
 
 
-def _boxes(sections: Sections, sizes: Any) -> dict[int, list[Box]]:
+def _boxes(sections: Sections, sizes: Any, paths: Mapping[int, Path]) -> dict[int, list[Box]]:
     """The boxes by the row of their image; those that break a rule are refused."""
     annotations = sections.annotations
     rows = np.flatnonzero(sections.kept())
@@ -123,6 +123,8 @@ def _boxes(sections: Sections, sizes: Any) -> dict[int, list[Box]]:
         rule = sections.broken_boxes.get(row) or broken.get(at)
         if rule is not None:
             annotations.refuse(row, rule, got=annotations.records[row].get("bbox"))
+            annotations.bad[row].image = paths.get(int(sections.image[row]))
+            annotations.bad[row].box = None if row in sections.broken_boxes else sections.boxes[row].tolist()
             continue
         x1, y1, x2, y2 = corners[at].tolist()
         name = normal(sections.names[sections.category[row]])
@@ -137,6 +139,6 @@ def _hand_over(tables: Iterable[Table], on_bad: OnBad) -> None:
 
 
 def _as_label(error: BadRecord) -> BadLabel:
-    label = BadLabel(str(error.where), error.rule)
+    label = BadLabel(str(error.where), error.rule, image=error.image, box=error.box)
     label.args = (str(error),)
     return label

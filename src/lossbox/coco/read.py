@@ -236,6 +236,8 @@ class _File:
             width, height = self.sizes[image]
             detail = f", image id {sections.image_ids[image]} of {width} x {height} px"
             sections.annotations.refuse(row, rules[row], detail=detail, got=sections.annotations.records[row].get("bbox"))
+            error = sections.annotations.bad[row]
+            error.image, error.box = self.paths.get(image), None if row in sections.broken_boxes else sections.boxes[row].tolist()
         return [sections.annotations.bad[row] for row in sorted(rules)]
 
     def annotations(self) -> CocoAnnotations:

@@ -203,7 +203,7 @@ def read_voc(
     boxes = []
     for index, entry in enumerate(objects):
         try:
-            box = _voc_object(f"{item.labels}: object[{index}]", entry, size, names, first_pixel)
+            box = _voc_object(f"{item.labels}: object[{index}]", entry, size, item.image, names, first_pixel)
         except BadLabel as error:
             on_bad(error)
             continue
@@ -213,7 +213,9 @@ def read_voc(
     return Read(item.image, size, boxes)
 
 
-def _voc_object(where: str, entry: ElementTree.Element, size: tuple[int, int], names: Sequence[str] | None, first_pixel: int) -> Box:
+def _voc_object(
+    where: str, entry: ElementTree.Element, size: tuple[int, int], image: Path, names: Sequence[str] | None, first_pixel: int
+) -> Box:
     name = normal((entry.findtext("name") or "").strip())
     if not name:
         raise BadLabel(where, "lacks a name")
@@ -225,8 +227,9 @@ def _voc_object(where: str, entry: ElementTree.Element, size: tuple[int, int], n
         raise BadLabel(where, "bndbox must have the numbers xmin, ymin, xmax, ymax", texts)
     xmin, ymin, xmax, ymax = numbers
     x, y = xmin - first_pixel, ymin - first_pixel
-    corners = checked_corners([x, y, xmax - x, ymax - y], size)
+    box = [x, y, xmax - x, ymax - y]
+    corners = checked_corners(box, size)
     if isinstance(corners, str):
         hint = "; files that count pixels from 0: --first-pixel 0" if min(xmin, ymin) == 0 and first_pixel == 1 else ""
-        raise BadLabel(f"{where} in {size[0]} x {size[1]} px", corners + hint, texts)
+        raise BadLabel(f"{where} in {size[0]} x {size[1]} px", corners + hint, texts, image=image, box=box)
     return Box(name, corners)

@@ -295,13 +295,13 @@ def read_yolo(item: Labelled, on_bad: OnBad, *, names: Sequence[str], keypoints:
     boxes = []
     for number, line in lines_of(item.labels) if item.labels is not None else ():
         try:
-            boxes.append(_yolo_line(f"{item.labels}: line {number}", line, names, look.size, keypoints))
+            boxes.append(_yolo_line(f"{item.labels}: line {number}", line, names, look.size, item.image, keypoints))
         except BadLabel as error:
             on_bad(error)
     return Read(item.image, look.size, boxes)
 
 
-def _yolo_line(where: str, line: str, names: Sequence[str], size: tuple[int, int], keypoints: int) -> Box:
+def _yolo_line(where: str, line: str, names: Sequence[str], size: tuple[int, int], image: Path, keypoints: int) -> Box:
     words = line.split()
     numbers = [number for number in map(number_of, words) if number is not None]
     polygon = len(words) >= 7 and len(words) % 2 == 1 and not (keypoints and len(words) == 5 + keypoints)
@@ -316,7 +316,8 @@ def _yolo_line(where: str, line: str, names: Sequence[str], size: tuple[int, int
         _, center_x, center_y, w, h = numbers[:5]
         x, y = center_x - w / 2, center_y - h / 2
     width, height = size
-    corners = checked_corners([x * width, y * height, w * width, h * height], size)
+    box = [x * width, y * height, w * width, h * height]
+    corners = checked_corners(box, size)
     if isinstance(corners, str):
-        raise BadLabel(f"{where} in {width} x {height} px", corners, line)
+        raise BadLabel(f"{where} in {width} x {height} px", corners, line, image=image, box=box)
     return Box(names[int(numbers[0])], corners)

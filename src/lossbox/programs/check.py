@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from .check_images import UPRIGHT, absolute, broken_images, in_both_parts, look_at_images, record_of
+from .check_images import UPRIGHT, absolute, broken_images, in_both_parts, look_at_images, record_of, show_worst, worst_of
 from .command import File, Folder, command
 from .convert import converted, show_notes
 from .recipes import read_recipe
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from ..coco.look import Depth, Look
     from ..coco.read import BadRecord, CocoAnnotations
+    from ..data.faults import Refused
 
 FALLBACK = "own_data"
 """The recipe whose anchors are looked at where none is named."""
@@ -33,6 +34,7 @@ def check(
     config: str | None = None,
     out: Folder = "runs/check",
     json: File | None = None,
+    sheet: File | None = None,
     allow_empty: bool = False,
     skip_images: bool = False,
 ) -> dict[str, Any]:
@@ -40,8 +42,8 @@ def check(
 
     It names every record that breaks a rule, and images that are missing, broken or of another size than stated; it counts the boxes of
     each class, their sizes and shapes, near doubles, and validation images that look like a training image, and says how well the
-    anchors of a recipe fit. It leaves a sheet of images with their
-    boxes and histograms in OUT.
+    anchors of a recipe fit. It leaves a sheet of images with their boxes and histograms in OUT, and a sheet of the worst images: with
+    boxes without a size, outside of their image, double, or smaller than 8 px at the size of the recipe, and the reason for each.
 
     Exit code: 0 usable as it is; 1 bad records; 2 a file that cannot be read at all, or a wrong option.
 
@@ -51,12 +53,14 @@ def check(
         config: a recipe: check its training and validation part, at its image size, against its anchors (those of own_data without it)
         out: where the images go
         json: write all numbers and all bad records
+        sheet: where the sheet of the worst images goes, a PNG (default: OUT/worst.png); none is written where there is nothing to show
         allow_empty: accept a part without a single box
         skip_images: do not decode every image, which takes minutes on large sets
 
     Returns:
-        ``usable``: whether there is no bad record; ``parts``: by name the numbers and the bad records of each part. Of a folder, ``data``,
-        ``left_out`` and ``notes`` too, as ``convert`` returns them.
+        ``usable``: whether there is no bad record; ``parts``: by name the numbers and the bad records of each part. ``worst``: the boxes to
+        look at, how many of each kind, and the sheet of them. Of a folder, ``data``, ``left_out`` and ``notes`` too, as ``convert``
+        returns them.
 
     Raises:
         ValueError: a recipe or a file that cannot be used.
@@ -67,12 +71,14 @@ def check(
     recipe = read_recipe(config or FALLBACK)
     written: Mapping[str, Any] = {}
     looks: dict[Path, Look] = {}
+    refused: list[Refused] = []
     if data is not None and images is None:
         from ..coco.split import VAL_SHARE
 
         depth: Depth = "header" if skip_images else "pixels"
         done = converted(Path(data), Path(out) / "data", drop=True, val_share=VAL_SHARE, allow_empty=True, depth=depth)
         written, looks = done.as_dict(), {absolute(path): look for path, look in done.looks.items()}
+        refused += done.left_out
         parts = {part: (Path(entry["annotations"]), Path(entry["images"])) for part, entry in written["parts"].items()}
     elif data is not None and images is not None:
         parts = {"data": (Path(data), Path(images))}
@@ -84,6 +90,7 @@ def check(
     for part, (json_file, folder) in parts.items():
         annotations, errors = inspect_coco(json_file, folder)
         read[part] = annotations
+        refused += errors
         look_at_images(part, annotations, looks, skip_images=skip_images)
         checked = _check(part, annotations, errors, folder, recipe, Path(out), looks, allow_empty=allow_empty)
         found[part], categories[part] = checked, annotations.categories
@@ -95,7 +102,14 @@ def check(
     bad = any(part["bad"] for part in found.values()) or written.get("left_out")
     alike = in_both_parts(read, looks) if {"train", "val"} <= set(read) and not skip_images else None
     shared = {} if alike is None else {"in_both_parts": alike}
-    result = {"usable": not bad, "parts": found, **shared, **{key: written[key] for key in ("data", "left_out", "notes") if key in written}}
+    worst = worst_of(read, refused, found, Path(sheet) if sheet else None, Path(out))
+    result = {
+        "usable": not bad,
+        "parts": found,
+        "worst": worst,
+        **shared,
+        **{key: written[key] for key in ("data", "left_out", "notes") if key in written},
+    }
     if json:
         from .. import report
 
@@ -124,6 +138,7 @@ def show_check(found: Mapping[str, Any], *, config: str | None = None, limit: in
             print(f"    {pair['val']} and {pair['train']}")
         if len(alike) > limit:
             print(f"    and {len(alike) - limit} more (--limit, --json)")
+    show_worst(found["worst"])
     if json:
         print(f"all numbers and records: {json}")
     if not found["usable"]:
@@ -221,10 +236,10 @@ def _fit_of_anchors(annotations: CocoAnnotations, recipe: Mapping[str, Any]) -> 
     options, asked = _anchor_options(recipe), _image_size(recipe)
     grid = AnchorGrid(anchor_shapes(**(options | {"anchor_scale": 1.0})), options["strides"]) if options else None
     auto = choose(annotations, image_size=asked, anchors=grid)
-    found: dict[str, Any] = {"auto": {name: choice._asdict() for name, choice in auto.items()}}
+    size = shorter_and_longer(auto["image_size"].value if asked == "auto" else asked)
+    found: dict[str, Any] = {"auto": {name: choice._asdict() for name, choice in auto.items()}, "image_size": list(size)}
     if options is None or grid is None:
         return found
-    size = shorter_and_longer(auto["image_size"].value if asked == "auto" else asked)
     boxes = boxes_as_seen(annotations, size=size)
 
     def overlap(scale: float) -> Tensor:
