@@ -186,3 +186,35 @@ def test_check_opens_each_image_once(tmp_path, monkeypatch):
     monkeypatch.setattr(Image, "open", lambda path, *rest, **more: opened.append(str(path)) or original(path, *rest, **more))
     assert check("mine") == 0
     assert len(opened) == 30 + 22  # the sheets show 16 of 24 training images, and all 6 validation images
+
+
+def test_evaluate_measures_the_part_that_fit_validates_on(tmp_path, capsys):
+    yolo(tmp_path / "mine")
+    (tmp_path / "mine" / "labels" / "0.txt").write_text("0 0.5 0.5 0.5 0.5\n7 0.5 0.5 0.5 0.5\n")
+    assert main(["convert", "mine", "--out", "o", "--val-share", "0.2", "--on-bad-box", "drop"]) == 0
+    truth = json.loads((tmp_path / "o" / "val.json").read_text())
+    name_of = {entry["id"]: entry["file_name"] for entry in truth["images"]}
+    # by the names of the files, as other programs write them; every second box is missed
+    rows = [{"image_id": name_of[box["image_id"]], "category_id": box["category_id"], "bbox": box["bbox"]} for box in truth["annotations"]]
+    (tmp_path / "found.json").write_text(json.dumps([{**row, "score": 0.9} for row in rows[::2]]))
+    capsys.readouterr()
+    assert main(["evaluate", "mine", "found.json", "--json", "folder.json"]) == 0
+    shown = capsys.readouterr().out
+    assert shown.startswith("note: mine: YOLO, 1 part: all 10 images; 2 classes: cat, dog; there is no val: 20 % of all")
+    assert "; measured is the part val: 2 images (0 without boxes), 2 boxes, 2 classes\n" in shown
+    assert "note: left out: 1, the first is mine/labels/0.txt: line 2" in shown
+    assert main(["evaluate", "o/val.json", "found.json", "--json", "file.json"]) == 0
+    of_folder, of_file = (json.loads((tmp_path / name).read_text()) for name in ("folder.json", "file.json"))
+    assert of_folder["AP"] == of_file["AP"] == pytest.approx(0.5)
+    assert of_folder["per_class"] == of_file["per_class"]
+
+
+def test_evaluate_refuses_a_folder_without_labels(tmp_path, capsys):
+    yolo(tmp_path / "mine")
+    for file in (tmp_path / "mine" / "labels").iterdir():
+        file.unlink()
+    (tmp_path / "found.json").write_text("[]")
+    assert main(["evaluate", "mine", "found.json"]) == 2
+    said = capsys.readouterr().err
+    assert "none of its 10 images has a file of labels" in said
+    assert "--allow-empty" not in said

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import math
 import shlex
-from collections.abc import Mapping, Sequence
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from .bars import stages
 from .command import File, Folder, command
+from .convert import converted
 
 if TYPE_CHECKING:
     from ..metrics import DetectionColumns, GroundTruth, Matches
@@ -42,7 +45,8 @@ def evaluate(
     reaches it is the one to deploy a class with. Where errors have a price, --fp-cost and --fn-cost find the score that costs least.
 
     Args:
-        ground_truth: annotations in COCO's format (JSON)
+        ground_truth: annotations in COCO's format (JSON), or a folder (or ZIP file) of data, whose validation part is measured: that which
+            `lossbox fit DATA` validates on
         results: detections in COCO's results format (a JSON list)
         against: a second file of detections; both are compared, with a paired bootstrap interval of each difference
         resamples: how many draws of the images --against takes; 1000 take minutes on a data set of COCO's size
@@ -92,11 +96,9 @@ def evaluate(
 
     tau = taus[0]
     asked = (bool(slice_by), errors, fn_cost is not None, bounds, calibration, against is not None, bool(report))
-    with stages(4 + sum(asked)) as stage:
+    with _as_file(ground_truth) as (source, folder, said), stages(4 + sum(asked)) as stage:
         stage("reading the ground truth")
-        truth = ground_truth
-        if not isinstance(truth, metrics.GroundTruth):
-            truth = metrics.read_ground_truth(truth, iou_type=iou_type)
+        truth = source if isinstance(source, metrics.GroundTruth) else metrics.read_ground_truth(source, iou_type=iou_type)
         stage("reading the detections")
         found, other = (
             one if one is None or isinstance(one, metrics.DetectionColumns) else metrics.read_results(one, truth, category_ids=category_ids)
@@ -107,13 +109,13 @@ def evaluate(
         ap = metrics.average_precision(truth, found)
         stage("matching and optimal LRP")
         matches = metrics.match_detections(truth, found, iou_threshold=tau)
-        numbers = metrics.numbers_of(truth, ap, matches, tau=tau) | {"num_detections": len(found.scores), "notes": list(found.notes)}
+        numbers = metrics.numbers_of(truth, ap, matches, tau=tau) | {"num_detections": len(found.scores), "notes": [*said, *found.notes]}
         if len(taus) > 1:
             numbers["at_iou"] = {f"{at:g}": _olrp(truth, found, at) for at in taus}
         if slice_by:
             stage("parts of the data")
             numbers["slices"] = {"area": metrics.slice_by_area(truth, found, ap, tau=tau)} if "area" in slice_by else {}
-            parts = _parts(truth, ground_truth, slice_by)
+            parts = _parts(truth, source, slice_by)
             numbers["slices"] |= {by: metrics.slice_by_images(truth, found, of, tau=tau) for by, of in parts.items()}
         if errors:
             stage("kinds of errors")
@@ -133,13 +135,35 @@ def evaluate(
             numbers["comparison"] = metrics.compare_detections(truth, found, other, tau=tau, resamples=resamples)
         if report:
             stage("the report")
-            _write_report(Path(report), ground_truth, results, truth, found, numbers, images=images, tau=tau)
+            _write_report(Path(report), ground_truth, results, truth, found, numbers, images=images or folder, tau=tau)
     if json:
         write_json(Path(json), numbers)
     if thresholds:
         cut = "threshold" if fn_cost is None else "cost_threshold"
         write_thresholds(Path(thresholds), {"per_class": [row | {"threshold": row[cut]} for row in numbers["per_class"]]})
     return numbers
+
+
+@contextmanager
+def _as_file(data: File | GroundTruth) -> Iterator[tuple[File | GroundTruth, Path | None, list[str]]]:
+    """Of a folder of data the JSON of its validation part, which lasts as long as the context, the folder of its images, and what it is."""
+    if not isinstance(data, str | Path) or not (Path(data).is_dir() or Path(data).suffix.lower() == ".zip"):
+        yield data, None, []
+        return
+    from ..coco.split import VAL_SHARE
+
+    with tempfile.TemporaryDirectory() as out:
+        try:
+            done = converted(Path(data), Path(out), drop=True, val_share=VAL_SHARE)
+        except ValueError as error:
+            raise ValueError(str(error).partition("; --allow-empty")[0]) from error
+        if "val" not in done.parts:
+            raise ValueError(f"ground_truth: {data} has no validation part but {', '.join(done.parts)}; name the JSON of a part")
+        written = done.as_dict()
+        said = [f"{done.data}; measured is the part val: {done.parts['val']['counts']}"]
+        for word in ("left_out", "notes"):
+            said += [f"{word.replace('_', ' ')}: {len(messages)}, the first is {messages[0]}" for messages in written[word].values()]
+        yield done.parts["val"]["annotations"], Path(done.parts["val"]["images"]), said
 
 
 def _taus(iou: Sequence[float] | float) -> list[float]:
