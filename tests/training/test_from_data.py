@@ -1,11 +1,13 @@
 """`auto` in a recipe: a run holds the numbers, a number given wins, and what comes after the training keeps them."""
 
 import json
+from pathlib import Path
 
 import pytest
 import yaml
 
 from lossbox.__main__ import main
+from lossbox.coco import read
 from lossbox.data.digits import write_digits
 from lossbox.data.module import CocoDataModule
 from lossbox.detectors import FasterRCNN, RetinaNet
@@ -75,6 +77,19 @@ def test_a_run_holds_the_numbers_and_what_follows_keeps_them(words, digits, tmp_
     shown = capsys.readouterr().out
     assert shown.count("(auto: as in ") == 2  # for the recipe; the config of the run says no auto
     assert main(["predict", str(digits.val_images), "--ckpt", checkpoint, "--no-images", "--out", str(tmp_path / "found")]) == 0
+
+
+def test_the_training_file_is_read_once_and_left_out_boxes_are_told_of_once(words, digits, monkeypatch):
+    document = json.loads(digits.train_annotations.read_text())
+    document["annotations"][0]["bbox"][2] = 0
+    digits.train_annotations.write_text(json.dumps(document))
+    opened, load = [], read.load_json
+    monkeypatch.setattr(read, "load_json", lambda path, expected: opened.append(Path(path)) or load(path, expected))
+    fast = ["--trainer.limit_train_batches", "1", "--trainer.limit_val_batches", "1", "--data.on_bad_box", "drop"]
+    with pytest.warns(UserWarning, match="annotations dropped") as told:
+        assert main(["fit", *words, *fast]) == 0
+    assert opened.count(digits.train_annotations) == 1
+    assert sum("annotations dropped" in str(one.message) for one in told) == 1
 
 
 def test_a_run_after_the_boxes_have_grown_chooses_anew_and_a_number_wins(words, digits, tmp_path, capsys):

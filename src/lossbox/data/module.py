@@ -159,6 +159,7 @@ class CocoDataModule(LightningDataModule):
         self.eval_size = image_size if eval_size is None else shorter_and_longer(eval_size, name="eval_size")
         self.eval_transforms = eval_transforms(size=self.eval_size)
         self.progress: Callable[[], float] | None = None  # the share of a run that is limited by time
+        self.train_as_read: CocoAnnotations | None = None
         self._train: CocoAnnotations | None = None
         self._val: CocoAnnotations | None = None
 
@@ -182,7 +183,8 @@ class CocoDataModule(LightningDataModule):
             self._train = train
 
     def _read(self, part: Literal["train", "val"], annotations: Path, images: Path) -> CocoAnnotations:
-        read = read_part(part, annotations, images, on_bad_box=self.on_bad_box)
+        ahead = self.train_as_read if part == "train" else None
+        read = ahead or read_part(part, annotations, images, on_bad_box=self.on_bad_box)
         if not self.allow_empty and not any(len(image.boxes) for image in read.images):
             raise ValueError(
                 f"{part}_annotations: {annotations} has {len(read.images)} images and not one box; --data.allow_empty true accepts that"

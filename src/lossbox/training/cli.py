@@ -33,6 +33,7 @@ from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCL
 from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
 
 from .. import report
+from ..coco.read import CocoAnnotations
 from ..data.module import CocoDataModule
 from ..decoding import write_thresholds
 from .batch_size import ON_CPU, choose_batch_size
@@ -60,6 +61,7 @@ class LossboxCLI(LightningCLI):
     def __init__(self, args: list[str]) -> None:
         self._words = args
         self._auto_batch = False
+        self._train: CocoAnnotations | None = None  # what `auto` read of the training part
         try:
             self._run()
         except (ValueError, FileNotFoundError) as error:
@@ -147,7 +149,7 @@ class LossboxCLI(LightningCLI):
         section.trainer.precision = self._precision(section)
         if self.subcommand == "validate":
             self.save_config_callback = None  # it would overwrite the config of the training
-        settle_auto(section)
+        self._train = settle_auto(section)
         if section.data.batch_size == "auto":
             began = config_of(section.ckpt_path) if section.ckpt_path is not None else None
             known = began is not None and began.is_file()
@@ -227,6 +229,7 @@ class LossboxCLI(LightningCLI):
 
     def before_fit(self) -> None:
         """Decides a batch size that is ``auto``; begins with the weights of another run where ``--init-from`` names one; says so."""
+        self.datamodule.train_as_read = self._train
         if self._auto_batch:
             trainer = self.trainer
             if trainer.world_size > 1:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import warnings
 from pathlib import Path
 
 from jsonargparse import Namespace
 from lightning.pytorch.utilities import rank_zero_only
 
+from ..coco.read import CocoAnnotations
 from ..data.fit_to_boxes import AnchorGrid, Choice, choose
 from ..data.module import read_part
 from ..detectors.anchors import anchor_shapes
@@ -16,7 +16,7 @@ from .checkpoint import config_of, read_config
 IMAGE_SIZE, ANCHOR_SCALE = "data.image_size", "model.detector.init_args.anchor_scale"
 
 
-def settle_auto(section: Namespace) -> None:
+def settle_auto(section: Namespace) -> CocoAnnotations | None:
     """Puts numbers in the place of ``auto``, in place, and prints each with its reason; reads nothing where nothing says ``auto``.
 
     A run that goes on from a checkpoint, or is validated, keeps the numbers of the config.yaml beside it.
@@ -24,18 +24,25 @@ def settle_auto(section: Namespace) -> None:
     Args:
         section: the parsed options of ``fit`` or ``validate``.
 
+    Returns:
+        The training annotations, where they were read for it.
+
     Raises:
         FileNotFoundError: the training annotations are not there.
         ValueError: they break a rule.
     """
     asked = [name for name in (IMAGE_SIZE, ANCHOR_SCALE) if section.get(name) == "auto"]
     found = _of_the_run(section.get("ckpt_path")) if asked else {}
+    train = None
     if not all(name in found for name in asked):
-        found = _of_the_boxes(section) | found
+        data = section.data
+        train = read_part("train", Path(data.train_annotations), Path(data.train_images), on_bad_box=data.on_bad_box)
+        found = _of_the_boxes(section, train) | found
     for name in asked:
         value, reason = found[name]
         section[name] = value
         _say(f"{name.rpartition('.')[2]}: {value} (auto: {reason})")
+    return train
 
 
 @rank_zero_only
@@ -57,15 +64,11 @@ def _of_the_run(checkpoint: str | None) -> dict[str, Choice]:
     return {name: Choice(value, f"as in {path}") for name, value in numbers.items() if value not in (None, "auto")}
 
 
-def _of_the_boxes(section: Namespace) -> dict[str, Choice]:
-    data = section.data
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # the data module reads the file again, and tells of boxes that are left out
-        train = read_part("train", Path(data.train_annotations), Path(data.train_images), on_bad_box=data.on_bad_box)
+def _of_the_boxes(section: Namespace, train: CocoAnnotations) -> dict[str, Choice]:
     options, grid = section.model.detector.get("init_args"), None
     if options is not None and "anchor_scale" in options:
         strides = options.backbone.strides
         grid = AnchorGrid(anchor_shapes(strides, anchor_scale=1.0, scales=options.scales, ratios=options.ratios), strides)
-    chosen = choose(train, image_size=data.image_size, anchors=grid)
+    chosen = choose(train, image_size=section.data.image_size, anchors=grid)
     names = {"image_size": IMAGE_SIZE, "anchor_scale": ANCHOR_SCALE}
     return {names[name]: choice for name, choice in chosen.items()}
