@@ -38,4 +38,6 @@ def test_the_summary_names_files_that_are_there_and_the_next_command(tmp_path):
     assert "none:" not in text
     assert "report.html" not in text
     assert f"{tmp_path / 'metrics.json'}  all numbers" in text
-    assert text.endswith(f"next: lossbox predict IMAGES --ckpt {tmp_path} --thresholds {tmp_path / 'thresholds.csv'} --out found")
+    assert text.endswith(
+        f"next: lossbox predict IMAGES --ckpt {tmp_path}/checkpoints/last.ckpt --thresholds {tmp_path / 'thresholds.csv'} --out found"
+    )

@@ -88,7 +88,7 @@ def predict(
         ckpt: OUT/checkpoints/best.ckpt or last.ckpt of a run, or OUT, the folder of the run
         config: the resolved recipe (default: OUT/config.yaml of that run)
         out: where the results go
-        thresholds: cut each class at its own score: OUT/thresholds.csv of a run
+        thresholds: cut each class at its own score: OUT/thresholds.csv of a run, which belongs to its last.ckpt
         score_threshold: only scores above it (default: the recipe's)
         max_detections: per image (default: the recipe's)
         calibration: OUT/calibration.json: write scores that say the expected IoU

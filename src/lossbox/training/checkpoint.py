@@ -36,7 +36,8 @@ def read_checkpoint(path: Path, *, option: str = "ckpt") -> dict[str, Any]:
         ValueError: it is something else, or of another format.
     """
     if not path.is_file():
-        raise FileNotFoundError(f"{option}: no file {path}; a run keeps its checkpoints in OUT/checkpoints (last.ckpt, best.ckpt)")
+        there = ", ".join(sorted(file.name for file in path.parent.glob("*.ckpt"))) or "no checkpoint"
+        raise FileNotFoundError(f"{option}: no file {path}; {path.parent} has {there}. A run keeps its checkpoints in OUT/checkpoints")
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except (RuntimeError, EOFError, KeyError, ValueError, pickle.UnpicklingError) as error:

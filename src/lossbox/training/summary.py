@@ -12,7 +12,8 @@ WORST = 3
 
 FILES = {
     "report.html": "all of it, to look at in a browser",
-    "checkpoints": "best.ckpt, last.ckpt",
+    "checkpoints/best.ckpt": "the epoch of the highest AP",
+    "checkpoints/last.ckpt": "the last epoch, to which the numbers above and the thresholds belong",
     "metrics.json": "all numbers",
     "thresholds.csv": "the score at which to cut each class",
     "images.png": "predicted and true boxes",
@@ -35,7 +36,8 @@ def summary(metrics: Mapping[str, Any], out: Path) -> str:
     lines += [f"  {row['name']}: oLRP {_number(row['oLRP'])}, {reason(row)}" for row in worst]
     lines += [f"{out / name}  {what}" for name, what in FILES.items() if (out / name).exists()]
     thresholds = f" --thresholds {out / 'thresholds.csv'}" if (out / "thresholds.csv").exists() else ""
-    return "\n".join([*lines, f"next: lossbox predict IMAGES --ckpt {out}{thresholds} --out found"])
+    last = out / "checkpoints" / "last.ckpt"
+    return "\n".join([*lines, f"next: lossbox predict IMAGES --ckpt {last}{thresholds} --out found"])
 
 
 def reason(row: Mapping[str, Any], *, tau: float = 0.5) -> str:
