@@ -244,7 +244,7 @@ def test_lists_name_images_and_urls_are_refused(tmp_path):
     with pytest.raises(ValueError, match="names no image"):
         find_images([listed])
     listed.write_text("http://a.b/c.jpg\n")
-    for word in (listed, "https://a.b/c.jpg"):
+    for word in (listed, "https://a.b/c.jpg", Path("https://a.b/c.jpg")):
         with pytest.raises(ValueError, match="is a URL; a file expected"):
             find_images([word])
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import glob
 import os
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -38,7 +39,7 @@ def find_images(words: Sequence[File], *, outside: Path | None = None) -> list[P
     found: dict[Path, Path] = {}
     for word in words:
         path = Path(word)
-        if "://" in str(word):
+        if re.match("[a-z]{2,}:/", str(word)):  # of a Path, which has lost one of the two
             raise ValueError(f"IMAGES: {word} is a URL; a file expected: download it first, nothing is fetched here")
         if path.is_file():
             files = _listed(path) if path.suffix.lower() in LISTS else [path]
