@@ -5,6 +5,7 @@ import json
 import shutil
 import sys
 from fractions import Fraction
+from pathlib import Path
 
 import pytest
 import torch
