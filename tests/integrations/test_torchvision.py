@@ -215,7 +215,7 @@ def test_bfloat16():
 
 
 def test_an_objective_keeps_its_own_balance():
-    model, objective = detector("retinanet"), ALRPObjective(initial_weight=7.0)
+    model, objective = detector("retinanet"), ALRPObjective(localization_weight=7.0)
     use(model, objective)
     arguments = seen_by(model.head)
     losses = model(*batch())

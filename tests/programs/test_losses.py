@@ -138,8 +138,8 @@ def test_losses_draws_a_image(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("argv", "message"),
     [
-        (["--plot"], "name: --plot and --png draw one loss"),
-        (["--png", "a.png"], "name: --plot and --png draw one loss"),
+        (["--plot"], "NAME: --plot and --png draw one loss"),
+        (["--png", "a.png"], "NAME: --plot and --png draw one loss"),
         (["l1_loss", "--png", "a.pdf"], "png: a file ending in .png or .svg expected, got a.pdf"),
         (["--count", "l1"], "losses: names of the catalog expected, got 'l1'"),
     ],

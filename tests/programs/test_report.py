@@ -66,10 +66,10 @@ def test_two_seeds_have_an_interval(two_runs, tmp_path):
 
 def test_a_folder_that_is_no_run_is_named(tmp_path, two_runs, capsys):
     assert main(["report", str(two_runs), str(tmp_path / "none")]) == 2
-    assert f"runs: {tmp_path / 'none'} does not exist; the folder of a run of `lossbox fit` expected" in capsys.readouterr().err
+    assert f"RUNS: {tmp_path / 'none'} does not exist; the folder of a run of `lossbox fit` expected" in capsys.readouterr().err
     (tmp_path / "empty").mkdir()
     assert main(["report", str(tmp_path / "empty")]) == 2
-    assert f"runs: {tmp_path / 'empty'} holds no run" in capsys.readouterr().err
+    assert f"RUNS: {tmp_path / 'empty'} holds no run" in capsys.readouterr().err
     assert main(["report", str(two_runs / "done" / "run.json")]) == 2
     assert "run.json is a file" in capsys.readouterr().err
 

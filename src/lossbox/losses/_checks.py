@@ -99,7 +99,7 @@ def may_check(x: Tensor) -> bool:
     return may_look(x) or (_debug and not torch.compiler.is_compiling())
 
 
-def check_labels(targets: Tensor, name: str, *, largest: float, soft: bool) -> Tensor | None:
+def check_labels(targets: Tensor, name: str, *, largest: int | float, soft: bool) -> Tensor | None:
     """Where the targets are -1, None if nowhere; raises ValueError where they are neither that nor in [0, largest], and whole unless soft.
 
     What is soft may be above 1 by the error of its rounding, and a NaN among it comes out as a NaN loss: an IoU of predicted boxes may be

@@ -73,7 +73,7 @@ def reduce_loss(
     return loss if normalizer is None else loss / normalizer
 
 
-def find_ignored(targets: Tensor, name: str = "targets", *, largest: float = 1, soft: bool = False) -> Tensor | None:
+def find_ignored(targets: Tensor, name: str = "targets", *, largest: int | float = 1, soft: bool = False) -> Tensor | None:
     """Where the targets (labels, qualities or class indices) are -1; None if that was looked for and is nowhere.
 
     On a CPU, where it costs next to nothing, and under ``debug_checks`` the targets are looked at.
