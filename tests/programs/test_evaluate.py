@@ -274,7 +274,7 @@ def test_the_scores_that_cost_least(files, tmp_path, capsys):
     assert list(csv.reader(csv_file.open()))[1] == ["3", "cup", ""]  # the loose box that comes first costs more than both misses
     for wrong in (["--fp-cost", "1"], ["--localization-cost", "1"]):
         assert main([*words, *wrong]) == 2
-        assert "--fp-cost and --fn-cost belong together" in capsys.readouterr().err
+        assert f"--fp-cost and --fn-cost expected together, got {wrong[0]} alone" in capsys.readouterr().err
     assert main([*words, "--fp-cost", "-1", "--fn-cost", "1"]) == 2
     assert "--fp-cost: a finite number >= 0 expected, got -1" in capsys.readouterr().err
 

@@ -91,7 +91,9 @@ def test_thresholds_cut_each_class_and_empty_images_are_still_written(tiny_run, 
     assert min(row["score"] for row in found) == cut
 
     assert predict(tiny_run, tiny_run.images, "--score-threshold", "0.9999", out=tmp_path / "none") == []
-    assert "0 boxes drawn" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "0 boxes drawn" in said
+    assert "note: nothing was found: no score passes" in said
     predict(tiny_run, tiny_run.images, "--draw-threshold", "1", "--max-detections", "3", out=tmp_path / "bare")
     assert f"note: no score reaches 1, the highest is {max(row['score'] for row in everything):.3f}: " in capsys.readouterr().out
     assert len(list((tmp_path / "none" / "images").iterdir())) == 5

@@ -89,7 +89,9 @@ def evaluate(
     """
     taus = _taus(iou)
     if (fp_cost is None) != (fn_cost is None) or (localization_cost is not None and fn_cost is None):
-        raise ValueError("fp_cost: --fp-cost and --fn-cost belong together, got one of them, or --localization-cost alone")
+        given = {"--fp-cost": fp_cost, "--fn-cost": fn_cost, "--localization-cost": localization_cost}
+        named = ", ".join(option for option, cost in given.items() if cost is not None)
+        raise ValueError(f"fp_cost: --fp-cost and --fn-cost expected together, got {named} alone")
     from .. import metrics
     from ..decoding import write_thresholds
     from ..report import write_json
