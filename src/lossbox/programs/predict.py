@@ -161,7 +161,9 @@ def show_predictions(found: Predictions) -> None:
     speed = f"{found.images_per_second:.1f} images/s on {found.device}"
     print(f"{len(found.detections)} detections in {found.images} images{left_out}, {speed}: {', '.join(map(str, found.files))}")
     if found.images and not found.detections:
-        print("note: nothing was found: no score passes --score-threshold and --thresholds (an empty threshold there: nothing of this class)")
+        print(
+            "note: nothing was found: no score passes --score-threshold and --thresholds (an empty threshold there: nothing of this class)"
+        )
     if found.drawn is not None:
         print(f"{found.drawn} boxes drawn: {found.files[0].parent / 'images'}")
     if found.drawn == 0 and found.detections:
