@@ -38,8 +38,7 @@ Every key of a recipe is an option, its levels joined by dots:
   --data.batch_size 8 (or auto)   --data.image_size 512   --data.num_workers 4
   --minutes 15                                   in place of epochs: a time, which the schedule fits in
   --trainer.max_epochs 20   --trainer.accelerator gpu   --trainer.precision bf16-mixed
-  --model.optimizer.init_args.learning_rate 1e-3
-  --seed_everything 1
+  --model.optimizer.init_args.learning_rate 1e-3   --seed_everything 1
 
   --ckpt_path last                               go on after an interruption, to the same result as without it
   --init-from CKPT                               begin with the weights of another run, as far as they fit; classes by name
