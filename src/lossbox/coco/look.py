@@ -113,9 +113,12 @@ def has_8_bits(mode: str) -> bool:
     return not mode.startswith(("I", "F"))
 
 
+def without_palette(image: Image) -> Image:
+    """An image of Pillow's to be converted: straight from a palette with transparency to gray or RGB, Pillow warns."""
+    return image.convert("RGBA") if image.mode == "P" else image
+
+
 def _thumb(image: Image) -> bytes:
     from PIL import Image as pillow
 
-    # straight from a palette with transparency to gray, Pillow warns
-    gray = (image.convert("RGBA") if image.mode == "P" else image).convert("L")
-    return gray.resize((THUMB, THUMB), pillow.Resampling.BOX).tobytes()
+    return without_palette(image).convert("L").resize((THUMB, THUMB), pillow.Resampling.BOX).tobytes()

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 from torchvision import tv_tensors
 
-from ..coco.look import exif_orientation, has_8_bits
+from ..coco.look import exif_orientation, has_8_bits, without_palette
 from ..coco.read import CocoAnnotations, CocoImage
 from ..records import Targets
 
@@ -27,9 +27,7 @@ Mosaic = Callable[[Sequence[tuple[Tensor, Targets]]], tuple[Tensor, Targets]]
 
 def rgb_pixels(image: Image) -> UInt8[Tensor, "3 h w"]:
     """An image of Pillow's, of 8 bits per channel, as RGB."""
-    # Straight from a palette with transparency to RGB, Pillow warns.
-    rgb = (image.convert("RGBA") if image.mode == "P" else image).convert("RGB")
-    return torch.from_numpy(np.array(rgb)).permute(2, 0, 1).contiguous()
+    return torch.from_numpy(np.array(without_palette(image).convert("RGB"))).permute(2, 0, 1).contiguous()
 
 
 def decode_image(record: CocoImage, *, source: Path) -> UInt8[Tensor, "3 h w"]:

@@ -85,13 +85,13 @@ def command(function: Callable[..., Any], show: Callable[..., None] | None = Non
         values = _parse(parser_name, options, argv)
         try:
             result = function(**_taken_by(function, values))
+            if show is not None:
+                show(result, **_taken_by(show, values, skip=1))
         except (ValueError, FileNotFoundError) as error:
             argument, colon, rest = str(error).partition(":")
             if type(error) not in (ValueError, FileNotFoundError) or argument not in options or not colon:
                 raise
             raise type(error)(f"{options[argument].label}:{rest}") from error
-        if show is not None:
-            show(result, **_taken_by(show, values, skip=1))
 
     return run
 

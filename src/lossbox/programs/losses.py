@@ -44,7 +44,7 @@ PAPER_ROWS: dict[str, tuple[Terms | dict[str, tuple[str, ...]] | str, int]] = {
 """Tables A.11 and 1 of Oksuz et al., NeurIPS 2020: what each row is counted from, and the paper's count. Counted are terms of the catalog,
 a loss with options that are off by default, or a recipe."""
 
-NO_NAME = "NAME: --plot and --png draw one loss, but none is named; `lossbox losses` lists them"
+NO_NAME = "name: --plot and --png draw one loss, but none is named; `lossbox losses` lists them"
 
 
 def losses(name: str | None = None, *, png: File | None = None, json: File | None = None) -> dict[str, dict[str, Any]]:
