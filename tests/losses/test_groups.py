@@ -1,6 +1,7 @@
 """Many rankings in one call: value and gradient are those of a loop over the groups."""
 
 import functools
+import math
 
 import hypothesis
 import numpy as np
@@ -11,10 +12,12 @@ from torch.testing import assert_close
 
 from lossbox.losses import (
     ALRPLoss,
+    APELoss,
     APLoss,
     _groups,
     alrp_loss,
     ap_loss,
+    ape_loss,
     error_driven_loss,
     ndcg_loss,
     rank_sort_loss,
@@ -40,7 +43,7 @@ def pmf_loss(logits, targets, values, **over):
 
 def losses():
     """name -> f(logits, targets, one number a positive, **over) -> a value or several."""
-    found = {"pmf": functools.partial(pmf_loss, delta=0.5)}
+    found = {"pmf": functools.partial(pmf_loss, delta=0.5), "ape": ape_loss, "ape, all pairs": functools.partial(ape_loss, cutoff=math.inf)}
     for delta in (0.0, 0.5):
         found |= {
             f"ap {delta}": lambda x, t, v, d=delta, **over: ap_loss(x, t, delta=d, **over),
@@ -256,6 +259,8 @@ def test_a_module_takes_a_word_or_keys():
     assert APLoss(group_reduction="positives")(logits, targets, groups=keys) == ap_loss(
         logits, targets, groups=keys, group_reduction="positives"
     )
+    assert APELoss(groups="row")(logits, targets, values) == ape_loss(logits, targets, values, groups="row")
+    assert APELoss()(logits, targets, values, groups=keys) == ape_loss(logits, targets, values, groups=keys)
     assert ALRPLoss(groups="class")(logits, targets, values) == alrp_loss(logits, targets, values, groups="class")
     with pytest.raises(ValueError, match="groups: the option 'image' or keys in the call expected, got both"):
         APLoss(groups="image")(logits, targets, groups=keys)

@@ -16,7 +16,7 @@ near enough to the lowest positive to count. Memory stays O(P + N).
 from __future__ import annotations
 
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float
@@ -24,7 +24,9 @@ from torch import Tensor
 
 from ..boxes._dtype import upcast
 from ._checks import check_per_positive, check_ranking_input
+from ._distributed import count_positives
 from ._gradient import with_gradient
+from ._groups import GroupReduction, Groups, GroupWord, check_groups, number_groups
 from ._knots import sum_dtype
 from ._logspace import softplus
 from ._ranking import positive_index, zero_loss
@@ -34,7 +36,14 @@ PAIRS = 1 << 20
 
 
 def ape_loss(
-    logits: Float[Tensor, ...], targets: Tensor, quality: Float[Tensor, " p"], *, sharpness: float = 4.0, cutoff: float = 4.0
+    logits: Float[Tensor, ...],
+    targets: Tensor,
+    quality: Float[Tensor, " p"],
+    *,
+    sharpness: float = 4.0,
+    cutoff: float = 4.0,
+    groups: Tensor | GroupWord | None = None,
+    group_reduction: GroupReduction = "mean",
 ) -> Float[Tensor, ""]:
     """Adaptive pairwise error: each positive against the negatives and the worse positives that come near it.
 
@@ -56,12 +65,14 @@ def ape_loss(
         sharpness: lambda, > 0, in units of 1 / logit; with the default cutoff pairs reach as far as those of the other ranking losses do
             with ``delta = 4 / sharpness``.
         cutoff: > 0, in units of ``sharpness`` times logits; infinity keeps every pair.
+        groups, group_reduction: as in ``ap_loss``; P' and the sums are those of each group.
 
     Returns:
         A scalar >= 0; 0 with a live graph where there are no positives or no pairs.
 
     Raises:
-        ValueError: shapes, devices or dtypes that do not fit; sharpness or cutoff not positive, sharpness not finite.
+        ValueError: shapes, devices or dtypes that do not fit; sharpness or cutoff not positive, sharpness not finite; wrong
+            groups.
 
     Source:
         Xu, Deng, Li: Revisiting AP Loss for Dense Object Detection: Adaptive Ranking Pair Selection, CVPR 2022, arXiv:2207.12042. We could
@@ -82,73 +93,110 @@ def ape_loss(
         raise ValueError(f"sharpness: must be a finite number > 0, got {sharpness}")
     if not cutoff > 0:
         raise ValueError(f"cutoff: must be a number > 0, or infinity, got {cutoff}")
+    check_groups(groups, group_reduction, logits)
     positives = positive_index(targets)
     check_per_positive(quality, "quality", len(positives))
     if not len(positives):
         return zero_loss(logits, targets)
-    sums = _sum_pairs(logits, targets, quality, positives, sharpness, cutoff)
+    alone = count_positives(len(positives), positives.device, global_batch=False)
+    numbered = None if groups is None else number_groups(groups, logits.shape, positives, alone)
+    sums = _sum_pairs(logits, targets, quality, positives, numbered, group_reduction, sharpness, cutoff)
     value: Tensor = with_gradient(_keep_for_gradient, logits, *sums)
     return value
 
 
+class _Entries(NamedTuple):
+    """The positives and the negatives that count for any of them, by group, and within it in descending order of the scores."""
+
+    place: Tensor  # (K,) in the flattened logits
+    group: Tensor  # (K,) its number
+    of_positive: Tensor  # (P,) which of the entries it is
+    start: Tensor  # (P,) the first entry of its group
+    length: Tensor  # (P,) so many of its group, the first ones, count for it
+
+
 @torch.no_grad()
 def _sum_pairs(
-    logits: Tensor, targets: Tensor, quality: Tensor, positives: Tensor, sharpness: float, cutoff: float
+    logits: Tensor,
+    targets: Tensor,
+    quality: Tensor,
+    positives: Tensor,
+    groups: Groups | None,
+    group_reduction: GroupReduction,
+    sharpness: float,
+    cutoff: float,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """The value, (P + R,) places in the flattened logits and the gradient there: one pass over blocks of positives, the lowest first."""
-    flat, labels = upcast(logits.reshape(-1)), targets.reshape(-1)
-    scores, order = flat.index_select(0, positives).sort()
-    ranked = quality.detach()[order]
-    y = upcast(ranked).to(flat.dtype)
-    reach = scores - cutoff / sharpness  # what scores more than this counts
-    negatives, negative_index, counts, lengths = _within_reach(flat, labels, reach)
-
+    """The value, (K,) places in the flattened logits and the gradient there: one pass over blocks of positives, the longest rows first."""
+    flat, quality = upcast(logits.reshape(-1)), quality.detach()
+    entries = _within_reach(flat, targets.reshape(-1) == 0, positives, flat[positives] - cutoff / sharpness, groups)
+    scores = flat[entries.place]
+    qualities = quality.new_full(scores.shape, -1.0).index_copy_(0, entries.of_positive, quality)
     exact = sum_dtype(flat.device)
-    place = torch.arange(len(negatives), device=flat.device)
-    received, total, members = (torch.zeros(shape, dtype=exact, device=flat.device) for shape in (len(place) + len(scores), (), ()))
-    start, size = 0, len(scores)
-    while start < size:
-        near = lengths[start]
-        block = slice(start, start + max(1, PAIRS // (near + size)))
-        # Columns: the negatives that count for any row of the block, then all positives.
-        worse = ranked < ranked[block, None]
-        counted = torch.cat([place[:near] < counts[block, None], scores > reach[block, None]], 1)
-        x = (torch.cat([negatives[:near], scores]) - scores[block, None]) * sharpness
-        x.masked_fill_(~counted, -torch.inf)
+    received = torch.zeros(len(scores), dtype=exact, device=flat.device)
+    distances, pushes, is_member = torch.zeros(3, len(positives), dtype=exact, device=flat.device)
+    length, order = entries.length.sort(descending=True, stable=True)
+    lengths, first = length.tolist(), 0
+    while first < len(order):
+        row = order[first : first + max(1, PAIRS // max(lengths[first], 1))]
+        column = torch.arange(lengths[first], device=flat.device)
+        outside = column >= entries.length[row, None]
+        if groups is not None:  # without groups the columns of all rows are the same
+            column = (entries.start[row, None] + column).clamp_(max=len(scores) - 1)
+        x = (scores[column] - scores[entries.of_positive[row], None]) * sharpness
+        x.masked_fill_(outside, -torch.inf)
+        wrong = (qualities[column] < quality[row, None]).logical_and_(outside.logical_not_())
         above, distance = torch.sigmoid(x), softplus(x)
-        weight = y[block] / above.sum(1, dtype=exact)
-        above[:, near:] *= worse
-        distance[:, near:] *= worse
-        counted[:, near:] &= worse
-
-        members += counted.any(1).sum()
-        total += (weight * distance.sum(1, dtype=exact)).sum()
-        received[len(place) :][block] -= weight * above.sum(1, dtype=exact)
+        weight = upcast(quality[row]).to(flat.dtype) / above.sum(1, dtype=exact)
+        above *= wrong
+        distances[row] = weight * (distance * wrong).sum(1, dtype=exact)
+        pushes[row] = weight * above.sum(1, dtype=exact)
+        is_member[row] = wrong.any(1).to(exact)
         above *= weight.to(above.dtype)[:, None]
-        spread = above.sum(0, dtype=exact)
-        received[:near] += spread[:near]
-        received[len(place) :] += spread[near:]
-        start = block.stop
+        if groups is None:
+            received[: len(column)] += above.sum(0, dtype=exact)
+        else:
+            received.index_add_(0, column.view(-1), above.view(-1).to(exact))
+        first += len(row)
 
-    scale = 1 / members.clamp(min=1)
-    value = (total * scale / sharpness).to(flat.dtype)
-    return value, torch.cat([negative_index, positives[order]]), received * scale
+    received[entries.of_positive] -= pushes
+    scale = _scale_of_groups(entries, is_member, groups, group_reduction)
+    value = (distances * scale[entries.group[entries.of_positive]]).sum() / sharpness
+    if groups is not None:  # NaN in a group without positives
+        value += torch.where((entries.group == groups.size).any(), torch.nan, 0.0)
+    return value.to(flat.dtype), entries.place, received * scale[entries.group]
 
 
-def _within_reach(flat: Tensor, labels: Tensor, reach: Tensor) -> tuple[Tensor, Tensor, Tensor, list[int]]:
-    """The negatives that count for any positive, in descending order; their places; how many of the first count for each positive.
+def _within_reach(flat: Tensor, is_negative: Tensor, positives: Tensor, reach: Tensor, groups: Groups | None) -> _Entries:
+    """What counts: the scores above the (P,) reach of each positive. NaN comes first and is dropped by no comparison: the loss is NaN."""
+    zero = torch.zeros_like(positives)
+    group_of_positive = zero if groups is None else groups.of_positive
+    lowest = reach.new_full((1 if groups is None else groups.size + 1,), torch.inf)
+    lowest.scatter_reduce_(0, group_of_positive, reach, "amin")
+    near = (is_negative & ~(flat <= (lowest if groups is None else lowest[groups.of_entry]))).nonzero().squeeze(1)
+    place = torch.cat([near, positives])
+    group = torch.cat([torch.zeros_like(near) if groups is None else groups.of_entry[near].long(), group_of_positive])
 
-    The last comes twice, as (P,) and as a list: the second of the two waits for the device, after that of ``positive_index``.
-    """
-    candidates = torch.where(labels == 0, flat, -torch.inf)
-    # By the positives in front of this place. NaN comes after everything, so it is counted and the loss is NaN.
-    seen_by = torch.searchsorted(reach, candidates)
-    histogram = torch.zeros(len(reach) + 1, dtype=torch.int64, device=flat.device)
-    histogram.scatter_add_(0, seen_by, torch.ones_like(seen_by))
-    counts = histogram.flip(0).cumsum(0).flip(0)[1:]
-    lengths = counts.tolist()
-    negatives, index = candidates.topk(lengths[0])
-    return negatives, index, counts, lengths
+    # Each reach is put in front of the scores that are equal to it, which do not count.
+    order = torch.cat([reach, flat[place]]).argsort(descending=True, stable=True)
+    if groups is not None:
+        order = order[torch.cat([group_of_positive, group])[order].argsort(stable=True)]
+    is_score = order >= len(reach)
+    before = torch.empty_like(order).scatter_(0, order, is_score.cumsum(0) - is_score.long())  # scores in front of each
+    order = order[is_score] - len(reach)
+    place, group = place[order], group[order]
+    start = torch.searchsorted(group, group_of_positive)
+    return _Entries(place, group, before[len(reach) + len(near) :], start, before[: len(reach)] - start)
+
+
+def _scale_of_groups(entries: _Entries, is_member: Tensor, groups: Groups | None, reduction: GroupReduction) -> Tensor:
+    """What each group's sum is multiplied with: its weight, divided by its positives that have a wrong pair; NaN after the last group."""
+    size = 1 if groups is None else groups.size
+    group = entries.group[entries.of_positive]
+    members = is_member.new_zeros(size).index_add_(0, group, is_member)
+    weight = torch.full_like(members, 1 / size)
+    if reduction == "positives":
+        weight = torch.bincount(group, minlength=size) / members.new_tensor(len(group))
+    return torch.cat([weight / members.clamp(min=1), members.new_full((1,), torch.nan)])
 
 
 def _keep_for_gradient(logits: Tensor, value: Tensor, index: Tensor, gradient: Tensor) -> tuple[Any, ...]:

@@ -75,7 +75,7 @@ class RankSortLoss(GroupedLoss):
 
 
 @dataclass(kw_only=True, eq=False)
-class APELoss(BatchLoss):
+class APELoss(GroupedLoss, BatchLoss):
     """Module of ``ape_loss``: called with logits and targets of one shape and the (p,) qualities of the positives; -1 is ignored."""
 
     targets = ("labels", "positive ious")
@@ -87,3 +87,7 @@ class APELoss(BatchLoss):
     tuned = ("sharpness",)
     sharpness: float = 4.0
     cutoff: float = 4.0
+
+    def forward(self, logits: Tensor, *targets: Tensor, groups: Tensor | None = None) -> Tensor:
+        loss: Tensor = self.ranked(logits, *targets, groups=groups)
+        return loss
