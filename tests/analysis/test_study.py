@@ -5,8 +5,11 @@ import math
 from pathlib import Path
 
 import pytest
+from jsonargparse import ArgumentParser
 
 from lossbox.analysis import Run, by_rank, check, curves, paired_differences, parse_study, read_study, shipped_studies, with_step_numbers
+from lossbox.objective import Objective
+from lossbox.programs.grid import recipe_of
 from lossbox.programs.recipes import find_recipe
 
 BASE = {"title": "A", "recipe": "r", "variants": {"a": {}, "b": {"x.y": 2}}, "measure": ["AP"]}
@@ -147,6 +150,17 @@ def test_each_study_of_the_package_is_one_and_names_recipes_that_ship(name):
     assert {find_recipe(variant.recipe).stem for variant in found.variants if variant.recipe} == {
         variant.recipe for variant in found.variants if variant.recipe
     }
+
+
+@pytest.mark.parametrize("name", shipped_studies())
+def test_the_objective_of_each_variant_can_be_built(name):
+    parser = ArgumentParser(exit_on_error=False)
+    instantiate = getattr(parser, "instantiate", None) or parser.instantiate_classes  # before jsonargparse 4.49
+    parser.add_subclass_arguments(Objective, "objective")
+    recipes = [recipe_of(variant) for variant in read_study(shipped_studies()[name]).variants if variant.recipe]
+    for objective in {json.dumps(recipe["model"]["objective"]) for recipe in recipes}:
+        built = instantiate(parser.parse_object({"objective": json.loads(objective)}))
+        assert isinstance(built.objective, Objective)
 
 
 DOCS, RESULTS = (Path(__file__).parents[2] / place for place in ("docs", "benchmarks/results/studies"))

@@ -160,6 +160,24 @@ def test_a_study_on_a_folder_of_data_goes_on_where_it_stopped(tmp_path, capsys, 
     assert "holds a run with other options" in capsys.readouterr().err
 
 
+def test_a_mistake_in_the_last_variant_is_found_before_the_first_is_trained(tiny_run, tmp_path, capsys):
+    text = f"""
+        title: box weights
+        recipe: {tiny_run.config}
+        variants:
+          plain: {{}}
+          misspelled: {{model.objective.init_args.self_balanced: true}}
+        measure: [AP]
+        """
+    (tmp_path / "weights.yaml").write_text(textwrap.dedent(text))
+    assert main(["compare", str(tmp_path / "weights.yaml"), "--seeds", "0", "--out", str(tmp_path / "out")]) == 2
+    said = capsys.readouterr()
+    assert "misspelled: " in said.err
+    assert "self_balanced" in said.err
+    assert "training RetinaNet" not in said.out
+    assert not list(tmp_path.glob("out/*/*/checkpoints"))
+
+
 def test_jobs_train_side_by_side_what_they_train_one_after_another(tiny_run, tmp_path, capsys, monkeypatch):
     words = ["compare", str(tiny_run.config), "--seeds", "0", "1", "--artifacts", "false", "--trainer.enable_checkpointing", "false"]
     part = tiny_run.images.parent / "train"  # that of the validation was changed

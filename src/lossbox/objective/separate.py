@@ -73,7 +73,7 @@ class SeparateObjective(Objective):
         localization_weight: float = 1.0,
         self_balance: bool = False,
         uncertainty_weights: bool = False,
-        box_weights: Callable[..., Tensor] | None = None,
+        box_weights: Callable[..., Any] | None = None,
         global_batch: bool = True,
     ) -> None:
         super().__init__()

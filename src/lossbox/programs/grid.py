@@ -135,11 +135,13 @@ def run_all(cells: Sequence[Cell], jobs: int) -> None:
     """Runs what is not done yet: one after another here, or several trainings at a time in processes of their own.
 
     Raises:
+        ValueError, FileNotFoundError: an option of a variant that is wrong; nothing is trained.
         ChildProcessError: a training in a process of its own failed; the others are finished first. Names the first one and its log.
     """
     waiting, began = [cell for cell in cells if not cell.is_done], time.monotonic()
     if len(waiting) < len(cells):
         print(f"{len(cells) - len(waiting)} of {len(cells)} runs are done already", flush=True)
+    _try_options(waiting)
     if jobs == 1 or all(cell.variant.recipe is None for cell in waiting):
         for done, cell in enumerate(waiting):
             if cell.variant.recipe is not None:
@@ -157,6 +159,29 @@ def run_all(cells: Sequence[Cell], jobs: int) -> None:
                 failed.append(f"{cell.name}: {error} (log: {cell.out / 'log.txt'})")
     if failed:
         raise ChildProcessError(f"{len(failed)} of {len(running)} trainings failed; the first: {failed[0]}")
+
+
+def _try_options(cells: Sequence[Cell]) -> None:
+    """Builds what each variant trains, so that a mistake in the last one is found before the first one is trained.
+
+    Raises:
+        ValueError, FileNotFoundError: an option that is wrong; names the variant.
+    """
+    from ..training.cli import LossboxCLI
+
+    tried = {cell.variant.name: cell for cell in cells if cell.variant.recipe is not None and not (cell.out / "run.json").is_file()}
+    if len(tried) < 2:  # the training itself says so as soon
+        return
+    print(f"trying the options of {len(tried)} variants", flush=True)
+    for cell in tried.values():
+        try:
+            LossboxCLI([*_fit_words(cell), *resume(cell.out)], dry=True)
+        except (ValueError, FileNotFoundError) as error:
+            raise type(error)(f"{cell.variant.name}: {error}") from error
+
+
+def _fit_words(cell: Cell) -> list[str]:
+    return ["fit", "--config", str(cell.out / "recipe.yaml"), "--seed_everything", str(cell.seed), "--out", str(cell.out), *cell.words]
 
 
 def _left(began: float, done: int, all_of_them: int) -> str:
@@ -210,8 +235,7 @@ def _train(cell: Cell) -> None:
         words = ["validate", "--config", str(cell.out / "config.yaml"), "--out", str(cell.out), "--ckpt_path", "last"]
         cli = LossboxCLI([*words, "--artifacts", "false"])
     else:
-        words = ["fit", "--config", str(cell.out / "recipe.yaml"), "--seed_everything", str(cell.seed), "--out", str(cell.out)]
-        cli = LossboxCLI([*words, *cell.words, *resume(cell.out)])
+        cli = LossboxCLI([*_fit_words(cell), *resume(cell.out)])
     if cell.bounds:
         truth, found = cli.model.detected()
         ap = average_precision(truth, found)

@@ -56,10 +56,10 @@ class TrainerOfAnyPrecision(Trainer):
 
 
 class LossboxCLI(LightningCLI):
-    """Parses, builds, runs. ``args`` as on the command line: ``["fit", "--config", ...]``."""
+    """Parses, builds, runs. ``args`` as on the command line: ``["fit", "--config", ...]``; ``dry`` builds everything and runs nothing."""
 
-    def __init__(self, args: list[str]) -> None:
-        self._words = args
+    def __init__(self, args: list[str], *, dry: bool = False) -> None:
+        self._words, self._dry = args, dry
         self._auto_batch = False
         self._train: CocoAnnotations | None = None  # what `auto` read of the training part
         try:
@@ -107,6 +107,10 @@ class LossboxCLI(LightningCLI):
         if section is None:
             return message
         return as_typed(message, section.keys(), self._subcommand_parsers[self._words[0]]._option_string_actions)
+
+    def _run_subcommand(self, subcommand: str) -> None:
+        if not self._dry:
+            super()._run_subcommand(subcommand)
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         parser.add_argument("--out", type=str, default="runs/latest", help="The folder of the run: checkpoints, logs, metrics.json.")
