@@ -3,6 +3,8 @@
     python benchmarks/ultralytics_losses.py FOLDER[:SIZE] ...               each with train.json, train/, val.json, val/ (SIZE: 320)
     python benchmarks/ultralytics_losses.py ... --runs rank_sort:2 bce:0.5  losses with a gain, tried in this order
 
+What stands in the JSON file already is kept and not repeated: a measurement may be taken in pieces, some data or losses at a time.
+
 Every training is a process of its own on one thread, all of the same number of epochs; the CPU minutes of each are in the JSON file. The
 first seed tries every gain; the best gain of each loss is then trained with the other seeds. Batches of 8 images and an update after each,
 which is better than their defaults on few images (benchmarks/small.py); else their defaults. The weights after the last epoch (their
@@ -105,24 +107,30 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as temporary:
         options.work = options.work or Path(temporary)
         options.work.mkdir(parents=True, exist_ok=True)
-        report: dict[str, Any] = {
-            "what": "yolo11n from random weights in Ultralytics' training, equal epochs; AP, AP50, AP75, oLRP on the validation images",
-            "command": " ".join(
-                ["python benchmarks/ultralytics_losses.py", *(Path(data).name for data in options.data), "--runs", *options.runs]
-            ),
-            "machine": machine(),
-            "rows": {},
-        }
+        report: dict[str, Any] = json.loads(options.out.read_text()) if options.out.is_file() else {"commands": [], "rows": {}}
+        report["what"] = "yolo11n from random weights in Ultralytics' training; on the validation images, after equal epochs"
+        words = [*(Path(data).name for data in options.data), "--runs", *options.runs, "--epochs", str(options.epochs)]
+        words += ["--seeds", *map(str, options.seeds)]
+        if (command := " ".join(["python benchmarks/ultralytics_losses.py", *words])) not in report["commands"]:
+            report["commands"].append(command)
+        if any(report.setdefault("machine", machine())[key] != machine()[key] for key in ("processor", "instruction_set")):
+            raise SystemExit(f"{options.out} holds measurements of another machine or instruction set: name another --out")
         for data in options.data:
             rows = report["rows"].setdefault(folder_and_size(data)[0].name, [])
+
+            def add(run: str, seed: int, data: str = data, rows: list[dict[str, Any]] = rows) -> None:
+                loss, gain = run.split(":")
+                sought = {"loss": loss, "cls": float(gain), "seed": seed, "epochs": options.epochs}
+                if not any(sought.items() <= row.items() for row in rows):
+                    rows.append(measure(options, data, run, seed))
+                    options.out.write_text(json.dumps(report, indent=2) + "\n")
+
             for run in options.runs:
-                rows.append(measure(options, data, run, options.seeds[0]))
-                options.out.write_text(json.dumps(report, indent=2) + "\n")
+                add(run, options.seeds[0])
             for loss in dict.fromkeys(run.split(":")[0] for run in options.runs):
                 best = max((row for row in rows if row["loss"] == loss), key=lambda row: row["AP"])
                 for seed in options.seeds[1:]:
-                    rows.append(measure(options, data, f"{loss}:{best['cls']:g}", seed))
-                    options.out.write_text(json.dumps(report, indent=2) + "\n")
+                    add(f"{loss}:{best['cls']:g}", seed)
     print(f"written: {options.out}")
 
 
