@@ -158,6 +158,21 @@ def test_the_validation_part_does_not_depend_on_the_length_of_the_training_part(
     assert all(a[name] == b[name] for name in b if name.startswith("val/"))
 
 
+def test_a_long_tail_in_the_training_part_alone(tmp_path):
+    even = write_digits(tmp_path / "even", train_images=90, val_images=8, progress=False)
+    tail = write_digits(tmp_path / "tail", train_images=90, val_images=8, imbalance=30, progress=False)
+    documents = [json.loads(path.read_text()) for path in (even.train_annotations, tail.train_annotations)]
+    assert [document["info"]["lossbox_digits"].get("imbalance") for document in documents] == [None, 30]
+    counts = [np.bincount([one["category_id"] - 1 for one in document["annotations"]], minlength=10) for document in documents]
+    assert counts[0].min() > 10
+    # 30^(-1/9) = 0.685 a digit: the first three have 1 - 0.685^3 = 0.68 of nearly all
+    assert counts[1][:3].sum() / counts[1].sum() == pytest.approx(0.70, abs=0.07)
+    assert counts[1][7:].sum() / counts[1].sum() == pytest.approx(0.05, abs=0.03)
+    assert (tmp_path / "even/val/000003.jpg").read_bytes() == (tmp_path / "tail/val/000003.jpg").read_bytes()
+    assert write_digits(tmp_path / "tail", train_images=90, val_images=8, imbalance=30, progress=False).reused
+    assert not write_digits(tmp_path / "tail", train_images=4, val_images=2, imbalance=20, progress=False).reused
+
+
 def test_the_files_are_coco_json_with_a_few_images_without_digits(tmp_path):
     made = write_digits(tmp_path, **SMALL)
     document = json.loads(made.train_annotations.read_text())
@@ -250,6 +265,8 @@ def test_files_of_others_are_never_touched(tmp_path, name, content):
         ("digit_side", (0.5, 0.1)),
         ("digit_side", (0.1, 0.9)),
         ("seed", -1),
+        ("imbalance", 0.5),
+        ("imbalance", float("inf")),
     ],
 )
 def test_options_out_of_range_are_named(tmp_path, option, value):

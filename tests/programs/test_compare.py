@@ -115,7 +115,7 @@ variants:
   self-balance: {}
   learned: {model.objective.init_args: {self_balance: false, uncertainty_weights: true}}
 seeds: [0]
-measure: [AP, upper, weight_localization_last]
+measure: [AP, AP_frequent, upper, weight_localization_last]
 must_hold:
   - every step: abs(negative_gradient - positive_gradient) <= 1e-5 * positive_gradient
   - every step: weight_localization == 50
@@ -140,6 +140,7 @@ def test_a_study_on_a_folder_of_data_goes_on_where_it_stopped(tmp_path, capsys, 
     for run in document["runs"]:
         assert run["lower"] <= run["AP"] <= run["upper"]
         assert run["precision"] == "32-true"
+        assert 0 <= run["AP_frequent"] <= 1
     assert document["runs"][1]["weight_localization_last"] != 1  # the learned weight reached the optimizer
     assert document["runs"][1]["weight_localization_last"] == pytest.approx(1, abs=0.1)
     assert document["command"].endswith("--data mine --minutes 0.001 --data.batch_size 2")

@@ -5,6 +5,7 @@
 
 from .study import Rule, Run, Study, Variant, check, only, parse_study, read_study, shipped_studies
 from .summary import (
+    ap_by_frequency,
     by_rank,
     check_one_precision,
     curves,
@@ -24,6 +25,7 @@ __all__ = [
     "Run",
     "Study",
     "Variant",
+    "ap_by_frequency",
     "by_rank",
     "check",
     "check_one_precision",

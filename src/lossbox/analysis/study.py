@@ -18,8 +18,9 @@
 A variant with ``call`` in the place of ``recipe`` is a function of Python, called with the other options: it returns numbers by name, and
 under ``rows`` what is a list. A rule is a comparison of numbers of a run (``run``) or of one step (``every step``, ``some step``), of the
 variants that ``of`` names (``aLRP*`` names several), else of all; ``equal`` lists numbers by variant, ``within`` how far off they may be.
-``plot`` draws columns, or comparisons and quotients of them; with ``of: runs`` numbers of the runs, a line for all variants whose names
-are the same up to the last comma.
+Numbers are those of ``lossbox.metrics.evaluate``; ``AP_rare``, ``AP_middle``, ``AP_frequent``, of thirds of the classes by their training
+boxes; ``NAME_min``, ``_max``, ``_mean``, ``_median`` and ``_last`` of a column of the steps. ``plot`` draws columns, or comparisons and
+quotients of them; with ``of: runs`` numbers of the runs, a line for all variants whose names are the same up to the last comma.
 """
 
 from __future__ import annotations

@@ -15,6 +15,10 @@ POINTS = 100
 """A curve is the means of at most so many blocks of steps."""
 
 
+THIRDS = ("AP_rare", "AP_middle", "AP_frequent")
+"""Numbers of a study: AP by how often a class is seen in training."""
+
+
 def with_step_numbers(run: Run) -> Run:
     """The run with ``NAME_min``, ``_max``, ``_mean``, ``_median`` and ``_last`` of each column of its rows among its numbers.
 
@@ -34,6 +38,26 @@ def with_step_numbers(run: Run) -> Run:
 def runs_of(document: Mapping[str, Any]) -> list[Run]:
     """The runs in a file that ``lossbox compare`` wrote, without their steps."""
     return [Run(run["variant"], run["seed"], run, []) for run in document["runs"]]
+
+
+def ap_by_frequency(per_class: Sequence[Mapping[str, Any]], boxes: Mapping[int, int]) -> dict[str, float]:
+    """Mean AP of the third of the classes with the fewest training boxes, of the middle and of the third with the most.
+
+    The middle has what is left where the number of classes is no multiple of three.
+
+    Args:
+        per_class: rows with ``id`` and ``AP``, of :func:`lossbox.metrics.evaluate`; classes without boxes to find are left out.
+        boxes: of the training part by the id of the class.
+
+    Example:
+        >>> rows = [{"id": 1, "AP": 0.6}, {"id": 2, "AP": 0.2}, {"id": 3, "AP": 0.5}]
+        >>> ap_by_frequency(rows, {1: 100, 2: 3, 3: 20})
+        {'AP_rare': 0.2, 'AP_middle': 0.5, 'AP_frequent': 0.6}
+    """
+    aps = [row["AP"] for row in sorted(per_class, key=lambda row: boxes.get(row["id"], 0)) if is_number(row["AP"])]
+    third = len(aps) // 3
+    parts = (aps[:third], aps[third : len(aps) - third], aps[len(aps) - third :])
+    return {name: statistics.fmean(part) if part else math.nan for name, part in zip(THIRDS, parts, strict=True)}
 
 
 def check_one_precision(runs: Sequence[Run]) -> None:

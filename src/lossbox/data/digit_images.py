@@ -86,6 +86,7 @@ def draw_image(
     size: int = 128,
     max_digits: int = 6,
     digit_side: tuple[float, float] = (0.11, 0.5),
+    imbalance: float = 1.0,
 ) -> tuple[UInt8[np.ndarray, "s s 3"], list[tuple[int, int, int, int]], list[int]]:
     """One image, the boxes of its digits and the digits.
 
@@ -95,6 +96,7 @@ def draw_image(
         size: width and height in pixels.
         max_digits: most digits; 0 gives the background alone. A digit that finds no free place of enough contrast is left out.
         digit_side: smallest and largest height of a digit, as shares of ``size``.
+        imbalance: how many times as often as a 9 a 0 is drawn, the others between them in equal ratios.
 
     Returns:
         (size, size, 3) RGB in [0, 255]; boxes ``x y width height`` in whole pixels, tight around the pixels of at least ``VISIBLE`` ink
@@ -104,7 +106,7 @@ def draw_image(
     boxes: list[tuple[int, int, int, int]] = []
     digits: list[int] = []
     for _ in range(int(rng.integers(1, max_digits + 1)) if max_digits else 0):
-        digit = int(rng.integers(10))
+        digit = int(rng.integers(10) if imbalance == 1 else rng.choice(10, p=long_tail(imbalance)))
         scan = ingredients.scans[digit][int(rng.integers(len(ingredients.scans[digit])))]
         side = size * digit_side[0] * (digit_side[1] / digit_side[0]) ** float(rng.random())
         alpha = digit_alpha(scan, height=side, aspect=1.25 ** float(rng.uniform(-1, 1)))
@@ -113,6 +115,24 @@ def draw_image(
             boxes.append(box)
             digits.append(digit)
     return np.round(image).astype(np.uint8), boxes, digits
+
+
+def long_tail(imbalance: float, classes: int = 10) -> Float[np.ndarray, " c"]:
+    """The shares of an exponential profile: ``share(k) ~ imbalance^(-k / (c - 1))``, the first class the most frequent.
+
+    Args:
+        imbalance: the first share divided by the last, >= 1.
+        classes: c, at least 2.
+
+    Source:
+        Cui et al., Class-Balanced Loss Based on Effective Number of Samples, CVPR 2019, Sec. 5.1: long-tailed CIFAR.
+
+    Example:
+        >>> long_tail(4.0, 3).round(3).tolist()
+        [0.571, 0.286, 0.143]
+    """
+    shares = imbalance ** (-np.arange(classes) / (classes - 1))
+    return np.asarray(shares / shares.sum())
 
 
 def digit_alpha(scan: UInt8[np.ndarray, "8 8"], *, height: float, aspect: float = 1.0) -> Float[np.ndarray, "h w"]:

@@ -67,6 +67,7 @@ def write_digits(
     max_digits: int = 6,
     digit_side: tuple[float, float] = (0.11, 0.5),
     seed: int = 0,
+    imbalance: float = 1.0,
     progress: bool = True,
 ) -> DigitsSet:
     """Writes ``train/*.jpg``, ``train.json``, ``val/*.jpg`` and ``val.json`` under ``root``, or finds them already there.
@@ -84,6 +85,8 @@ def write_digits(
         max_digits: most digits in one image.
         digit_side: smallest and largest height of a digit, as shares of ``size``; drawn log-uniformly.
         seed: of the random choices.
+        imbalance: in the training part 0 is so many times as frequent as 9, the digits between them in equal ratios: a long tail. In the
+            validation part all are equally frequent.
         progress: show a progress bar, and say so where a set on disk is used again.
 
     Returns:
@@ -102,7 +105,7 @@ def write_digits(
         ['000001.jpg', '000002.jpg', '000003.jpg', '000004.jpg'] True
     """
     counts = {"train": train_images, "val": val_images}
-    _check_options(counts, size, max_digits, digit_side, seed)
+    _check_options(counts, size, max_digits, digit_side, seed, imbalance)
     try:
         from rich.console import Console
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -116,6 +119,7 @@ def write_digits(
         "max_digits": max_digits,
         "digit_side": list(digit_side),
         "seed": seed,
+        **({} if imbalance == 1 else {"imbalance": imbalance}),
     }
     root = Path(root)
     paths = {part: (root / f"{part}.json", root / part) for part in PARTS}
@@ -139,7 +143,9 @@ def write_digits(
                 # Each image has its own stream: the validation part is the same whatever the length of the training part.
                 rng = np.random.default_rng([seed, part_index, index])
                 most = 0 if index % EMPTY_EVERY == EMPTY_EVERY - 1 else max_digits
-                image, boxes, digits = draw_image(rng, ingredients[part], size=size, max_digits=most, digit_side=digit_side)
+                tail = imbalance if part == "train" else 1.0
+                drawn_as: dict[str, Any] = {"size": size, "max_digits": most, "digit_side": digit_side, "imbalance": tail}
+                image, boxes, digits = draw_image(rng, ingredients[part], **drawn_as)
                 _save(image, folder / f"{index + 1:06d}.jpg")
                 _record(documents[part], boxes, digits, size)
                 bar.advance(task)
@@ -152,7 +158,9 @@ def write_digits(
     return DigitsSet(*paths["train"], *paths["val"], reused=False)
 
 
-def _check_options(counts: dict[str, int], size: int, max_digits: int, digit_side: tuple[float, float], seed: int) -> None:
+def _check_options(
+    counts: dict[str, int], size: int, max_digits: int, digit_side: tuple[float, float], seed: int, imbalance: float
+) -> None:
     for part, count in counts.items():
         if count < 1:
             raise ValueError(f"{part}_images: at least 1 image expected, got {count}")
@@ -164,6 +172,8 @@ def _check_options(counts: dict[str, int], size: int, max_digits: int, digit_sid
         raise ValueError(f"digit_side: 0 < smallest <= largest <= 0.6 of the image's side expected, got {tuple(digit_side)}")
     if seed < 0:
         raise ValueError(f"seed: 0 or more expected, got {seed}")
+    if not 1 <= imbalance < float("inf"):
+        raise ValueError(f"imbalance: a finite ratio of 1 or more expected, got {imbalance:g}")
 
 
 def _options_on_disk(json_file: Path, folder: Path) -> dict[str, Any] | None:

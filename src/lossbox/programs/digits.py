@@ -10,7 +10,15 @@ if TYPE_CHECKING:
     from ..data.digits import DigitsSet
 
 
-def digits(root: Folder = "data/digits", *, train_images: int = 2000, val_images: int = 400, size: int = 128, seed: int = 0) -> DigitsSet:
+def digits(
+    root: Folder = "data/digits",
+    *,
+    train_images: int = 2000,
+    val_images: int = 400,
+    size: int = 128,
+    seed: int = 0,
+    imbalance: float = 1.0,
+) -> DigitsSet:
     """Writes the embedded data set, handwritten digits on photographs: images and COCO JSON.
 
     Args:
@@ -19,13 +27,14 @@ def digits(root: Folder = "data/digits", *, train_images: int = 2000, val_images
         val_images: images of the validation part
         size: width and height in pixels
         seed: of the images
+        imbalance: so many times as frequent is 0 as 9 in the training part, a long tail; the validation part stays balanced
 
     Returns:
         Where the annotations and the images of each part are.
     """
     from ..data.digits import write_digits
 
-    return write_digits(root, train_images=train_images, val_images=val_images, size=size, seed=seed)
+    return write_digits(root, train_images=train_images, val_images=val_images, size=size, seed=seed, imbalance=imbalance)
 
 
 def show_digits(written: DigitsSet) -> None:

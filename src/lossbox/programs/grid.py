@@ -11,6 +11,7 @@ import multiprocessing
 import os
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from contextlib import redirect_stderr, redirect_stdout
@@ -19,7 +20,11 @@ from pathlib import Path
 from typing import Any
 
 from ..analysis.study import Run, Study, Variant
+from ..analysis.summary import THIRDS, ap_by_frequency
 from .recipes import read_recipe, resume
+
+DIGITS: dict[str, dict[str, Any]] = {"data/digits": {}, "data/digits_long_tail": {"imbalance": 50.0}}
+"""The folders of digits that studies train on, drawn where they are not there, and the options of ``lossbox digits``."""
 
 STEP_LOG = {"class_path": "lossbox.training.StepLog", "init_args": {"by_rank_every": 20}}
 
@@ -34,6 +39,7 @@ class Cell:
         out: the folder of the run.
         words: options of ``lossbox fit`` for all runs.
         bounds: also computes the bounds of re-scoring.
+        frequency: also has AP of the rare, the middle and the frequent classes.
     """
 
     variant: Variant
@@ -41,6 +47,7 @@ class Cell:
     out: Path
     words: tuple[str, ...] = ()
     bounds: bool = False
+    frequency: bool = False
 
     @property
     def name(self) -> str:
@@ -58,12 +65,14 @@ def cells_of(study: Study, seeds: Sequence[int], out: Path, words: Sequence[str]
         ValueError: two variants whose names make the same folder.
     """
     bounds = bool({"upper", "lower"} & study.names_used)
+    frequency = bool(set(THIRDS) & study.names_used)
     cells: dict[Path, Cell] = {}
     for seed in seeds:
         for variant in study.variants:
-            drawn = variant.recipe is not None or "seed" in inspect.signature(_function(variant)).parameters
+            trained = variant.recipe is not None
+            drawn = trained or "seed" in inspect.signature(_function(variant)).parameters
             folder = out / _slug(variant.name) / f"seed-{seed}" if drawn else out / _slug(variant.name)
-            cell = Cell(variant, seed if drawn else None, folder, tuple(words), bounds and variant.recipe is not None)
+            cell = Cell(variant, seed if drawn else None, folder, tuple(words), bounds and trained, frequency and trained)
             if cells.setdefault(folder, cell).variant.name != variant.name:
                 raise ValueError(f"variants: {variant.name} and {cells[folder].variant.name} are both called {_slug(variant.name)}")
     return list(cells.values())
@@ -267,9 +276,19 @@ def read_run(cell: Cell) -> Run:
         bounds = _read(cell.out / "bounds.json")
         numbers |= {name: bounds[name]["AP"] for name in ("upper", "lower")}
         numbers |= {f"{name}_{key}": value for name in ("upper", "lower") for key, value in bounds[name].items()}
+    if cell.frequency:
+        numbers |= ap_by_frequency(_read(cell.out / "metrics.json")["per_class"], _training_boxes(cell.out / "config.yaml"))
     steps = cell.out / "steps.jsonl"
     rows = [json.loads(line) for line in steps.read_text().splitlines()] if steps.is_file() else []
     return Run(cell.variant.name, cell.seed, numbers, rows)
+
+
+def _training_boxes(config: Path) -> Counter[int]:
+    """How many boxes of each category a run was trained on."""
+    import yaml
+
+    document = _read(Path(yaml.safe_load(config.read_text())["data"]["train_annotations"]))
+    return Counter(one["category_id"] for one in document["annotations"] if not one.get("iscrowd"))
 
 
 def _is_result(key: str, value: Any) -> bool:
@@ -292,12 +311,13 @@ def data_options(study: Study, data: Path | str | None, out: Path) -> list[str]:
 
         said = with_data(Path(data), ["--config", next(v.recipe for v in study.variants if v.recipe is not None), "--out", str(out)])
         return [word for pair in itertools.pairwise(said) if pair[0].startswith("--data.") for word in pair]
-    digits = Path("data/digits")
-    if any((recipe.get("data") or {}).get("train_annotations") == str(digits / "train.json") for recipe in recipes):
-        from ..data.digits import write_digits
+    from ..data.digits import write_digits
 
-        if not (digits / "train.json").is_file():
-            write_digits(digits)
+    for folder, options in DIGITS.items():
+        annotations = f"{folder}/train.json"
+        used = any((recipe.get("data") or {}).get("train_annotations") == annotations for recipe in recipes)
+        if used and not Path(annotations).is_file():
+            write_digits(folder, **options)
     return []
 
 
