@@ -89,6 +89,8 @@ class RawPredictions:
         level_sizes: anchors on each pyramid level, finest first; they sum to a.
         coder: turns ``regression`` into boxes and back.
         centerness: (b, a), before the sigmoid: how central each anchor lies in its object; None where a detector does not predict it.
+        distribution: (b, a, 4, bins), before the softmax: the probability of each whole distance, of which ``regression`` is the mean; None
+            where a detector predicts one number for each side.
     """
 
     logits: Float[Tensor, "b a c"]
@@ -97,6 +99,7 @@ class RawPredictions:
     level_sizes: tuple[int, ...]
     coder: BoxCoder
     centerness: Float[Tensor, "b a"] | None = None
+    distribution: Float[Tensor, "b a 4 bins"] | None = None
 
     def anchors_at(self, image: int | Tensor, anchor: Tensor) -> Tensor:
         """The anchors (n, 4) of n places: the indices of their images (or one for all) and their indices in the image."""

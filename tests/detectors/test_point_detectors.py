@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import pytest
@@ -14,12 +15,13 @@ from lossbox.boxes import PointCoder
 from lossbox.decoding import Decoder
 from lossbox.detectors import FCOS, Backbone, CenternessHead, DenseHead, FoveaBox, cell_centers
 from lossbox.losses import GIoULoss
-from lossbox.objective import ALRPObjective, SeparateObjective, WithCenterness, weighted_sum
-from lossbox.records import Targets
+from lossbox.objective import ALRPObjective, SeparateObjective, WithCenterness, WithDistribution, weighted_sum
+from lossbox.records import Assignment, Targets
 
 BACKBONE = Backbone(stages=3, strides=(8, 16, 32), channels=16)
 SMALL: dict[str, Any] = {"backbone": BACKBONE, "head_convs": 1}
-DETECTORS: list[Any] = [FoveaBox, FCOS]
+BINS = partial(FCOS, bins=8)
+DETECTORS: list[Any] = [FoveaBox, FCOS, BINS]
 
 
 @pytest.mark.parametrize("detector", DETECTORS)
@@ -84,6 +86,27 @@ def test_fcos_starts_at_boxes_of_two_strides() -> None:
     assert raw.coder.encode(torch.tensor([-310.0, 0.0, 8.0, 8.0]), raw.anchors[0])[0].item() == pytest.approx(math.log(314 / 8))
 
 
+def test_a_distance_is_the_mean_of_its_bins_and_focal_loss_pulls_them_beside_it() -> None:
+    torch.manual_seed(0)
+    raw = BINS(2, **SMALL)(torch.rand(2, 3, 64, 64))
+    assert raw.distribution.shape == (*raw.regression.shape, 8)
+    p = raw.distribution.softmax(-1)
+    torch.testing.assert_close(raw.regression, sum(distance * p[..., distance] for distance in range(8)))
+    target = Targets(torch.tensor([[20.0, 16.0, 34.0, 50.0]]), torch.tensor([1]), torch.tensor([False]), 0, (64, 64), (64, 64))
+    matched = torch.full(raw.logits.shape[:2], -1)
+    matched[1, 27] = 0  # the cell of the point (28, 28), stride 8: 1, 1.5, 0.75 and 2.75 strides from the sides
+    parts = WithDistribution(SeparateObjective(localization=GIoULoss()))(raw, Assignment(matched), [target, target])
+    s = raw.distribution[1, 27].log_softmax(-1)
+    by_hand = [s[0, 1], (s[1, 1] + s[1, 2]) / 2, 0.25 * s[2, 0] + 0.75 * s[2, 1], 0.25 * s[3, 2] + 0.75 * s[3, 3]]
+    torch.testing.assert_close(parts["distribution"].value, -sum(by_hand) / 4)
+    assert parts["distribution"].weight == 0.25
+    assert WithDistribution(SeparateObjective())(raw, Assignment(matched.clamp(max=-1)), [target, target])["distribution"].value == 0
+    with pytest.raises(ValueError, match=r"predictions.distribution: .* as FCOS\(bins=17\) does, got None"):
+        WithDistribution(SeparateObjective())(replace(raw, distribution=None), Assignment(matched), [target, target])
+    with pytest.raises(ValueError, match="distribution_weight: a finite number >= 0 expected, got -1"):
+        WithDistribution(SeparateObjective(), distribution_weight=-1)
+
+
 @pytest.mark.parametrize("detector", DETECTORS)
 def test_gradients_reach_every_parameter_and_a_checkpoint_holds_no_constants(detector: Callable[..., nn.Module]) -> None:
     net = detector(2, **SMALL)
@@ -121,8 +144,7 @@ OBJECTIVES: dict[str, Callable[[], Any]] = {
 }
 
 
-@pytest.mark.parametrize("objective", OBJECTIVES)
-@pytest.mark.parametrize("detector", DETECTORS)
+@pytest.mark.parametrize(("detector", "objective"), [*((one, name) for one in (FoveaBox, FCOS) for name in OBJECTIVES), (BINS, "boxes")])
 def test_two_boxes_are_learned_by_heart(detector: Callable[..., Any], objective: str) -> None:
     torch.manual_seed(0)
     images = torch.rand(2, 3, 96, 96) * 0.1
@@ -130,9 +152,10 @@ def test_two_boxes_are_learned_by_heart(detector: Callable[..., Any], objective:
     for image, (x1, y1, x2, y2) in zip(images, boxes.int().tolist(), strict=True):
         image[:, y1:y2, x1:x2] += 0.8
     targets = [Targets(boxes[i : i + 1], torch.tensor([i]), torch.tensor([False]), i, (96, 96), (96, 96)) for i in range(2)]
-    if detector is FCOS:
-        net, assigner = FCOS(2, **SMALL), CenterAssigner(regress_ranges=RANGES)
+    if detector is not FoveaBox:
+        net, assigner = detector(2, **SMALL), CenterAssigner(regress_ranges=RANGES)
         loss: Any = WithCenterness(OBJECTIVES[objective]())
+        loss = loss if detector is FCOS else WithDistribution(loss)
     else:
         net, assigner = FoveaBox(2, base_scale=1.0, head_norm="group", **SMALL), FoveaAssigner(scale_ranges=RANGES)  # type: ignore[assignment]
         loss = OBJECTIVES[objective]()
@@ -141,7 +164,8 @@ def test_two_boxes_are_learned_by_heart(detector: Callable[..., Any], objective:
     for _ in range(40):
         raw = net(images)
         parts = loss(raw, assigner(raw, targets), targets)
-        assert ("centerness" in parts) == (detector is FCOS)
+        assert ("centerness" in parts) == (detector is not FoveaBox)
+        assert ("distribution" in parts) == (detector is BINS)
         if objective == "alrp":
             parts = {name: part._replace(weight=1.0) for name, part in parts.items()}
         total = weighted_sum(parts)
@@ -163,6 +187,7 @@ def test_two_boxes_are_learned_by_heart(detector: Callable[..., Any], objective:
         (lambda: FoveaBox(1, base_scale=0.0, **SMALL), "base_scale: a number > 0 expected, got 0"),
         (lambda: FoveaBox(1, limit=1.0, **SMALL), "limit: a number > 1 expected, got 1"),
         (lambda: FCOS(0, **SMALL), "num_classes: a number >= 1 expected, got 0"),
+        (lambda: FCOS(1, bins=1, **SMALL), "bins: 0, or a number >= 2 expected, got 1"),
         (lambda: FCOS(1, head_norm="layer", **SMALL), "norm: one of 'none', 'group', 'batch' expected"),  # type: ignore[arg-type]
         (lambda: CenternessHead(8, num_classes=1, levels=0), "levels: a number >= 1 expected, got 0"),
         (lambda: FoveaBox(1, **SMALL)(torch.zeros(3, 32, 32)), r"images: \(b, 3, h, w\) floats in \[0, 1\] expected"),

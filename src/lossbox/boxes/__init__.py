@@ -1,6 +1,6 @@
 """Boxes as plain tensors: overlap, paired and pairwise, and the encodings that detectors predict. ``x1 y1 x2 y2`` in any one unit."""
 
-from .coding import MAX_LOG_SCALE, CellCoder, DeltaCoder, PointCoder, centerness_targets
+from .coding import MAX_LOG_SCALE, CellCoder, DeltaCoder, DistanceCoder, PointCoder, centerness_targets
 from .overlap import (
     box_area,
     paired_ciou,
@@ -15,6 +15,7 @@ __all__ = [
     "MAX_LOG_SCALE",
     "CellCoder",
     "DeltaCoder",
+    "DistanceCoder",
     "PointCoder",
     "box_area",
     "centerness_targets",

@@ -149,6 +149,46 @@ class PointCoder:
 
 
 @dataclass(frozen=True)
+class DistanceCoder:
+    """Boxes as the distances of their sides from a point, not their logarithms, for detectors that predict them as distributions over bins.
+
+    ``t = clamp((x - x1, y - y1, x2 - x, y2 - y) / z, 0, limit)`` with the point ``(x, y)`` and the unit z of ``PointCoder``.
+
+    Attributes:
+        limit: distances beyond it, in units, are encoded as it: the last bin; > 0. What is decoded knows no such limit.
+
+    Source:
+        Li et al., Generalized Focal Loss, NeurIPS 2020, Sec. 3.1, with the limits of the published code.
+
+    Example:
+        >>> coder = DistanceCoder(7)
+        >>> cell = torch.tensor([[0., 0., 16., 16.]])
+        >>> coder.encode(torch.tensor([[-8., 0., 24., 200.]]), cell)
+        tensor([[1.0000, 0.5000, 1.0000, 7.0000]])
+        >>> coder.decode(torch.ones(1, 4), cell)
+        tensor([[-8., -8., 24., 24.]])
+    """
+
+    limit: float
+
+    def __post_init__(self) -> None:
+        if not self.limit > 0:
+            raise ValueError(f"limit: a number > 0 expected, got {self.limit}")
+
+    def encode(self, boxes: Float[Tensor, "... 4"], anchors: Float[Tensor, "... 4"]) -> Float[Tensor, "... 4"]:
+        """(..., 4) in [0, limit]: left, top, right, bottom, in sides of the anchor; 0 where the point lies beyond the side."""
+        x, y, side, _ = _center_and_size(anchors)
+        x1, y1, x2, y2 = boxes.unbind(-1)
+        return (torch.stack([x - x1, y - y1, x2 - x, y2 - y], -1) / side[..., None]).clamp(0, self.limit)
+
+    def decode(self, regression: Float[Tensor, "... 4"], anchors: Float[Tensor, "... 4"]) -> Float[Tensor, "... 4"]:
+        """(..., 4) ``x1 y1 x2 y2`` around the point, in the frame of the anchors (float16 and bfloat16 give float32)."""
+        x, y, side, _ = _center_and_size(anchors)
+        left, top, right, bottom = (upcast(regression) * side[..., None]).unbind(-1)
+        return torch.stack([x - left, y - top, x + right, y + bottom], -1)
+
+
+@dataclass(frozen=True)
 class CellCoder:
     """Boxes as the place of their center in a cell and their size, for detectors that find centers.
 

@@ -124,6 +124,7 @@ class CenternessHead(nn.Module):
         convs: of each tower, before the last one; 0 or more.
         norm: after each convolution of a tower: ``"none"``, ``"group"`` or ``"batch"``, as for ``Tower``.
         prior: probability of each class at the start, in (0, 1).
+        box_outputs: numbers that are regressed for a box: 4, or the bins of its four sides.
 
     Raises:
         ValueError: an option out of its range.
@@ -147,6 +148,7 @@ class CenternessHead(nn.Module):
         convs: int = 4,
         norm: Norm = "group",
         prior: float = 0.01,
+        box_outputs: int = 4,
     ) -> None:
         super().__init__()
         _check(num_classes=num_classes, levels=levels, convs=convs, norm=norm, prior=prior)
@@ -154,17 +156,17 @@ class CenternessHead(nn.Module):
         self.classification_tower = Tower(channels, convs=convs, norm=norm, levels=levels)
         self.classification = _last(channels, num_classes, prior)
         self.box_tower = Tower(channels, convs=convs, norm=norm, levels=levels)
-        self.box = _last(channels, 4)
+        self.box = _last(channels, box_outputs)
         self.centerness = _last(channels, 1)
         self.scales = nn.Parameter(torch.ones(levels))
 
     def forward(
         self, levels: Sequence[Float[Tensor, "b c _h _w"]]
-    ) -> tuple[Float[Tensor, "b a classes"], Float[Tensor, "b a 4"], Float[Tensor, "b a"]]:
+    ) -> tuple[Float[Tensor, "b a classes"], Float[Tensor, "b a outputs"], Float[Tensor, "b a"]]:
         """Levels, finest first, to logits, regression and centerness (a logit); the order of a: level, row, column."""
         towers = self.box_tower(levels)
         logits = [_flat(self.classification(level), self.num_classes) for level in self.classification_tower(levels)]
-        regression = [_flat(self.box(tower), 4) * scale for tower, scale in zip(towers, self.scales, strict=True)]
+        regression = [_flat(self.box(tower), self.box.out_channels) * scale for tower, scale in zip(towers, self.scales, strict=True)]
         centerness = [_flat(self.centerness(tower), 1) for tower in towers]
         return torch.cat(logits, 1), torch.cat(regression, 1), torch.cat(centerness, 1)[..., 0]
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import math
 
+import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from ..boxes import MAX_LOG_SCALE, PointCoder
+from ..boxes import MAX_LOG_SCALE, DistanceCoder, PointCoder
+from ..boxes._dtype import upcast
 from ..records import RawPredictions
 from .anchors import anchors_on
 from .backbone import Backbone
@@ -28,6 +30,8 @@ class FCOS(nn.Module):
         head_convs: convolutions of each of the two towers of the head, before the last.
         head_norm: what follows each of them: ``none``, ``group``, or ``batch`` with statistics of its own for each level.
         prior: probability of each class at the start.
+        bins: each distance is predicted as probabilities of 0, 1, ..., bins - 1 strides and is their mean, in place of one number (0). The
+            objective is then to be ``WithDistribution``. Boxes start at bins - 1 strides.
 
     Raises:
         ValueError: an option out of its range.
@@ -35,10 +39,9 @@ class FCOS(nn.Module):
 
     Source:
         Tian et al., FCOS: Fully Convolutional One-Stage Object Detection, ICCV 2019, Secs. 3.1-3.3; the centerness beside the box: the same
-        authors, TPAMI 2020.
+        authors, TPAMI 2020; the bins: Li et al., Generalized Focal Loss, NeurIPS 2020, Sec. 3.1.
 
     Example:
-        >>> import torch
         >>> detector = FCOS(3, backbone=Backbone(stages=3, strides=(8, 16), channels=16), head_convs=1)
         >>> predictions = detector(torch.rand(2, 3, 40, 64))
         >>> tuple(predictions.logits.shape), tuple(predictions.centerness.shape), predictions.anchors[0]
@@ -53,13 +56,23 @@ class FCOS(nn.Module):
         head_convs: int = 4,
         head_norm: Norm = "group",
         prior: float = 0.01,
+        bins: int = 0,
     ) -> None:
         super().__init__()
+        if bins < 0 or bins == 1:
+            raise ValueError(f"bins: 0, or a number >= 2 expected, got {bins}")
+        self.bins = bins
         # the largest distance that can be decoded: FCOS has no limit of its targets
-        self.coder = PointCoder(math.exp(MAX_LOG_SCALE))
+        self.coder = DistanceCoder(bins - 1) if bins else PointCoder(math.exp(MAX_LOG_SCALE))
         self.pyramid = Pyramid(backbone)
         self.head = CenternessHead(
-            backbone.channels, num_classes=num_classes, levels=len(backbone.strides), convs=head_convs, norm=head_norm, prior=prior
+            backbone.channels,
+            num_classes=num_classes,
+            levels=len(backbone.strides),
+            convs=head_convs,
+            norm=head_norm,
+            prior=prior,
+            box_outputs=4 * max(bins, 1),
         )
 
     def forward(self, images: Float[Tensor, "b 3 h w"]) -> RawPredictions:
@@ -76,6 +89,10 @@ class FCOS(nn.Module):
         """
         levels = self.pyramid(images)
         logits, regression, centerness = self.head(levels)
+        distribution = None
+        if self.bins:
+            distribution = regression.unflatten(-1, (4, self.bins))
+            regression = upcast(distribution).softmax(-1) @ torch.arange(self.bins, device=logits.device, dtype=upcast(distribution).dtype)
         anchors, level_sizes = anchors_on(levels, self.pyramid.strides, anchor_scale=1.0)
         return RawPredictions(
             logits=logits,
@@ -84,4 +101,5 @@ class FCOS(nn.Module):
             level_sizes=level_sizes,
             coder=self.coder,
             centerness=centerness,
+            distribution=distribution,
         )

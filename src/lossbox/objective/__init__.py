@@ -3,6 +3,7 @@
 from .base import Objective, Part, weighted_sum
 from .center_point import CenterPointObjective
 from .centerness import WithCenterness
+from .distribution import WithDistribution
 from .free_anchor import FreeAnchorObjective
 from .positives import Positives, class_targets, find_positives
 from .ranking import ALRPObjective, RankSortObjective
@@ -18,6 +19,7 @@ __all__ = [
     "RankSortObjective",
     "SeparateObjective",
     "WithCenterness",
+    "WithDistribution",
     "class_targets",
     "find_positives",
     "weighted_sum",

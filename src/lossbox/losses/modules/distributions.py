@@ -14,7 +14,7 @@ from .base import LossModule
 class _OfRows(LossModule):
     """Called with (n, bins) logits and a number for each row."""
 
-    no_objective = "no detector here predicts distributions of box sides"
+    no_objective = "no detector here refines distributions of box sides"
 
     def forward(self, logits: Tensor, target: Tensor, *, weight: Tensor | None = None, normalizer: float | Tensor | None = None) -> Tensor:
         loss: Tensor = self.function(logits, target, weight=weight, normalizer=normalizer, **self.options())
@@ -25,6 +25,7 @@ class _OfRows(LossModule):
 class DistributionFocalLoss(_OfRows):
     """Module of ``distribution_focal_loss``: called with (n, bins) logits and (n,) distances; -1 is ignored."""
 
+    no_objective = "it is a part beside a box loss: WithDistribution adds it to an objective"
     function = staticmethod(distributions.distribution_focal_loss)
     family = "distribution"
     range = "[0, inf)"
