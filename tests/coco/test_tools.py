@@ -88,7 +88,9 @@ def test_cvat_parts_and_what_has_no_box(tmp_path):
         "image 0 (train/1.jpg): points: is of the type points, has no box, and is not used",
         "image 0 (train/1.jpg): tag: is of the type tag, has no box, and is not used",
         "is in no part",
+        "is not among the classes that the file lists, and is one more",
     ]
+    assert notes[-1].startswith("class 'x' of 1 labels: ")
 
 
 BAD_CVAT = {

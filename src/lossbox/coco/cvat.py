@@ -1,7 +1,8 @@
 """CVAT's XML, "CVAT for images 1.1" and "CVAT for video 1.1": the images, with the boxes around their shapes.
 
 A box may be rotated; of polygons, masks, ellipses and cuboids the box around them counts. Polylines, points, skeletons and tags have no
-box, and are noted. Of a track, shapes marked ``outside`` are not in the image. Attributes are not read.
+box, and are noted. Of a track, shapes marked ``outside`` are not in the image. Attributes are not read. A class that ``<labels>`` does not
+declare is noted with the number of its labels; spaces around a name are no part of it.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ def _entries(root: Path, file: Path, tree: Element, on_bad: OnBad, note: OnBad) 
         name = image.get("name", "")
         where = f"{file}: image {image.get('id', '')} ({name})"
         size = number_of(image.get("width")), number_of(image.get("height"))
-        shapes = [shape for entry in image if (shape := _shape(where, entry, entry.get("label", ""), on_bad, note))]
+        shapes = [shape for entry in image if (shape := _shape(where, entry, entry.get("label", "").strip(), on_bad, note))]
         yield Entry(where, name, shapes, size, image.get("subset"))
     if tree.find("track") is not None:
         yield from _frames(root, file, tree, on_bad, note)
@@ -58,7 +59,7 @@ def _frames(root: Path, file: Path, tree: Element, on_bad: OnBad, note: OnBad) -
                 on_bad(BadLabel(where, "frame must be a number"))
             elif entry.get("outside") == "1":
                 note(BadLabel(where, "is outside of the image, and not used"))
-            elif shape := _shape(where, entry, track.get("label", ""), on_bad, note):
+            elif shape := _shape(where, entry, track.get("label", "").strip(), on_bad, note):
                 shapes[int(frame)].append(shape)
     images = {int(found[1]): image for image in files_below(root, SUFFIXES) if (found := FRAME.fullmatch(image.stem))}
     size = number_of(tree.findtext("meta//original_size/width")), number_of(tree.findtext("meta//original_size/height"))

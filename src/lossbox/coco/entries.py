@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+from .checks import brief
 from .files import BadLabel, Images, Labelled, OnBad, normal, note_unused, part_name, part_of_file, part_of_folders
 from .labels import Box, Read, checked_corners, checked_size, number_of
 from .layout import Layout
@@ -67,14 +68,18 @@ def entries_layout(
         files: the entries of each file.
         on_bad: takes an entry whose image is not there, is not clear, or has another entry.
         notes: gets what is left out and breaks no rule.
-        names: of the classes that the files list, in their order; other names of labels follow.
+        names: of the classes that the files list, in their order; other names of labels follow, and are noted.
     """
     images = Images(root, notes.append)
     parts: dict[str, list[Labelled]] = defaultdict(list)
     found: dict[Path, Entry] = {}
     for file, entries in files.items():
+        of_part: dict[str, list[Entry]] = defaultdict(list)
         for entry in entries:
-            stated = part_name(entry.part) if entry.part else None
+            of_part[part_name(entry.part) if entry.part else ""].append(entry)
+        for stated, of_file in of_part.items():
+            images.learn_base(stated or part_of_file(root, file), (entry.file_name for entry in of_file))
+        for stated, entry in ((stated, entry) for stated, of_file in of_part.items() for entry in of_file):
             try:
                 image = _image(images, entry, stated or part_of_file(root, file), file)
                 if image in found:
@@ -86,10 +91,14 @@ def entries_layout(
             part = stated or part_of_folders(root, image) or part_of_file(root, file)
             parts[part].append(Labelled(image, file))
     note_unused(images.all, parts, notes.append)
-    used = {normal(shape.name.strip()) for entry in found.values() for shape in entry.shapes} - {""}
+    used = Counter(normal(shape.name) for entry in found.values() for shape in entry.shapes if shape.name.strip())
     listed = list(dict.fromkeys(normal(name) for name in names))
-    classes = [*listed, *sorted(used - set(listed))]
-    return Layout(kind, dict(parts), partial(_read, entries=found), classes or None, notes)
+    others = sorted(set(used) - set(listed))
+    for name in others if listed else ():
+        notes.append(
+            BadLabel(f"class {brief(name)} of {used[name]} labels", "is not among the classes that the file lists, and is one more")
+        )
+    return Layout(kind, dict(parts), partial(_read, entries=found), [*listed, *others] or None, notes)
 
 
 def _image(images: Images, entry: Entry, part: str, file: Path) -> Path:
@@ -106,9 +115,9 @@ def _read(item: Labelled, on_bad: OnBad, *, entries: Mapping[Path, Entry]) -> Re
     boxes = []
     for shape in entry.shapes:
         box = shape.box(size)
-        name = normal(shape.name.strip())
+        name = normal(shape.name)
         corners = checked_corners(_cut(box, size) if shape.around else box, size)
-        if not name:
+        if not name.strip():
             on_bad(BadLabel(shape.where, "names no class", image=item.image, box=box))
         elif isinstance(corners, str):
             on_bad(BadLabel(f"{shape.where} in {size[0]} x {size[1]} px", corners, [*box], image=item.image, box=box))

@@ -6,7 +6,7 @@ import os
 import re
 import unicodedata
 from codecs import BOM_UTF16_BE, BOM_UTF16_LE
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePath, PurePosixPath
@@ -116,19 +116,26 @@ class Names:
 
     def __init__(self, root: Path, files: Iterable[Path], holders: Collection[str]) -> None:
         self.root, self.holders = root, holders
+        self.by_place: dict[str, list[Path]] = defaultdict(list)
         self.by_key: dict[str, list[Path]] = defaultdict(list)
         self.by_stem: dict[str, list[Path]] = defaultdict(list)
         for file in files:
+            self.by_place[self.key(file.relative_to(root), holder=["*"])].append(file)
             self.by_key[self.key(file.relative_to(root))].append(file)
             self.by_stem[normal(file.stem)].append(file)
 
-    def key(self, relative: PurePath) -> str:
-        folders = [normal(part) for part in relative.parts[:-1] if part.lower() not in self.holders]
+    def key(self, relative: PurePath, holder: Sequence[str] = ()) -> str:
+        """Folders and stem, with something else for each folder that says what it holds, or nothing."""
+        folders = [word for part in relative.parts[:-1] for word in (holder if part.lower() in self.holders else [normal(part)])]
         return "/".join([*folders, normal(relative.stem)])
 
     def find(self, path: Path) -> list[Path]:
-        """The files that share their name with one below the same folder, that of the same place in ``labels`` or beside it first."""
-        found = self.by_key.get(self.key(path.relative_to(self.root)), [])
+        """The files that share their name with one below the same folder, that of the same place in ``labels`` or beside it first.
+
+        A file in the same place, as ``labels/images/a.txt`` of ``images/images/a.jpg``, is the only one.
+        """
+        relative = path.relative_to(self.root)
+        found = self.by_place.get(self.key(relative, holder=["*"])) or self.by_key.get(self.key(relative), [])
         in_place = in_place_of_images(path).with_suffix("")
         return sorted(found, key=lambda file: (file.with_suffix("") != in_place, file.parent != path.parent, file))
 
@@ -137,8 +144,10 @@ class Names:
         path = PurePosixPath(line.replace("\\", "/"))
         path = path if path.suffix.lower() in SUFFIXES else path.with_name(path.name + ".")
         stem = PurePosixPath(path.name[:-1]) if path.name.endswith(".") else PurePosixPath(path.stem)
-        key = "/".join([*(normal(part) for part in path.parts[:-1] if part.lower() not in {*self.holders, ".", ".."}), normal(str(stem))])
-        return self.by_key.get(key) or (self.by_stem.get(normal(str(stem)), []) if "/" not in key else [])
+        relative = PurePath(*(part for part in path.parts[:-1] if part not in (".", "..")), f"{stem}.x")
+        key, place = self.key(relative), self.key(relative, holder=["*"])
+        by_place = self.by_place.get(f"*/{place}") or self.by_place.get(place)
+        return by_place or self.by_key.get(key) or (self.by_stem.get(normal(str(stem)), []) if "/" not in key else [])
 
 
 class Images:
@@ -147,8 +156,23 @@ class Images:
     def __init__(self, root: Path, note: OnBad) -> None:
         self.root, self.all = root, images_below(root, note)
         self.by_name: dict[str, list[Path]] = defaultdict(list)
+        self.bases: dict[str, str] = {}
         for image in self.all:
             self.by_name[normal(image.name)].append(image)
+
+    def learn_base(self, part: str, file_names: Iterable[str]) -> None:
+        """Learns the folder that the names of a part are relative to: the one below which most of them exist, if it is one."""
+        count: Counter[str] = Counter()
+        for name in file_names:
+            end = "/" + normal(name.replace("\\", "/")).removeprefix("./")
+            places = [self._place(image) for image in self.by_name.get(PurePosixPath(end).name, [])]
+            count.update(place.removesuffix(end) for place in places if place.endswith(end))
+        most = count.most_common(2)
+        if most and most[0][1] > most[-1][1] * (len(most) - 1):
+            self.bases[part] = most[0][0]
+
+    def _place(self, image: Path) -> str:
+        return "/" + normal(image.relative_to(self.root).as_posix())
 
     def find(self, file_name: str, part: str, beside: Path) -> list[Path]:
         """The images that a ``file_name`` may mean; one where it is clear."""
@@ -163,13 +187,16 @@ class Images:
                 break
         else:
             found = []
+        name_below, base = normal("/".join(wanted)), self.bases.get(part, "")
         for closer in (
-            [image for image in found if image == beside / Path(*wanted)],
+            [image for image in found if normal(str(image)) == normal(str(beside / name_below))],
             [image for image in found if part_of_folders(self.root, image) == part],
             [image for image in found if image.is_relative_to(beside)],
+            [image for image in found if self._place(image) == f"{base}/{name_below}"],
         ):
-            if len(closer) == 1:
-                return closer
+            found = [image for image in found if image in closer] or found
+            if len(found) == 1:
+                break
         return found
 
 
@@ -224,8 +251,9 @@ def by_folder(root: Path, items: Sequence[Labelled]) -> dict[str, list[Labelled]
 
 
 def lines_of(file: Path) -> list[tuple[int, str]]:
-    """The lines that are not empty, with their numbers from 1."""
-    return [(number, line.strip()) for number, line in enumerate(text_of(file).splitlines(), 1) if line.strip()]
+    """The lines that are not empty, with their numbers from 1; a name may have any other character that Unicode calls a separator."""
+    lines = re.split(r"\r\n|\r|\n", text_of(file))
+    return [(number, line.strip()) for number, line in enumerate(lines, 1) if line.strip()]
 
 
 def text_of(file: Path) -> str:

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from .entries import XYWH, Entry, Shape, Size, entries_layout, numbers_of
-from .files import SUFFIXES, BadLabel, OnBad, part_of_file, stop, text_of
+from .files import SUFFIXES, BadLabel, OnBad, lines_of, part_of_file, stop, text_of
 from .layout import Layout
 from .look import Track, look_at
 from .read import corners_of
@@ -128,19 +128,18 @@ def _rows(file: Path) -> Iterator[Mapping[str, Any]]:
             for start in range(0, batch.num_rows, 64):
                 yield from batch.slice(start, 64).select(columns).to_pylist()
         return
-    for number, line in enumerate(text_of(file).splitlines(), 1):
-        if line.strip():
-            try:
-                row = json.loads(line)
-            except ValueError as error:
-                raise ValueError(f"{file}: line {number} is not JSON: {error}") from error
-            yield row if isinstance(row, Mapping) else {}
+    for number, line in lines_of(file):
+        try:
+            row = json.loads(line)
+        except ValueError as error:
+            raise ValueError(f"{file}: line {number} is not JSON: {error}") from error
+        yield row if isinstance(row, Mapping) else {}
 
 
 def _count(file: Path) -> int:
     if file.suffix.lower() == ".parquet":
         return int(_arrow().parquet.ParquetFile(file).metadata.num_rows)
-    return sum(batch.num_rows for batch in _stream(file)) if file.suffix.lower() in TABLES else len(text_of(file).splitlines())
+    return sum(batch.num_rows for batch in _stream(file)) if file.suffix.lower() in TABLES else len(lines_of(file))
 
 
 def _class_names(features: Any) -> list[str]:

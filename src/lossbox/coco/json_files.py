@@ -96,6 +96,7 @@ def _read(part: str, file: Path, sections: Sections, images: Images, on_bad: OnB
     names, sizes = records.texts("file_name"), np.stack([records.integers("width"), records.integers("height")], axis=1)
     for row in np.flatnonzero(~(sizes > 0).all(axis=1)).tolist():
         records.refuse(row, "width and height must be positive numbers of pixels")
+    images.learn_base(part, (name for name in names if name))
     row_of: dict[Path, int] = {}
     for row in np.flatnonzero(records.good).tolist():
         found = images.find(names[row], part, file.parent)

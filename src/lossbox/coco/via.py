@@ -83,8 +83,7 @@ def via_layout(root: Path, documents: Mapping[Path, Any], on_bad: OnBad = stop) 
         for file, of_file in files.items()
     }
     names = [name for document in documents.values() for name in _options(document, attribute)]
-    used = {normal(shape.name) for of_file in entries.values() for entry in of_file for shape in entry.shapes}
-    return entries_layout("VIA", root, entries, on_bad, notes, names=names if used <= set(names) else [])
+    return entries_layout("VIA", root, entries, on_bad, notes, names=names)
 
 
 def _class_attribute(regions: Sequence[_Region], where: str) -> str | None:

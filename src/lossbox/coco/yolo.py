@@ -42,9 +42,6 @@ YOLO_NAMES = ("data.yaml", "dataset.yaml", "data.yml", "dataset.yml", "obj.data"
 NO_PARTS = frozenset({"path", "names", "nc", "download", "kpt_shape", "flip_idx", "channels", "yaml_file", "roboflow"})
 """Keys of data.yaml that are no part of the data."""
 
-DARKNET_PARTS = {"train": "train", "valid": "val", "test": "test"}
-"""Keys of Darknet's obj.data that name lists of images."""
-
 
 def yolo_layout(source: Path, on_bad: OnBad = stop) -> Layout:
     """A YOLO or Darknet folder; see ``yolo_parts`` and ``read_yolo``."""
@@ -141,7 +138,7 @@ def _document(file: Path) -> dict[str, Any]:
     classes = [line for _, line in lines_of(names)]
     if said.get("classes", str(len(classes))) != str(len(classes)):
         raise ValueError(f"{file}: classes = {said['classes']}, but {names} has {len(classes)} names")
-    return {"names": classes} | {part: said[key] for key, part in DARKNET_PARTS.items() if said.get(key)}
+    return {"names": classes} | {key: place for key, place in said.items() if key in PARTS and place}  # valid, or val as others write it
 
 
 def _yolo_file(source: Path) -> Path:
@@ -176,7 +173,8 @@ def _class_names(file: Path, names: Any) -> list[str]:
         names = [names[str(index)] for index in range(len(names))]
     if not isinstance(names, list) or not names or not all(isinstance(name, str) and name for name in names):
         raise ValueError(f"{file}: names must be a list of class names, or an object with the keys 0, 1, ...; got {brief(names)}")
-    classes: list[str] = [normal(name) for name in names]
+    # JSON as YAML may write one letter as two escapes, which PyYAML takes for two letters
+    classes: list[str] = [normal(name.encode("utf-16", "surrogatepass").decode("utf-16", "replace")) for name in names]
     if twice := [name for index, name in enumerate(classes) if name in classes[:index]]:
         raise ValueError(f"{file}: names has {brief(twice[0])} twice; each class needs a name of its own")
     return classes
