@@ -88,7 +88,7 @@ def without(section, index, key):
 HUGE = 10**400
 BROKEN_RECORDS = {
     "category twice": (change("categories", 1, id=20), "categories[1] (id 20): id occurs twice in categories"),
-    "category id text": (change("categories", 0, id="20"), "categories[0] (id '20'): id must be a whole number, got '20'"),
+    "category id text": (change("categories", 0, id="2O"), "categories[0] (id '2O'): id must be a whole number, got '2O'"),
     "category id missing": (without("categories", 0, "id"), "categories[0] (id None): lacks 'id'"),
     "category name": (change("categories", 0, name=None), "categories[0] (id 20): name must be a text that is not empty, got None"),
     "image twice": (change("images", 2, id=5), "images[2] (id 5): id occurs twice in images"),
@@ -103,7 +103,7 @@ BROKEN_RECORDS = {
     "annotation twice": (change("annotations", 1, id=1), "annotations[1] (id 1): id occurs twice in annotations"),
     "annotation id": (without("annotations", 1, "id"), "annotations[1] (id None): lacks 'id'"),
     "unknown image": (change("annotations", 1, image_id=99), "annotations[1] (id 2): image_id 99 is not the id of an image"),
-    "image_id text": (change("annotations", 1, image_id="6"), "annotations[1] (id 2): image_id must be a whole number, got '6'"),
+    "image_id text": (change("annotations", 1, image_id="6a"), "annotations[1] (id 2): image_id must be a whole number, got '6a'"),
     "unknown category": (change("annotations", 1, category_id=4), "annotations[1] (id 2): category_id 4 is not the id of a category"),
     "iscrowd": (change("annotations", 1, iscrowd=2), "annotations[1] (id 2): iscrowd must be 0 or 1, got 2"),
     "iscrowd list": (change("annotations", 1, iscrowd=[]), "annotations[1] (id 2): iscrowd must be 0 or 1, got []"),

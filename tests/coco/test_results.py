@@ -72,3 +72,30 @@ def test_places_that_are_none(meaning, places):
 def test_what_cannot_be_used_is_counted():
     with pytest.raises(ValueError, match=r"image_id 7 is not .* ground truth; 3 of 4 detections cannot be used"):
         read_results([found(0), found(7), found(8), found(9)], truth(1))
+
+
+def test_ids_written_as_text():
+    """By programs and tables that know no numbers; in one list or in all, mixed with numbers."""
+    document = {
+        "images": [{"id": "7", "file_name": "a.jpg"}, {"id": 8, "file_name": "b.jpg"}],
+        "categories": [{"id": "3", "name": "cup"}, {"id": "05", "name": "plate"}],
+        "annotations": [{"id": "1", "image_id": 7, "category_id": "3", "bbox": [0, 0, 4, 4]}, truth_row(2, "8", 5)],
+    }
+    columns = read_ground_truth(document)
+    assert (columns.image_ids.tolist(), columns.category_ids.tolist()) == ([7, 8], [3, 5])
+    assert (columns.image.tolist(), columns.category.tolist()) == ([0, 1], [0, 1])
+    detections = read_results([found("8", "5"), found(7, "3"), found("b.jpg", 5)], columns)
+    assert (detections.image.tolist(), detections.category.tolist()) == ([1, 0, 1], [1, 0, 1])
+    assert detections.notes == ("image_id: the name of the image's file, in 1 of 3 detections",)
+    assert document["images"][0]["id"] == "7"  # what the caller handed over stays as it is
+
+
+def truth_row(id_, image_id, category_id):
+    return {"id": id_, "image_id": image_id, "category_id": category_id, "bbox": [0, 0, 4, 4]}
+
+
+def test_text_that_is_a_name_and_the_id_of_another_image():
+    columns = truth(1, names=("1.jpg", "7.jpg"))
+    with pytest.raises(ValueError, match=r"results\[0\]: image_id '1' is the file name of one image .* and the id of another"):
+        read_results([found("1")], columns)
+    assert read_results([found("7"), found("0")], columns).image.tolist() == [1, 0]

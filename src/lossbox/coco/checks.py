@@ -25,6 +25,9 @@ brief = _repr.repr
 
 NUMBERS = (int, float, np.integer, np.floating)
 
+DIGITS = re.compile(r"-?[0-9]{1,30}")
+"""A whole number as text."""
+
 NO_ID = np.iinfo(np.int64).min
 """Stands for the id of a record that has none."""
 
@@ -156,7 +159,19 @@ class Table:
         return values
 
     def integers(self, key: str) -> Int[np.ndarray, " n"]:
-        values = self.values(key, (int, np.integer), "a whole number", stand_in=NO_ID)
+        """One field of whole numbers, also those written as text ("12"), which become numbers in the records too."""
+        values = self.values(key, (int, np.integer, str), "a whole number", stand_in=NO_ID)
+        texts = [index for index, value in enumerate(values) if isinstance(value, str)] if str in set(map(type, values)) else []
+        records = list(self.records) if texts else []
+        for index in texts:
+            text = values[index]
+            if DIGITS.fullmatch(text):
+                values[index] = int(text)
+                records[index] = {**records[index], key: values[index]}
+            else:
+                self.refuse(index, f"{key} must be a whole number", got=text)
+                values[index] = NO_ID
+        self.records = records or self.records
         try:
             return np.array(values, dtype=np.int64)
         except OverflowError:  # JSON's numbers have any number of digits

@@ -104,8 +104,8 @@ def read_coco(
 
     The file is an object with the lists ``images`` (``id``, ``file_name``, ``width``, ``height``), ``categories`` (``id``, ``name``) and
     ``annotations`` (``id``, ``image_id``, ``category_id``, ``bbox`` = x, y, width, height in pixels, optional ``iscrowd`` and ``area``);
-    whatever else it holds is not looked at. Ids are whole numbers and occur once in their list. Whether an image can be decoded, and has
-    the size that the JSON states, is checked when it is loaded.
+    whatever else it holds is not looked at. Ids are whole numbers, also as text ("12"), and occur once in their
+    list. Whether an image can be decoded, and has the size that the JSON states, is checked when it is loaded.
 
     Args:
         annotation_file: the JSON file.

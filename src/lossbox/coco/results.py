@@ -9,7 +9,7 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 from jaxtyping import Int
 
-from .checks import Table, brief
+from .checks import DIGITS, Table, brief
 from .columns import DetectionColumns, GroundTruth, load, refuse_boxes
 from .shapes import boxes_and_areas, read_shapes
 
@@ -24,8 +24,9 @@ def read_results(
     Args:
         source: a path, or the list that is in such a file: ``image_id``, ``category_id``, ``bbox`` (``x y width height``, pixels of the
             original image), ``score`` in [0, 1]. The list may be empty. An ``image_id`` that is text is the ``file_name`` of an image of
-            the ground truth, or its stem; numbers that are no ids of images are the stems of file names, if they are so without
-            exception. Where masks or keypoints are compared, ``segmentation`` (RLE) or ``keypoints`` too, and ``bbox`` may be missing.
+            the ground truth, or its stem, or its id written as text, and refused where it is the name of one image and the id of another;
+            numbers that are no ids of images are the stems of file names, if they are so without exception. Where masks or keypoints are
+            compared, ``segmentation`` (RLE) or ``keypoints`` too, and ``bbox`` may be missing.
         ground_truth: what was looked for; its ``iou_type`` says what is compared.
         category_ids: what a ``category_id`` is: ``id``, that of a category of the ground truth; ``from-0`` and ``from-1``, the place of the
             class among these by ascending id, counted from 0 or 1. By default ``id``; but where the images are named by file and both
@@ -126,8 +127,12 @@ def _image_rows(table: Table, ground_truth: GroundTruth) -> tuple[Int[np.ndarray
     for index, value in enumerate(ids):
         file_name = table.records[index].get("file_name")
         named = by_name.get(file_name) if isinstance(file_name, str) else None
-        row = by_name.get(value) if isinstance(value, str) else by_id.get(int(value))
-        by_file += isinstance(value, str)
+        as_id = by_id.get(int(value)) if not isinstance(value, str) or DIGITS.fullmatch(value) else None
+        row = by_name.get(value, as_id) if isinstance(value, str) else as_id
+        by_file += isinstance(value, str) and value in by_name
+        if None is not as_id != row and value == str(int(value)):
+            table.refuse(index, f"image_id {brief(value)} is the file name of one image of the ground truth and the id of another")
+            continue
         if named is not None and row != named and str(value) in (stems[named], stems[named].lstrip("0")):
             row = named  # the number is the stem of the file and not an id
             by_file += 1

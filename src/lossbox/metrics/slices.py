@@ -115,7 +115,7 @@ def parts_by_attribute(
         {'day': array([ True, False]), 'night': array([False,  True])}
     """
     document = load_json(Path(source), "COCO detection JSON") if isinstance(source, str | Path) else source
-    records = {image["id"]: image for image in document["images"]}
+    records = {int(image["id"]): image for image in document["images"]}
     values = [records[id_].get(key) for id_ in ground_truth.image_ids.tolist()]
     texts = np.array([WITHOUT if value is None else str(value) for value in values], dtype=object)
     if all(value is None for value in values):
