@@ -13,11 +13,13 @@ from lossbox import report
 
 RESULTS = Path(__file__).parents[1] / "benchmarks" / "results"
 NUMBER = re.compile(r"\{\{\s*([\w/-]+)\s+([^{}]+?)(?:\s+(\d))?\s*\}\}")
-TABLE = re.compile(r"<!-- (accuracy|speed|overlap|study|ranks) ([\w-]+)((?: \w+)*) -->")
+TABLE = re.compile(r"<!-- (accuracy|speed|overlap|study|ranks|rows) ([\w-]+)((?: \w+)*) -->")
 
 
 def fill(markdown: str) -> str:
     """``{{file path.to.number 2}}`` becomes the number with so many digits (3 if not said); ``<!-- accuracy file -->`` a table.
+
+    ``<!-- rows file list column column -->`` shows columns of a list of records.
 
     Where a part of the path has a point or a space the parts are joined by ``|``: ``{{studies/balance summary|AP loss|AP|mean}}``.
     """
@@ -106,6 +108,17 @@ def ranks(name: str, columns: list[str]) -> str:
     return "\n".join(lines)
 
 
+def rows(name: str, words: list[str]) -> str:
+    """Columns of a list of the file, which the first word names: a key, or one of the parts of "rows"."""
+    found = read(name)
+    listed, columns = found.get(words[0]) or found["rows"][words[0]], words[1:]
+    lines = [f"| {' | '.join(column.replace('_', ' ') for column in columns)} |", "|---" * len(columns) + "|"]
+    for row in listed:
+        cells = [row.get(column, "-") for column in columns]
+        lines.append(f"| {' | '.join(f'{cell:.3g}' if isinstance(cell, float) else str(cell) for cell in cells)} |")
+    return "\n".join(lines)
+
+
 def study_figures() -> dict[str, bytes]:
     """The curves of each study by the address of the image."""
     figures = {}
@@ -117,4 +130,4 @@ def study_figures() -> dict[str, bytes]:
     return figures
 
 
-TABLES = {"accuracy": accuracy_table, "speed": speed_table, "overlap": overlap_table, "study": study, "ranks": ranks}
+TABLES = {"accuracy": accuracy_table, "speed": speed_table, "overlap": overlap_table, "study": study, "ranks": ranks, "rows": rows}

@@ -285,6 +285,9 @@ def test_measured_numbers_come_from_the_results():
     table = measured.fill("<!-- accuracy digits_accuracy focal -->").splitlines()
     assert len(table) == 3
     assert table[2].startswith("| `digits_retinanet_focal` | 0.5")
+    by_rows = measured.fill("<!-- rows ultralytics_losses raccoon loss cls seed nothing -->").splitlines()
+    assert by_rows[0] == "| loss | cls | seed | nothing |"
+    assert by_rows[2] == "| bce | 0.5 | 0 | - |"
     assert "x | -" in measured.fill("<!-- speed ranking -->").splitlines()[-1]  # the loop was not run on 20 million negatives
     with pytest.raises(KeyError):
         measured.fill("{{digits_small summary.nobody.AP.mean}}")
