@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -19,22 +20,55 @@ torch.set_num_threads(1)
 os.environ.setdefault("LOSSBOX_CPU_PRECISION", "32-true")  # what `precision: auto` becomes; tests/training/test_precision.py takes it away
 
 
-def _run_ranks(script, size, *words, timeout=120):
+# Loads what a script imports once, for all its processes; macOS and Windows do not like forks.
+FORKS = """
+import os, pathlib, runpy, sys, traceback
+script, size, *words = sys.argv[1:]
+sys.path.insert(0, str(pathlib.Path(script).parent))
+runpy.run_path(script)
+started = []
+for number in range(int(size)):
+    if child := os.fork():
+        started.append(child)
+        continue
+    status = 1
+    try:
+        sys.argv = [script, str(number), *words]
+        runpy.run_path(script, run_name="__main__")
+        status = 0
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        os._exit(status)
+sys.exit(max(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) != 0 for child in started))
+"""
+
+
+def _run_processes(script, size, *words, timeout=120):
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    commands = [[sys.executable, str(script), str(rank), *map(str, words)] for rank in range(size)]
-    processes = [subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True) for command in commands]
+    rest = list(map(str, words))
+    if sys.platform == "linux":
+        commands = [[sys.executable, "-c", FORKS, str(script), str(size), *rest]]
+    else:
+        commands = [[sys.executable, str(script), str(number), *rest] for number in range(size)]
+    processes = [
+        subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True, start_new_session=sys.platform == "linux")
+        for command in commands
+    ]
     try:
         errors = [process.communicate(timeout=timeout)[1] for process in processes]
     finally:
         for process in processes:
+            if process.poll() is None and sys.platform == "linux":
+                os.killpg(process.pid, signal.SIGKILL)  # its forks, too
             process.kill()
-    assert [process.returncode for process in processes] == [0] * size, errors
+    assert not any(process.returncode for process in processes), errors
 
 
 @pytest.fixture(scope="session")
 def run_processes():
-    """``run_processes(script, size, *words)`` runs the script once a rank, side by side, with its rank and the words, and waits for all."""
-    return _run_ranks
+    """``run_processes(script, size, *words)`` runs the script as so many processes side by side, each with its number and the words."""
+    return _run_processes
 
 
 @dataclass

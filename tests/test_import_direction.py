@@ -120,13 +120,12 @@ def loaded(code: str, packages: tuple[str, ...] = EXTRAS) -> set[str]:
     return set(result.stdout.split())
 
 
-@pytest.mark.parametrize("module", BARE)
-def test_the_tensor_level_loads_nothing_of_the_extras(module):
-    assert loaded(f"import {module}") == set()
+def test_the_tensor_level_loads_nothing_of_the_extras():
+    assert loaded(f"import {', '.join(BARE)}") == set()
 
 
 def test_that_a_loaded_extra_would_be_seen():
-    assert loaded("import lossbox.losses, lightning") >= {"lightning"}
+    assert loaded("import lossbox.losses, yaml") >= {"yaml"}
 
 
 SLOW = ("torchvision", "triton")  # of the bare install too, but a loss needs torchvision nowhere and triton only on a GPU

@@ -18,6 +18,14 @@ from lossbox.training.precision import CPU_VARIABLE, FULL, MIXED, bfloat16_ratio
 IMITATED = {"ONEDNN_MAX_CPU_ISA": "AVX2", "ATEN_CPU_CAPABILITY": "avx2"}
 """Makes a processor with bfloat16 instructions one without."""
 
+# What a fresh process runs: the module without the rest of lossbox.training, which takes seconds to load.
+LOAD = f"""
+import importlib.util
+spec = importlib.util.spec_from_file_location("precision", {precision.__file__!r})
+precision = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(precision)
+"""
+
 
 @pytest.fixture
 def cpu(monkeypatch):
@@ -42,7 +50,7 @@ def test_a_cpu_gets_what_is_faster_by_a_margin(cpu):
 
 def test_a_cpu_without_the_instructions_trains_in_float32():
     """On any processor: the trial sees what oneDNN does, not what the processor could do."""
-    code = "from lossbox.training.precision import fastest_precision; print(*fastest_precision('cpu'), sep='|')"
+    code = LOAD + "print(*precision.fastest_precision('cpu'), sep='|')"
     environment = {**os.environ, **IMITATED}
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=True)
     assert done.stdout.startswith("32-true|bf16 takes ")
@@ -70,7 +78,7 @@ def test_it_is_tried_and_said_once(cpu, capsys):
     assert len(tries) == 1
     assert capsys.readouterr().out == "precision: 32-true (bf16 takes 9.8 x as long on this CPU)\n"
     assert resolve("bf16-mixed", "cpu") == MIXED
-    code = "from lossbox.training.precision import resolve; print(resolve('auto', 'cpu'))"  # a process that is started does as this one
+    code = LOAD + "print(precision.resolve('auto', 'cpu'))"  # a process that is started does as this one
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "32-true\n"
 
 
@@ -83,7 +91,6 @@ def test_a_trained_detector_is_used_in_what_is_fast_here(cpu, ratio, here):
 
 WORKER = """
 import os
-from lossbox.training import precision
 precision.bfloat16_ratio = lambda: 9.8 if os.environ["RANK"] == "{slow}" else 0.5
 chosen = precision.resolve("auto", "cpu")
 import torch.distributed as dist
@@ -99,7 +106,7 @@ os._exit(0)  # gloo's threads may outlive the interpreter and abort it
 @pytest.mark.parametrize(("slow", "expected"), [(0, FULL), (1, MIXED)])
 def test_the_first_process_of_torchrun_decides(tmp_path, slow, expected):
     script = tmp_path / "worker.py"
-    script.write_text(WORKER.format(slow=slow))
+    script.write_text(LOAD + WORKER.format(slow=slow))
     words = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(script)]
     environment = {name: value for name, value in os.environ.items() if name != CPU_VARIABLE}
     done = subprocess.run(words, capture_output=True, text=True, timeout=120, env={**environment, "OMP_NUM_THREADS": "1"})
