@@ -5,6 +5,7 @@ The frame of every box is ``x1 y1 x2 y2`` in pixels of the image (or padded batc
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Protocol, runtime_checkable
 
@@ -38,7 +39,9 @@ class Targets:
         crowd: (n,) True where the annotation is a COCO crowd region: never a positive, its anchors are ignored.
         image_id: the COCO id of the image.
         size: (height, width) of the image after its transforms, without the padding of the batch.
-        original_size: (height, width) of the file on disk; detections are mapped back to it before they are evaluated.
+        original_size: (height, width) of the file on disk, or of the tile that was cut out of it; detections are mapped back to it before
+            they are evaluated.
+        corner: (y, x) in the file on disk of the upper left pixel: of a tile.
     """
 
     boxes: Float[Tensor, "n 4"]
@@ -47,6 +50,7 @@ class Targets:
     image_id: int
     size: tuple[int, int]
     original_size: tuple[int, int]
+    corner: tuple[int, int] = (0, 0)
 
     def to(self, device: torch.device | str) -> Targets:
         return replace(self, boxes=self.boxes.to(device), labels=self.labels.to(device), crowd=self.crowd.to(device))
@@ -70,6 +74,11 @@ class Batch:
 
     def to(self, device: torch.device | str) -> Batch:
         return Batch(self.images.to(device, non_blocking=True), [t.to(device) for t in self.targets])
+
+    def split(self, images: int) -> Iterator[Batch]:
+        """Parts of at most so many images, in their order."""
+        for first in range(0, len(self.targets), images):
+            yield Batch(self.images[first : first + images], self.targets[first : first + images])
 
     def pin_memory(self) -> Batch:
         """The same in page-locked memory, from where copies to a GPU run beside its work; ``DataLoader(pin_memory=True)`` calls it."""
@@ -156,6 +165,16 @@ class Detections:
         """
         factors = (to[1] / size[1], to[0] / size[0])
         return replace(self, boxes=self.boxes * self.boxes.new_tensor(factors * 2))
+
+    def moved(self, corner: tuple[int, int]) -> Detections:
+        """The same detections in the frame of the image whose pixel (y, x) is the upper left one of this image.
+
+        Example:
+            >>> Detections(torch.tensor([[1.0, 2.0, 4.0, 6.0]]), torch.tensor([0.9]), torch.tensor([0])).moved((10, 20)).boxes
+            tensor([[21., 12., 24., 16.]])
+        """
+        y, x = corner
+        return replace(self, boxes=self.boxes + self.boxes.new_tensor((x, y, x, y)))
 
     def mirrored(self, width: float) -> Detections:
         """The same detections in the frame of the mirror image of an image of this width.

@@ -5,7 +5,8 @@ import itertools
 import pytest
 import torch
 
-from lossbox.decoding import tile_corners, tiles_of
+from lossbox.boxes import tile_corners
+from lossbox.decoding import tiles_of
 from lossbox.records import Detections
 
 

@@ -11,11 +11,14 @@ import torch
 import torch.distributed as dist
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
+from torch.utils.data import DataLoader, DistributedSampler
 
 from lossbox.assignment import ATSSAssigner, OverlapAssigner
+from lossbox.data.module import CocoDataModule
 from lossbox.decoding import Decoder
 from lossbox.detectors import FCOS, Backbone, FasterRCNN, RetinaNet
 from lossbox.losses import APLoss, GIoULoss, NDCGLoss, SelfBalance
+from lossbox.metrics import Evaluator
 from lossbox.objective import ALRPObjective, RankSortObjective, SeparateObjective, WithCenterness, weighted_sum
 from lossbox.records import Batch, Targets
 from lossbox.training import DetectionTask, FirstStage, WarmupCosine
@@ -115,10 +118,30 @@ def run(name, dtype, rank=None):
     return found
 
 
+def validate_tiles(root):
+    """What a detector finds in the tiles of the images of this process's share, measured over all processes."""
+    torch.manual_seed(0)
+    val = {"val_annotations": root / "val.json", "val_images": root / "val"}
+    data = CocoDataModule(root / "no", root / "no", **val, image_size=64, batch_size=5, tile=64)
+    model = RetinaNet(10, **SMALL, head_convs=1)
+    task = DetectionTask(model, ATSSAssigner(), ALRPObjective(), Decoder(score_threshold=0.001, max_detections=9), WarmupCosine()).eval()
+    evaluator, loader = Evaluator(data.val_ground_truth), data.val_dataloader()
+    if dist.is_initialized():  # as Lightning does in a distributed run
+        loader = DataLoader(
+            loader.dataset, loader.batch_size, sampler=DistributedSampler(loader.dataset, shuffle=False), collate_fn=loader.collate_fn
+        )
+    with torch.no_grad():
+        for batch in loader:
+            found = task.in_images(task.detect(batch.images, [t.size for t in batch.targets]), batch.targets)
+            evaluator.update(list(found), list(found.values()))
+    return evaluator.results()
+
+
 def main(rank, folder):
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=2)
-    torch.save({(name, dtype): run(name, dtype, rank) for name in TASKS for dtype in DTYPES[name]}, folder / f"{rank}.pt")
+    found = {(name, dtype): run(name, dtype, rank) for name in TASKS for dtype in DTYPES[name]}
+    torch.save(found | {"tiles": validate_tiles(folder)}, folder / f"{rank}.pt")
     dist.barrier()
     dist.destroy_process_group()
 

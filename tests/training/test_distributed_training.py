@@ -62,10 +62,11 @@ def test_two_processes_train_though_one_sees_no_boxes(tmp_path):
 
 @pytest.fixture(scope="module")
 def processes(tmp_path_factory, run_processes):
-    """What the steps of each of two processes came to."""
+    """What the steps of each of two processes came to, and what they found in tiles."""
     folder = tmp_path_factory.mktemp("steps")
+    write_digits(folder, train_images=1, val_images=3, size=96, progress=False)
     run_processes(worker.__file__, 2, folder, timeout=240)
-    return [torch.load(folder / f"{number}.pt") for number in range(2)]
+    return [torch.load(folder / f"{number}.pt") | {"folder": folder} for number in range(2)]
 
 
 @pytest.mark.parametrize(("name", "dtype"), RUNS)
@@ -87,3 +88,13 @@ def test_two_processes_take_the_steps_of_one(processes, name, dtype):
     # the first process validated its share of the first batch alone: nothing waited for the second
     assert len(first) == len(alone) + 1 == len(second) + 1
     assert_close(first[-1], validation, **tolerance)
+
+
+def test_two_processes_find_in_tiles_what_one_does(processes):
+    first, second = (found["tiles"] for found in processes)
+    alone = worker.validate_tiles(processes[0]["folder"])
+    assert first == second  # of three images two processes see four
+    assert [row["image_id"] for row in first] == [row["image_id"] for row in alone] == [1] * 9 + [2] * 9 + [3] * 9
+    for one, expected in zip(first, alone, strict=True):
+        assert one["score"] == pytest.approx(expected["score"], abs=1e-6)
+        assert one["bbox"] == pytest.approx(expected["bbox"], abs=1e-3)

@@ -47,16 +47,18 @@ OnBadBox = Literal["error", "drop"]
 
 @dataclass(frozen=True)
 class CocoImage:
-    """One image and its annotations.
+    """One image, or a tile of one, and its annotations.
 
     Attributes:
         id: the COCO id.
         path: of the image file.
-        width: of the stored image, in pixels.
-        height: of the stored image, in pixels.
-        boxes: (n, 4) ``x1 y1 x2 y2`` in pixels of the stored image, inside it.
+        width: of the stored image, or of the tile, in pixels.
+        height: of the stored image, or of the tile, in pixels.
+        boxes: (n, 4) ``x1 y1 x2 y2`` in pixels of the stored image, or of the tile, inside it.
         labels: (n,) indices into ``CocoAnnotations.categories``.
-        crowd: (n,) True where ``iscrowd`` is 1.
+        crowd: (n,) True where ``iscrowd`` is 1, or too little of an object is in the tile.
+        corner: (y, x) in the stored image of the upper left pixel of the tile.
+        whole: the image that a tile is a part of; None of an image.
     """
 
     id: int
@@ -66,6 +68,13 @@ class CocoImage:
     boxes: Float[Tensor, "n 4"]
     labels: Int[Tensor, " n"]
     crowd: Bool[Tensor, " n"]
+    corner: tuple[int, int] = (0, 0)
+    whole: CocoImage | None = None
+
+    @property
+    def stored(self) -> CocoImage:
+        """The image in the file: itself, or what it is a tile of."""
+        return self if self.whole is None else self.whole
 
 
 @dataclass(frozen=True)
@@ -252,7 +261,8 @@ class _File:
         for index, path in self.paths.items():
             part = slice(int(bounds[index]), int(bounds[index + 1]))
             width, height = self.sizes[index].tolist()
-            images.append(CocoImage(int(sections.image_ids[index]), path, width, height, *(column[part].clone() for column in columns)))
+            boxes, labels, crowd = (column[part].clone() for column in columns)
+            images.append(CocoImage(int(sections.image_ids[index]), path, width, height, boxes, labels, crowd))
         categories = list(zip(truth.category_ids.tolist(), truth.category_names, strict=True))
         dropped = frozenset(error.where.id for error in sections.annotations.bad.values() if type(error.where.id) is int)
         return CocoAnnotations(self.path, categories, images, dropped, truth)

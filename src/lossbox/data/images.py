@@ -91,7 +91,7 @@ class Phase:
 
 
 class CocoDataset(Dataset[tuple[Tensor, Targets]]):
-    """The images of a COCO JSON file with their targets.
+    """The images of a COCO JSON file, or their tiles, with their targets.
 
     An item is ``(image, targets)``: without transforms a ``tv_tensors.Image`` (3, h, w), uint8; with ``lossbox.data.transforms`` float32 in
     [0, 1]. The index is a number, or what ``lossbox.data.module.SeededSampler`` gives, (number, seed, phase): the random choices of the
@@ -100,7 +100,8 @@ class CocoDataset(Dataset[tuple[Tensor, Targets]]):
     Args:
         annotations: what ``read_coco`` gave.
         phases: what images go through, one or more after another in the course of a training; without one they stay as they are.
-        cache: keep decoded images in memory, width x height x 3 bytes each; every worker process keeps its own.
+        cache: keep decoded images in memory, width x height x 3 bytes each; every worker process keeps its own. The last one is kept in
+            any case.
     """
 
     def __init__(
@@ -111,7 +112,8 @@ class CocoDataset(Dataset[tuple[Tensor, Targets]]):
     ) -> None:
         self.annotations = annotations
         self.phases = phases or (Phase(),)
-        self._decoded: dict[int, Tensor] | None = {} if cache else None
+        self._cache = cache
+        self._decoded: dict[int, Tensor] = {}
 
     def __len__(self) -> int:
         return len(self.annotations.images)
@@ -138,13 +140,40 @@ class CocoDataset(Dataset[tuple[Tensor, Targets]]):
 
     def _stored(self, index: int) -> tuple[Tensor, Targets]:
         record = self.annotations.images[index]
-        size = (record.height, record.width)
-        targets = Targets(record.boxes, record.labels, record.crowd, record.id, size=size, original_size=size)
-        return tv_tensors.Image(self._image(index)), targets
+        size = height, width = record.height, record.width
+        targets = Targets(record.boxes, record.labels, record.crowd, record.id, size=size, original_size=size, corner=record.corner)
+        y, x = record.corner
+        return tv_tensors.Image(self._image(record.stored)[:, y : y + height, x : x + width]), targets
 
-    def _image(self, index: int) -> Tensor:
-        if self._decoded is None:
-            return decode_image(self.annotations.images[index], source=self.annotations.path)
-        if index not in self._decoded:
-            self._decoded[index] = decode_image(self.annotations.images[index], source=self.annotations.path)
-        return self._decoded[index]
+    def _image(self, record: CocoImage) -> Tensor:
+        if record.id not in self._decoded:
+            if not self._cache:
+                self._decoded.clear()
+            self._decoded[record.id] = decode_image(record, source=self.annotations.path)
+        return self._decoded[record.id]
+
+
+class TiledImages(Dataset[list[tuple[Tensor, Targets]]]):
+    """The tiles of each image as one item, in the order of the images.
+
+    Args:
+        tiles: of which those of an image follow each other.
+    """
+
+    def __init__(self, tiles: CocoDataset) -> None:
+        self.tiles = tiles
+        numbers: dict[int, list[int]] = {}
+        for number, record in enumerate(tiles.annotations.images):
+            numbers.setdefault(record.id, []).append(number)
+        self.numbers = list(numbers.values())
+
+    @property
+    def most(self) -> int:
+        """Tiles of the image that has the most."""
+        return max(map(len, self.numbers))
+
+    def __len__(self) -> int:
+        return len(self.numbers)
+
+    def __getitem__(self, index: int) -> list[tuple[Tensor, Targets]]:
+        return [self.tiles[number] for number in self.numbers[index]]

@@ -15,18 +15,20 @@ from typing import Any, Literal
 
 import numpy as np
 from torch import Tensor
-from torch.utils.data import DataLoader, DistributedSampler
+from torch.utils.data import DataLoader, Dataset, DistributedSampler
 
 try:
     from lightning.pytorch import LightningDataModule
 except ImportError as error:
     raise ImportError("lossbox.data.module needs Lightning: pip install 'lossbox[train]'") from error
 
+from ..boxes import check_tiling
 from ..coco.columns import GroundTruth
 from ..coco.read import CocoAnnotations, OnBadBox, read_coco
 from ..records import Batch, Targets
-from .images import CocoDataset, Phase
+from .images import CocoDataset, Phase, TiledImages
 from .mosaic import mosaic_of_four
+from .tiles import cut_into_tiles
 from .transforms import MIRROR, Augmentation, eval_transforms, shorter_and_longer, train_transforms
 
 PAD_MULTIPLE = 32
@@ -37,6 +39,9 @@ GROWTH = 2 / 3
 
 PIECES = 100
 """Of so many parts of a run that is limited by time sizes and mosaics are decided."""
+
+LEAST_TILE = 32
+"""Pixels of the side of a tile, at least: a smaller one is a slip of the pen and would cut an image into very many."""
 
 CACHE_LIMIT = 2 * 2**30
 """Bytes of decoded images up to which ``cache=True`` keeps a part in memory: 40,000 images of 128 px, 2,300 of 640 x 480."""
@@ -63,6 +68,11 @@ def collate(samples: Sequence[tuple[Tensor, Targets]], *, multiple: int = PAD_MU
     for row, (image, _) in zip(images, samples, strict=True):
         row[:, : image.shape[-2], : image.shape[-1]] = image
     return Batch(images, [targets for _, targets in samples])
+
+
+def collate_tiles(images: Sequence[Sequence[tuple[Tensor, Targets]]]) -> Batch:
+    """``collate`` of the tiles of all images, those of an image after each other."""
+    return collate([tile for tiles in images for tile in tiles])
 
 
 def read_part(part: Literal["train", "val"], annotations: Path, images: Path, *, on_bad_box: OnBadBox) -> CocoAnnotations:
@@ -109,7 +119,10 @@ class CocoDataModule(LightningDataModule):
         start_scale: the first epochs see images of this share of ``image_size``, in (0, 1]; it grows to 1 over the first two thirds of
             the epochs, in steps of 32 pixels. Small images take less time.
         eval_size: the same for validation; that of the training by default.
-        batch_size: images per step in each process; in a recipe ``auto`` has it decided by the memory of the GPU.
+        tile: cut images into squares of so many pixels, 32 or more: each is an image of its own for the training (see ``cut_into_tiles``),
+            and what is found in the tiles of an image is merged in the validation; None or 0: images are not cut.
+        overlap: fraction of its side that a tile shares with the next, in [0, 1).
+        batch_size: images, or tiles, per step in each process; in a recipe ``auto`` has it decided by the memory of the GPU.
         num_workers: processes that prepare images beside the training; 0 prepares them in between.
         augmentation: what training images go through.
         allow_empty: accept a part without a single box.
@@ -128,6 +141,8 @@ class CocoDataModule(LightningDataModule):
         image_size: int | tuple[int, int] | Literal["auto"] = 512,
         start_scale: float = 1.0,
         eval_size: int | tuple[int, int] | None = None,
+        tile: int | None = None,
+        overlap: float = 0.2,
         batch_size: int | Literal["auto"] = 16,
         num_workers: int = 0,
         augmentation: Augmentation = MIRROR,
@@ -152,6 +167,10 @@ class CocoDataModule(LightningDataModule):
         self.val_annotations, self.val_images = Path(val_annotations), Path(val_images)
         self.batch_size, self.num_workers, self.cache, self.seed = batch_size, num_workers, cache, seed
         self.on_bad_box, self.allow_empty = on_bad_box, allow_empty
+        check_tiling(tile or None, overlap)
+        if tile and tile < LEAST_TILE:
+            raise ValueError(f"tile: {LEAST_TILE} pixels or more expected, or 0 for whole images, got {tile}")
+        self.tile, self.overlap = tile or None, overlap
         if not 0 < start_scale <= 1:
             raise ValueError(f"start_scale: a number in (0, 1] expected, got {start_scale}")
         self.image_size = shorter_and_longer(image_size, name="image_size")
@@ -180,7 +199,7 @@ class CocoDataModule(LightningDataModule):
                     f"val_annotations: {self.val_annotations} must have the categories of {self.train_annotations}; "
                     f"{len(only)} (id, name) are in one file only, the first is {only[0]}"
                 )
-            self._train = train
+            self._train = self._cut(train)
 
     def _read(self, part: Literal["train", "val"], annotations: Path, images: Path) -> CocoAnnotations:
         ahead = self.train_as_read if part == "train" else None
@@ -190,6 +209,11 @@ class CocoDataModule(LightningDataModule):
                 f"{part}_annotations: {annotations} has {len(read.images)} images and not one box; --data.allow_empty true accepts that"
             )
         return read
+
+    def _cut(self, annotations: CocoAnnotations) -> CocoAnnotations:
+        if self.tile is None:
+            return annotations
+        return cut_into_tiles(annotations, tile=self.tile, overlap=self.overlap, min_visible=self.augmentation.min_visible)
 
     @property
     def num_classes(self) -> int:
@@ -229,21 +253,43 @@ class CocoDataModule(LightningDataModule):
         sampler = SeededSampler(dataset, num_replicas=processes[0], rank=processes[1], shuffle=True, seed=seed, drop_last=True)
         sampler.phases, sampler.progress = [different.index(one) for one in course], self.progress
         if len(sampler) < self.batch_size:
+            what = "images" if self.tile is None else "tiles"
+            each = what if processes[0] == 1 else f"{what} that each of {processes[0]} processes gets"
+            fits = f"--data.batch_size {len(sampler)} works" if len(sampler) else f"train on at most {len(dataset)} processes"
             raise ValueError(
-                f"batch_size: {self.batch_size} is more than the {len(sampler)} images that each of {processes[0]} processes "
-                f"gets from {self.train_annotations}; incomplete batches are not trained on"
+                f"batch_size: {self.batch_size} is more than the {len(sampler)} {each} from {self.train_annotations}, and incomplete "
+                f"batches are not trained on; {fits}"
             )
-        return self._loader(dataset, sampler=sampler, drop_last=True)
+        return self._loader(dataset, self.batch_size, sampler=sampler, drop_last=True)
 
-    def val_dataloader(self) -> DataLoader[tuple[Tensor, Targets]]:
-        """All images in the order of the file."""
-        self.setup("validate")
-        assert self._val is not None
-        return self._loader(self._dataset(self._val, Phase(self.eval_transforms)))
+    def val_dataloader(self) -> DataLoader[Any]:
+        """All images in the order of the file, or the tiles of each: of so many images as have ``batch_size`` tiles, or of one."""
+        if self.tile is None:
+            return self._loader(self.val_dataset, self.batch_size)
+        tiles = TiledImages(self._dataset(self._cut(self._categories()), Phase(self.eval_transforms)))
+        return self._loader(tiles, max(1, self.batch_size // tiles.most), collate_fn=collate_tiles)
+
+    @property
+    def val_dataset(self) -> CocoDataset:
+        """The validation images, whole, as a detector sees them without tiles."""
+        return self._dataset(self._categories(), Phase(self.eval_transforms))
+
+    def describe_tiles(self, stage: Literal["fit", "validate"]) -> str | None:
+        """How many tiles the images are cut into, in one line; None where they are not."""
+        if self.tile is None:
+            return None
+        self.setup(stage)
+        parts = {"training": self._train if stage == "fit" else None, "validation": self._cut(self._categories())}
+        counts = []
+        for name, part in parts.items():
+            if part is not None:
+                images, empty = len({record.id for record in part.images}), sum(not len(record.boxes) for record in part.images)
+                counts.append(f"{name} {images} images, {len(part.images)} tiles ({empty} without boxes)")
+        return f"tiles of {self.tile} px, overlap {self.overlap:g}: {'; '.join(counts)}"
 
     @property
     def train_count(self) -> int:
-        """Images of the training part."""
+        """Images, or tiles, of the training part."""
         self.setup("fit")
         assert self._train is not None
         return len(self._train.images)
@@ -289,16 +335,16 @@ class CocoDataModule(LightningDataModule):
         return self._val
 
     def _dataset(self, annotations: CocoAnnotations, *phases: Phase) -> CocoDataset:
-        fits = sum(3 * image.width * image.height for image in annotations.images) <= CACHE_LIMIT
+        stored = {record.id: record.stored for record in annotations.images}.values()
+        fits = sum(3 * image.width * image.height for image in stored) <= CACHE_LIMIT
         return CocoDataset(annotations, *phases, cache=self.cache and fits)
 
-    def _loader(self, dataset: CocoDataset, **options: Any) -> DataLoader[tuple[Tensor, Targets]]:
+    def _loader(self, dataset: Dataset[Any], batch_size: int, **options: Any) -> DataLoader[Any]:
         return DataLoader(
             dataset,
-            batch_size=self.batch_size,
+            batch_size=batch_size,
             num_workers=self.num_workers,
             persistent_workers=self.num_workers > 0,
             pin_memory=self.trainer is not None and self.trainer.strategy.root_device.type == "cuda",
-            collate_fn=collate,
-            **options,
+            **{"collate_fn": collate} | options,
         )

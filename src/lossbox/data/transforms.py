@@ -43,7 +43,8 @@ class Augmentation:
         scale_jitter: smallest and largest factor by which the content is scaled, drawn log-uniformly; what is larger than the image is
             cut at a random place, what is smaller is put at a random place on a plain canvas. None: no jitter.
         aspect_jitter: largest factor by which width over height is changed by the jitter; 1 keeps it.
-        min_visible: boxes of which the jitter or the mosaic leaves less than this share in the image are not trained on.
+        min_visible: boxes of which the jitter or the mosaic leaves less than this share in the image are not trained on; of crowd regions
+            whatever remains is kept. See also ``lossbox.data.tiles.cut_into_tiles``.
         keep_aspect: False squeezes or stretches images to the full square, as SSD and its followers do.
         mosaic: probability that parts of the image and of three others make one image, before all else; the validation sees none.
         mosaic_until: share of the training after which there are no more mosaics: the last epochs then see images as they are.
@@ -282,6 +283,7 @@ def _jitter(image: Tensor, sample: Sample, *, augmentation: Augmentation, size: 
     limit = boxes.new_tensor([canvas[1], canvas[0]]).repeat(2)
     clipped = torch.minimum(boxes.clamp(min=0), limit)
     visible = (clipped[:, 2:] - clipped[:, :2]).prod(1) >= augmentation.min_visible * (boxes[:, 2:] - boxes[:, :2]).prod(1)
+    visible |= sample["crowd"]  # what shows of it is no background
     # A box of no size is taken away by the last step.
     clipped = clipped * visible[:, None]
     wrapped = tv_tensors.BoundingBoxes(clipped, format="XYXY", canvas_size=canvas)

@@ -4,7 +4,7 @@ from .decoder import Decoder, ScoresAndBoxes, class_scores
 from .in_graph import Candidates
 from .multi_scale import MultiScale, merge_detections
 from .thresholds import read_thresholds, write_thresholds
-from .tiles import Tile, check_tiling, tile_corners, tiles_of
+from .tiles import Tile, merge_tiles, tiles_of
 
 __all__ = [
     "Candidates",
@@ -12,11 +12,10 @@ __all__ = [
     "MultiScale",
     "ScoresAndBoxes",
     "Tile",
-    "check_tiling",
     "class_scores",
     "merge_detections",
+    "merge_tiles",
     "read_thresholds",
-    "tile_corners",
     "tiles_of",
     "write_thresholds",
 ]

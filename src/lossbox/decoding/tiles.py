@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
-from itertools import product
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from jaxtyping import Shaped
 from torch import Tensor
 
+from ..boxes import tile_corners
 from ..records import Detections
+from .multi_scale import merge_detections
 
 
 @dataclass(frozen=True)
@@ -38,8 +39,7 @@ class Tile:
 
     def in_image(self, found: Detections) -> Detections:
         """Detections in the tile, in pixels of the image."""
-        y, x = self.corner
-        return replace(found, boxes=found.boxes + found.boxes.new_tensor((x, y, x, y)))
+        return found.moved(self.corner)
 
 
 def tiles_of(key: Any, image: Shaped[Tensor, "3 h w"], tile: int | None = None, overlap: float = 0.2) -> Iterator[Tile]:
@@ -48,7 +48,7 @@ def tiles_of(key: Any, image: Shaped[Tensor, "3 h w"], tile: int | None = None, 
     Args:
         key: is handed on.
         image: of any size.
-        tile, overlap: see :func:`tile_corners`.
+        tile, overlap: see :func:`lossbox.boxes.tile_corners`.
     """
     size = height, width = image.shape[1], image.shape[2]
     corners = [(0, 0)] if tile is None else tile_corners(size, tile, overlap)
@@ -57,36 +57,29 @@ def tiles_of(key: Any, image: Shaped[Tensor, "3 h w"], tile: int | None = None, 
         yield Tile(key, image, corner, (min(tile, height), min(tile, width)), number == len(corners))
 
 
-def tile_corners(size: tuple[int, int], tile: int, overlap: float = 0.2) -> list[tuple[int, int]]:
-    """Where the tiles of an image begin: neighbors share ``overlap`` of their side or, at the right and lower border, more.
+def merge_tiles(parts: Sequence[Detections], decoder: Any) -> Detections:
+    """What was found in the tiles of one image as its detections.
 
-    All are squares of ``tile`` pixels within the image; where the image is smaller than that, they are as wide or high as the image.
+    They are merged by the class-wise non-maximum suppression of the decoder. One that has none, as those of heat maps, finds an object
+    twice where tiles overlap: then it is that of :func:`merge_detections`.
 
     Args:
-        size: (height, width) of the image in pixels.
-        tile: side of a tile in pixels, >= 1.
-        overlap: fraction of the side in [0, 1); an object is whole in some tile if it is no larger than the overlap.
+        parts: of each tile, in pixels of the image; one or more.
+        decoder: its ``nms_threshold`` and ``max_detections`` are taken, where it has them.
 
     Returns:
-        (y, x) of the upper left pixels, row by row.
-
-    Raises:
-        ValueError: an option out of its range.
+        The remaining ones, best score first; those of a single tile as they are.
 
     Example:
-        >>> tile_corners((100, 250), 100, 0.2)
-        [(0, 0), (0, 80), (0, 150)]
-        >>> tile_corners((40, 60), 100)
-        [(0, 0)]
+        >>> import torch
+        >>> from lossbox.decoding import Decoder
+        >>> box = Detections(torch.tensor([[0.0, 0.0, 9.0, 9.0]]), torch.tensor([0.5]), torch.tensor([0]))
+        >>> len(merge_tiles([box, box], Decoder()).scores)
+        1
     """
-    check_tiling(tile, overlap)
-    step = max(1, round(tile * (1 - overlap)))
-    return list(product(*([*range(0, side - tile, step), max(side - tile, 0)] for side in size)))
-
-
-def check_tiling(tile: int | None, overlap: float) -> None:
-    """Raises ValueError where an option of tiles is out of its range."""
-    if tile is not None and tile < 1:
-        raise ValueError(f"tile: a number of pixels >= 1 expected, got {tile}")
-    if not 0 <= overlap < 1:
-        raise ValueError(f"overlap: a number in [0, 1) expected, got {overlap}")
+    if len(parts) == 1:
+        return parts[0]
+    options = {name: getattr(decoder, name) for name in ("nms_threshold", "max_detections") if hasattr(decoder, name)}
+    if options.get("nms_threshold") == 1:
+        del options["nms_threshold"]
+    return merge_detections(parts, **options)

@@ -73,8 +73,9 @@ def calibrate(
         raise ValueError(f"annotations: {trained.data.val_annotations} must have the classes that {checkpoint} was trained on")
     evaluator = Evaluator(trained.data.val_ground_truth)
     batches = trained.data.val_dataloader()
-    for batch in track(batches, "images", len(batches)):
-        evaluator.update([target.image_id for target in batch.targets], trained.detect(batch))
+    for batch in track(batches, "batches", len(batches)):
+        found = trained.detect(batch)
+        evaluator.update(list(found), list(found.values()))
     truth, results = evaluator.columns()
     matches = match_detections(truth, results, iou_threshold=ANY_OVERLAP)
     ids = truth.category_ids.tolist()

@@ -18,6 +18,9 @@ from .recipes import read_recipe, shipped_recipes, with_recipes
 FILES = ("train_annotations", "train_images", "val_annotations", "val_images")
 """The options that say where the data is."""
 
+SHORT = {"--tile": "--data.tile", "--overlap": "--data.overlap", "--batch_size": "--data.batch_size", "--batch-size": "--data.batch_size"}
+"""Short forms of options."""
+
 WAIT = 3600
 """Seconds that the other processes of a distributed run wait for the first to convert the data."""
 
@@ -35,7 +38,8 @@ Every key of a recipe is an option, its levels joined by dots:
   --out FOLDER                                   checkpoints, logs, metrics.json and the resolved recipe go here
   --data.train_annotations FILE  --data.train_images FOLDER       COCO JSON and the images it names; likewise
   --data.val_annotations FILE    --data.val_images FOLDER         (the number of classes is read from there)
-  --data.batch_size 8 (or auto)   --data.image_size 512   --data.num_workers 4
+  --batch_size 8 (or auto)   --data.image_size 512   --data.num_workers 4       (short for --data.batch_size)
+  --tile 640 --overlap 0.2                       cut large images into tiles, in training and validation (data.tile, data.overlap)
   --minutes 15                                   in place of epochs: a time, which the schedule fits in
   --trainer.max_epochs 20   --trainer.accelerator gpu   --trainer.precision bf16-mixed
   --model.optimizer.init_args.learning_rate 1e-3   --seed_everything 1
@@ -157,6 +161,7 @@ def run_lightning(command: str, help: str, argv: Sequence[str]) -> None:
             if difflib.get_close_matches(word.partition("=")[0], ["--config"], cutoff=0.75):
                 raise ValueError(f"no option {word}; did you mean --config?")
         raise ValueError(f"config: --config RECIPE expected; `lossbox {command} --help` says what a recipe is and which ship with lossbox")
+    argv = [SHORT.get(label, label) + equals + value for label, equals, value in (word.partition("=") for word in argv)]
     # tells a misspelled recipe before the seconds that Lightning takes to load
     words = with_recipes("--help" if word == "--help-all" else word for word in argv)
     if _is_first() and not any(word == "--help" or word.startswith("--print_config") for word in words):

@@ -51,6 +51,8 @@ def write_card(model: Path, content: Mapping[str, Any], config: Path, *, license
         "thresholds": str(thresholds) if thresholds else "the LRP-optimal scores of the validation" if metrics else None,
         "license": license,
         "data": data,
+        "tile": recipe["data"].get("tile") or None,
+        "overlap": recipe["data"].get("overlap"),
         "metrics": {name: metrics.get(name) for name in MEASURED} if metrics else None,
         "metrics_of": f"{file}: the last validation of the run" if metrics else None,
         "recipe": {
@@ -91,6 +93,7 @@ def _markdown(model: Path, card: Mapping[str, Any]) -> str:
         "",
         f"- **Input**: images of {card['height']} x {card['width']} pixels, RGB in [0, 1]",
         f"- **Thresholds and non-maximum suppression**: {suppression}",
+        *([f"- **Tiles**: trained and measured on tiles of {card['tile']} pixels, overlap {card['overlap']:g}"] if card["tile"] else []),
         f"- **License**: {card['license']}",
         f"- **Trained on**: {card['data']['train_annotations']} (images: {card['data']['train_images']})",
         f"- **Measured on**: {card['data']['val_annotations']} (images: {card['data']['val_images']})",

@@ -38,6 +38,8 @@ class Predictions:
         device: where the detector was.
         drawn: how many boxes were drawn; None where no image was.
         draw_threshold: the score from which they were drawn.
+        tile: side of the tiles that were looked at, in pixels; None where whole images were.
+        overlap: fraction of its side that a tile shared with the next.
     """
 
     detections: list[dict[str, Any]]
@@ -48,6 +50,8 @@ class Predictions:
     device: str
     drawn: int | None
     draw_threshold: float
+    tile: int | None
+    overlap: float
 
 
 def predict(
@@ -66,7 +70,7 @@ def predict(
     draw_threshold: float | None = None,
     skip_bad: bool = False,
     tile: int | None = None,
-    overlap: float = 0.2,
+    overlap: float | None = None,
     batch_size: int | None = None,
     device: str = "auto",
 ) -> Predictions:
@@ -97,8 +101,9 @@ def predict(
         no_images: draw none
         draw_threshold: draw boxes whose written score reaches this (default: 0.3; with --thresholds all)
         skip_bad: leave out images that cannot be read, and say how many
-        tile: cut large images into squares of so many pixels, and look for objects in each as in an image of its own
-        overlap: fraction of its side that a tile shares with the next
+        tile: cut large images into squares of so many pixels, and look for objects in each as in an image of its own; 0: do not (default:
+            as in the training)
+        overlap: fraction of its side that a tile shares with the next (default: as in the training)
         batch_size: images, or tiles, at a time (default: the recipe's)
         device: cpu, cuda, cuda:1, ...; auto: a GPU where there is one
 
@@ -109,9 +114,10 @@ def predict(
     """
     if batch_size is not None and batch_size < 1:
         raise ValueError(f"batch_size: a number >= 1 expected, got {batch_size}")
-    from ..decoding import check_tiling, read_thresholds
+    from ..boxes import check_tiling
+    from ..decoding import read_thresholds
 
-    check_tiling(tile, overlap)
+    check_tiling(tile or None, overlap or 0.0)
     out = Path(out)
     files = find_images(images, outside=out / "images")
     names = relative_names(files, images)
@@ -128,6 +134,7 @@ def predict(
     calibrated = Calibration.read(calibration) if calibration else None
     if calibration and calibrated:
         _check_categories("calibration", Path(calibration), list(calibrated.category_ids), trained.categories)
+    tile, overlap = trained.tiling(tile, overlap)
     least = draw_threshold if draw_threshold is not None else 0.0 if thresholds else 0.3
 
     started = time.monotonic()
@@ -150,11 +157,14 @@ def predict(
     drawn = None if no_images else sum(int((one.detections.scores >= least).sum()) for one in everything)
     rows = [row for found in everything for row in found.rows(trained.categories)]
     written = write_found(out, everything, trained.categories, format)
-    return Predictions(rows, written, len(everything), left_out, speed, str(trained.device), drawn, least)
+    return Predictions(rows, written, len(everything), left_out, speed, str(trained.device), drawn, least, tile, overlap)
 
 
-def show_predictions(found: Predictions) -> None:
+def show_predictions(found: Predictions, *, tile: int | None = None) -> None:
     """Prints how many detections there are, and where."""
+    if found.tile is not None:
+        why = " (as in the training; --tile 0 looks at whole images)" if tile is None else ""
+        print(f"tiles of {found.tile} px, overlap {found.overlap:g}{why}")
     for message in found.left_out:
         print(f"left out: {message}", file=sys.stderr)
     left_out = f", {len(found.left_out)} left out" if found.left_out else ""
@@ -204,7 +214,7 @@ def _count_tiles(file: Path, tile: int | None, overlap: float) -> int:
         return 1
     from PIL import Image
 
-    from ..decoding import tile_corners
+    from ..boxes import tile_corners
 
     try:
         if is_video(file):

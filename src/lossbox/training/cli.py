@@ -232,6 +232,7 @@ class LossboxCLI(LightningCLI):
     def before_fit(self) -> None:
         """Decides a batch size that is ``auto``; begins with the weights of another run where ``--init-from`` names one; says so."""
         self.datamodule.train_as_read = self._train
+        self._say_tiles("fit")
         if self._auto_batch:
             trainer = self.trainer
             if trainer.world_size > 1:
@@ -246,6 +247,10 @@ class LossboxCLI(LightningCLI):
             line = start_from(self.model.detector, content, self.datamodule.class_names, source=path)
             if self.trainer.is_global_zero:
                 print(line, flush=True)
+
+    def _say_tiles(self, stage: Literal["fit", "validate"]) -> None:
+        if self.trainer.is_global_zero and (line := self.datamodule.describe_tiles(stage)) is not None:
+            print(line, flush=True)
 
     def fit(self, **kwargs: Any) -> None:
         """Trains, then writes the numbers of the last epoch (not of the best one) and how long the training took.
@@ -288,6 +293,7 @@ class LossboxCLI(LightningCLI):
         """Validates one checkpoint, prints the tables, writes metrics.json and thresholds.csv, draws what was found."""
         if self.trainer.limit_val_batches == 0:
             raise ValueError("trainer.limit_val_batches: more than 0 expected, to validate, got 0; the folder's config.yaml may say so")
+        self._say_tiles("validate")
         self.trainer.validate(**kwargs, verbose=False, weights_only=True)
         if self.trainer.is_global_zero:
             self._write_metrics()
@@ -311,7 +317,7 @@ class LossboxCLI(LightningCLI):
         if not self.trainer.is_global_zero:
             return
         if truth is not None and found is not None:
-            dataset = self.datamodule.val_dataloader().dataset
+            dataset = self.datamodule.val_dataset
             images, targets = zip(*(dataset[index] for index in range(min(IMAGES, len(dataset)))), strict=True)
             report.draw_validation(self.out / "images.png", truth, found, self.model.metrics, images, targets)
             places = {"annotations": self.datamodule.val_annotations, "images": self.datamodule.val_images}

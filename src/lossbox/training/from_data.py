@@ -10,6 +10,7 @@ from lightning.pytorch.utilities import rank_zero_only
 from ..coco.read import CocoAnnotations
 from ..data.fit_to_boxes import AnchorGrid, Choice, choose
 from ..data.module import read_part
+from ..data.tiles import cut_into_tiles
 from ..detectors.anchors import anchor_shapes
 from .checkpoint import config_of, read_config
 
@@ -65,10 +66,12 @@ def _of_the_run(checkpoint: str | None) -> dict[str, Choice]:
 
 
 def _of_the_boxes(section: Namespace, train: CocoAnnotations) -> dict[str, Choice]:
-    options, grid = section.model.detector.get("init_args"), None
+    options, grid, data = section.model.detector.get("init_args"), None, section.data
+    if data.tile:
+        train = cut_into_tiles(train, tile=data.tile, overlap=data.overlap, min_visible=data.augmentation.min_visible)
     if options is not None and "anchor_scale" in options:
         strides = options.backbone.strides
         grid = AnchorGrid(anchor_shapes(strides, anchor_scale=1.0, scales=options.scales, ratios=options.ratios), strides)
-    chosen = choose(train, image_size=section.data.image_size, anchors=grid)
+    chosen = choose(train, image_size=data.image_size, anchors=grid)
     names = {"image_size": IMAGE_SIZE, "anchor_scale": ANCHOR_SCALE}
     return {names[name]: choice for name, choice in chosen.items()}

@@ -15,9 +15,10 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from ..boxes import check_tiling
 from ..data.module import CocoDataModule, collate
 from ..data.transforms import shorter_and_longer
-from ..decoding import Decoder, Tile, check_tiling, merge_detections, tiles_of
+from ..decoding import Decoder, Tile, merge_tiles, tiles_of
 from ..records import Batch, Detections, Targets
 from .checkpoint import checkpoint_of, config_of, read_checkpoint, read_config
 from .images import OneImage, named_images
@@ -93,42 +94,49 @@ class Trained:
         size = sum(parameter.numel() for parameter in self.task.detector.parameters()) / 1e6
         shorter, longer = shorter_and_longer(self.data.eval_size)
         pixels = f"{longer}" if shorter == longer else f"{shorter} to {longer}"
-        what = f"{type(self.task.detector).__name__}, {size:.1f} million parameters, images of {pixels} px, on {self.device}"
+        seen = f"images of {pixels} px" if self.data.tile is None else f"tiles of {self.data.tile} px at {pixels} px"
+        what = f"{type(self.task.detector).__name__}, {size:.1f} million parameters, {seen}, on {self.device}"
         return f"<Trained: {what}; classes: {shown}; .predict(images) finds objects>"
 
+    def detect(self, batch: Batch) -> dict[int, Detections]:
+        """What is found in each image, by its id, boxes in pixels of the file on disk: what validation evaluates."""
+        found = [one for some in batch.split(self.data.batch_size) for one in self._found(some)]
+        return self.task.in_images(found, batch.targets)
+
     @torch.inference_mode()
-    def detect(self, batch: Batch) -> list[Detections]:
-        """What is found in each image, on the CPU, boxes in pixels of the file on disk: what validation evaluates."""
+    def _found(self, batch: Batch) -> list[Detections]:
+        """On the CPU, in the frame of the batch."""
         images = batch.images.to(self.device)
         with torch.autocast(self.device.type, self.autocast, enabled=self.autocast is not None):
-            found = self.task.detect(images, [target.size for target in batch.targets])
-        return [one.cpu().resized(target.size, target.original_size) for one, target in zip(found, batch.targets, strict=True)]
+            return [one.cpu() for one in self.task.detect(images, [target.size for target in batch.targets])]
 
     def detect_images(self, images: Sequence[Tensor]) -> list[Detections]:
-        """The same for images of any sizes, each (3, h, w), uint8 or in [0, 1], boxes in its pixels; all go through as one batch."""
+        """What is found in images of any sizes, each (3, h, w), uint8 or in [0, 1], in its pixels; all go through as one batch."""
         none = torch.zeros(0, dtype=torch.long)
         sizes = [(image.shape[1], image.shape[2]) for image in images]
         empty = [Targets(torch.zeros(0, 4), none, none.bool(), number, size, size) for number, size in enumerate(sizes)]
-        return self.detect(collate([self.data.eval_transforms(*sample) for sample in zip(images, empty, strict=True)]))
+        batch = collate([self.data.eval_transforms(*sample) for sample in zip(images, empty, strict=True)])
+        return list(self.task.in_images(self._found(batch), batch.targets).values())
 
     def detect_tiles(self, tiles: Iterable[Tile], batch_size: int) -> Iterator[tuple[Any, Tensor, Detections]]:
-        """Key, pixels and detections of each image, once its last tile went through the detector; a batch has tiles of several images.
-
-        What was found in the tiles of one image is merged by the class-wise non-maximum suppression of the decoder. One that has none, as
-        those of heat maps, finds an object twice where tiles overlap: then it is that of ``merge_detections``.
-        """
-        options = {
-            name: getattr(self.task.decoder, name) for name in ("nms_threshold", "max_detections") if hasattr(self.task.decoder, name)
-        }
-        if options.get("nms_threshold") == 1:
-            del options["nms_threshold"]
+        """Key, pixels and detections of each image, once its last tile went through the detector; a batch has tiles of several images."""
         rest, parts = iter(tiles), []
         while batch := list(itertools.islice(rest, batch_size)):
             for tile, found in zip(batch, self.detect_images([tile.pixels for tile in batch]), strict=True):
                 parts.append(tile.in_image(found))
                 if tile.last:
-                    yield tile.key, tile.image, parts[0] if len(parts) == 1 else merge_detections(parts, **options)
+                    yield tile.key, tile.image, merge_tiles(parts, self.task.decoder)
                     parts = []
+
+    def tiling(self, tile: int | None, overlap: float | None) -> tuple[int | None, float]:
+        """How images are cut: as asked for, and as in the training where nothing is asked for; a tile of 0 stands for whole images.
+
+        Raises:
+            ValueError: an option out of its range.
+        """
+        tile, overlap = self.data.tile if tile is None else tile or None, self.data.overlap if overlap is None else overlap
+        check_tiling(tile, overlap)
+        return tile, overlap
 
     def predict(
         self,
@@ -138,7 +146,7 @@ class Trained:
         max_detections: int | None = None,
         batch_size: int | None = None,
         tile: int | None = None,
-        overlap: float = 0.2,
+        overlap: float | None = None,
     ) -> list[Prediction]:
         """Finds objects in images, as ``lossbox predict`` does.
 
@@ -150,9 +158,9 @@ class Trained:
             score_threshold: only scores above it, in [0, 1); as the detector was loaded by default.
             max_detections: per image, >= 1; as the detector was loaded by default.
             batch_size: images at a time, or tiles, >= 1; as the recipe says by default.
-            tile: side in pixels of the tiles into which large images are cut, >= 1, each an image of its own for the detector; by default
-                images are not cut. See ``lossbox.decoding.tile_corners``.
-            overlap: fraction of its side that a tile shares with the next, in [0, 1).
+            tile: side in pixels of the tiles into which large images are cut, >= 1, each an image of its own for the detector; 0 stands for
+                whole images. By default as in the training. See ``lossbox.boxes.tile_corners``.
+            overlap: fraction of its side that a tile shares with the next, in [0, 1); by default as in the training.
 
         Returns:
             One record per image, of a single image too.
@@ -165,7 +173,7 @@ class Trained:
         size = self.data.batch_size if batch_size is None else batch_size
         if size < 1:
             raise ValueError(f"batch_size: a number >= 1 expected, got {size}")
-        check_tiling(tile, overlap)
+        tile, overlap = self.tiling(tile, overlap)
         options = {"score_threshold": score_threshold, "max_detections": max_detections}
         other, names = replace(self, task=_decoding(self.task, options)), [name for _, name in self.categories]
         tiles = (part for path, image in named_images(images) for part in tiles_of(path, image, tile, overlap))

@@ -7,7 +7,7 @@ targets. Needs the extra: ``pip install 'lossbox[train]'``.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple, Protocol, cast
@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from ..decoding import MultiScale
+from ..decoding import MultiScale, merge_tiles
 from ..detectors.proposals import add_true_boxes
 from ..metrics import DetectionColumns, GroundTruth
 from ..metrics.evaluator import Evaluator
@@ -162,6 +162,13 @@ class DetectionTask(LightningModule):
 
         return once(images, sizes) if self.multi_scale is None else self.multi_scale(images, sizes, once)
 
+    def in_images(self, found: Sequence[Detections], targets: Sequence[Targets]) -> dict[int, Detections]:
+        """What was found in images or tiles, by image id, in pixels of the files on disk; that in the tiles of one image is merged."""
+        parts: dict[int, list[Detections]] = {}
+        for one, target in zip(found, targets, strict=True):
+            parts.setdefault(target.image_id, []).append(one.resized(target.size, target.original_size).moved(target.corner))
+        return {image_id: merge_tiles(of_image, self.decoder) for image_id, of_image in parts.items()}
+
     def configure_optimizers(self) -> Any:
         total_steps = self.trainer.estimated_stepping_batches if self.budget is None else TICKS
         if not math.isfinite(total_steps):
@@ -259,13 +266,15 @@ class DetectionTask(LightningModule):
         self._evaluator.reset()
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        predictions, _, parts = self.losses(batch)
-        self.log_dict({f"val/{name}": part.value for name, part in parts.items()}, batch_size=len(batch.targets), sync_dist=True)
-        sizes = [target.size for target in batch.targets]
-        found = self.decoder(predictions, sizes) if self.multi_scale is None else self.detect(batch.images, sizes)
+        found: list[Detections] = []
+        for some in batch.split(self.trainer.datamodule.batch_size):  # type: ignore[attr-defined]  # an image may have more tiles
+            predictions, _, parts = self.losses(some)
+            self.log_dict({f"val/{name}": part.value for name, part in parts.items()}, batch_size=len(some.targets), sync_dist=True)
+            sizes = [target.size for target in some.targets]
+            found += self.decoder(predictions, sizes) if self.multi_scale is None else self.detect(some.images, sizes)
         assert self._evaluator is not None
-        found = [one.resized(target.size, target.original_size) for one, target in zip(found, batch.targets, strict=True)]
-        self._evaluator.update([target.image_id for target in batch.targets], found)
+        in_images = self.in_images(found, batch.targets)
+        self._evaluator.update(list(in_images), list(in_images.values()))
 
     def on_validation_epoch_end(self) -> None:
         assert self._evaluator is not None

@@ -1,0 +1,40 @@
+"""Where the tiles of a large image lie."""
+
+from __future__ import annotations
+
+from itertools import product
+
+
+def tile_corners(size: tuple[int, int], tile: int, overlap: float = 0.2) -> list[tuple[int, int]]:
+    """Where the tiles of an image begin: neighbors share ``overlap`` of their side or, at the right and lower border, more.
+
+    All are squares of ``tile`` pixels within the image; where the image is smaller than that, they are as wide or high as the image.
+
+    Args:
+        size: (height, width) of the image in pixels.
+        tile: side of a tile in pixels, >= 1.
+        overlap: fraction of the side in [0, 1); an object is whole in some tile if it is no larger than the overlap.
+
+    Returns:
+        (y, x) of the upper left pixels, row by row.
+
+    Raises:
+        ValueError: an option out of its range.
+
+    Example:
+        >>> tile_corners((100, 250), 100, 0.2)
+        [(0, 0), (0, 80), (0, 150)]
+        >>> tile_corners((40, 60), 100)
+        [(0, 0)]
+    """
+    check_tiling(tile, overlap)
+    step = max(1, round(tile * (1 - overlap)))
+    return list(product(*([*range(0, side - tile, step), max(side - tile, 0)] for side in size)))
+
+
+def check_tiling(tile: int | None, overlap: float) -> None:
+    """Raises ValueError where an option of tiles is out of its range."""
+    if tile is not None and tile < 1:
+        raise ValueError(f"tile: a number of pixels >= 1 expected, got {tile}")
+    if not 0 <= overlap < 1:
+        raise ValueError(f"overlap: a number in [0, 1) expected, got {overlap}")
