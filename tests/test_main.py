@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -49,6 +50,26 @@ def test_the_first_line_comes_before_anything_heavy_is_loaded(words, tmp_path):
 def test_no_command_prints_the_help(capsys):
     assert main([]) == 0
     assert capsys.readouterr().out.startswith("usage: lossbox COMMAND")
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        ("pre", "predict"),
+        ("predict photos --score", "--score-threshold"),
+        ("predict photos", ""),  # names of files, which bash knows
+        ("fit --config own_data_", "own_data_large own_data_pretrained"),
+        ("compare digits_t", "digits_tiny_alrp"),
+        ("fit --min", "--minutes"),
+    ],
+)
+def test_a_shell_completes(words, expected, capsys):
+    bash = shutil.which("bash") or pytest.skip("needs bash")
+    assert main(["--completion"]) == 0
+    script = capsys.readouterr().out
+    script += f'COMP_WORDS=(lossbox {words}); COMP_CWORD=$((${{#COMP_WORDS[@]}} - 1)); _lossbox; echo "${{COMPREPLY[*]}}"'
+    done = subprocess.run([bash, "--norc", "-c", script], capture_output=True, text=True, check=True)
+    assert (done.stdout.strip(), done.stderr) == (expected, "")
 
 
 def test_version(capsys):

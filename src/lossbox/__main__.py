@@ -54,7 +54,10 @@ def help_text() -> str:
         "",
         "  lossbox COMMAND --help    the options of a command",
         "  lossbox --version         the version",
+        '  lossbox --completion      for your shell: eval "$(lossbox --completion)" in ~/.bashrc or ~/.zshrc',
         f"  --debug                   with any command: Lightning's notes, and a traceback of an error (or set {DEBUG_VARIABLE}=1)",
+        "",
+        "Exit codes: 0 done; 2 something to change, said in a line; 130 interrupted; 1, with a traceback, a mistake of ours: report it.",
         "",
         "Start with: lossbox demo",
     ]
@@ -97,7 +100,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: the words after ``lossbox``; those of the process by default.
 
     Returns:
-        0; 2 where the user has to change something; 130 after Ctrl-C.
+        0; 2 where the user has to change something; 130 after Ctrl-C. A traceback, with which a process ends with 1, is a mistake of ours.
     """
     words = list(sys.argv[1:] if argv is None else argv)
     debug = os.environ.get(DEBUG_VARIABLE, "") not in ("", "0") or "--debug" in words
@@ -107,6 +110,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
     if words[0] in ("-V", "--version"):
         print(f"lossbox {__version__}")
+        return 0
+    if words[0] == "--completion":
+        from .programs.completion import completion
+
+        print(completion(COMMANDS))
         return 0
     spin_less()
     name, *rest = words

@@ -62,14 +62,17 @@ def read_part(
             f"{part}: none of its {len(of_part)} images has a file of labels; looked for {' and '.join(places)}.* and likewise for the "
             "others; --allow-empty takes them as images without objects"
         )
-    read = []
+    if not of_part:
+        raise ValueError(f"{part}: no image is left; its labels name none, or none that exists")
+    read, first = [], ""
     for item in of_part if items is None else items:
         try:
             read.append(_checked(item, layout.read(item, on_bad), layout.notes.append))
         except BadLabel as error:
+            first = first or str(error)
             on_bad(error)
     if not read:
-        raise ValueError(f"{part}: no image is left of {len(of_part)}")
+        raise ValueError(f"{part}: no image is left of {len(of_part)}; the first: {first}")
     return read
 
 

@@ -138,7 +138,9 @@ def tuned_by_recipe(name: str) -> Iterator[tuple[str, int]]:
         >>> list(tuned_by_recipe("digits_retinanet_focal"))
         [('SeparateObjective', 1), ('FocalLoss', 2), ('SmoothL1Loss', 1)]
     """
-    model = read_recipe(name)["model"]
+    model = read_recipe(name).get("model")
+    if not isinstance(model, dict):
+        raise ValueError(f"count: {name} has no `model`; a recipe of lossbox fit expected")
     for part in ("first_stage", "assigner", "objective"):
         if part in model:
             yield from _tuned(part, model[part])

@@ -152,7 +152,7 @@ def predict(
             if not no_images:
                 draw(image, number, everything[-1])
     if not everything:
-        raise ValueError(f"IMAGES: none of the {len(files)} can be read; the first: {left_out[0]}")
+        raise ValueError(f"IMAGES: none of the {len(files)} can be read; the first: {left_out[0].removeprefix('IMAGES: ')}")
     speed = len(everything) / (time.monotonic() - started)
     drawn = None if no_images else sum(int((one.detections.scores >= least).sum()) for one in everything)
     rows = [row for found in everything for row in found.rows(trained.categories)]
