@@ -45,10 +45,9 @@ if TYPE_CHECKING:
 
 def __getattr__(name: str) -> object:
     if name not in _HOME:
-        from difflib import get_close_matches
+        from .near_names import near_name
 
-        near = get_close_matches(name, _HOME, n=1)
-        raise AttributeError(f"module 'lossbox' has no attribute {name!r}" + (f"; did you mean {near[0]}?" if near else ""))
+        raise AttributeError(f"module 'lossbox' has no attribute {name!r}{near_name(name, _HOME)}")
     from importlib import import_module
 
     value: object = getattr(import_module(f"lossbox.{_HOME[name]}"), "load_trained" if name == "load" else name)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import importlib
 import logging
 import os
@@ -11,6 +10,7 @@ import warnings
 from collections.abc import Sequence
 
 from . import __version__
+from .near_names import near_name
 
 DEBUG_VARIABLE = "LOSSBOX_DEBUG"
 
@@ -119,9 +119,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     spin_less()
     name, *rest = words
     if name not in COMMANDS:
-        near = difflib.get_close_matches(name, COMMANDS, n=1)
-        hint = f"did you mean `lossbox {near[0]}`?" if near else f"the commands: {', '.join(COMMANDS)}"
-        print(f"lossbox: unknown command {name!r}; {hint}", file=sys.stderr)
+        near = near_name(name, COMMANDS, otherwise=f"the commands: {', '.join(COMMANDS)}")
+        print(f"lossbox: no command {name!r}{near}", file=sys.stderr)
         return 2
     if not debug:
         hush()

@@ -267,7 +267,7 @@ def test_weights_of_timm_that_cannot_be_fetched_are_named(monkeypatch: pytest.Mo
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"name": "timm/mobilenetv3_smal_050"}, "backbone: a model of timm .* similar names: .*timm/mobilenetv3_small_050"),
+        ({"name": "timm/mobilenetv3_smal_050"}, "backbone: a model of timm .* did you mean timm/mobilenetv3_small_050"),
         ({"name": "timm/vit_tiny_patch16_224"}, r"backbone: a model of timm .* any size expected, got .*doesn't match model"),
         ({"weights": "IMAGENET1K_V1"}, r"weights: null, DEFAULT, bundled or a file \(for timm/"),
         ({"strides": (2, 4)}, r"strides: one of 4, 8, 16, 32 \(what 4 stages make\).* got \(2, 4\)"),

@@ -265,7 +265,7 @@ def test_what_does_not_fit_is_refused():
         use(detector("retinanet"), "giou")
     with pytest.raises(ValueError, match=r"SoftmaxFocalLoss is no loss of class scores that a detector can take\. its classes exclude"):
         use(detector("retinanet"), "softmax_focal")
-    with pytest.raises(ValueError, match=r"loss: one of .*ap_loss.* expected, got 'rank_srot'"):
+    with pytest.raises(ValueError, match=r"loss: no loss of class scores is called 'rank_srot'; did you mean rank_sort_loss\?"):
         use(detector("retinanet"), "rank_srot")
     with pytest.raises(ValueError, match=r"got cross_entropy; lossbox\.losses\.CustomClassificationLoss"):
         use(detector("retinanet"), cross_entropy)
@@ -315,3 +315,15 @@ def test_two_processes_rank_as_one(tmp_path, run_processes):
         one = gradients(name, loss, images, targets)
         for key, gradient in found.items():
             torch.testing.assert_close(gradient, one[key], rtol=1e-3, atol=1e-6, msg=lambda text, at=(name, loss, key): f"{at}: {text}")
+
+
+@pytest.mark.parametrize(("name", "labels"), [("retinanet", (-1, 9)), ("fcos", (9,)), ("ssd", (0, 9)), ("faster_rcnn", (0, 9))])
+def test_a_label_that_the_model_does_not_have_is_named(name, labels):
+    model = use(detector(name), "rank_sort").train()
+    for label in labels:
+        images, targets = batch()
+        targets[1]["labels"][0] = label
+        with pytest.raises(
+            ValueError, match=rf"targets\[1\]\['labels'\]: from \d to \d expected, as the model has \d classes, got {label}"
+        ):
+            model(images, targets)

@@ -40,9 +40,11 @@ def test_help_lists_the_studies(capsys):
 def test_what_is_neither_study_nor_recipe_names_both(capsys):
     assert main(["compare", "toi"]) == 2
     said = capsys.readouterr().err
-    assert "toi" in said
-    assert "toy" in said
-    assert "digits_retinanet_alrp" in said
+    assert "no file toi, and no study or recipe of that name ships with lossbox; did you mean toy?" in said
+    assert main(["compare", "digits_retinanet_alpr"]) == 2
+    assert "did you mean digits_retinanet_alrp?" in capsys.readouterr().err
+    assert main(["compare", "zzz"]) == 2
+    assert "`lossbox compare --help` lists the studies, `lossbox fit --help` the recipes\n" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

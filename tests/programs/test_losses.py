@@ -38,7 +38,7 @@ def test_losses_explains_one(capsys):
     assert shown.startswith("alrp_loss(logits, targets, localization_error, *, delta=1.0,")
     assert "Eqs. (9)-(13)" in shown
     assert main(["losses", "alrp_los"]) == 2
-    assert "near it: alrp_loss" in capsys.readouterr().err
+    assert "did you mean alrp_loss?" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

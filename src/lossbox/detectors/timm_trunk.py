@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Collection, Sequence
 from typing import Any, NamedTuple
 
@@ -10,6 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from ..near_names import near_name
 from .backbone import Backbone, check_strides
 from .trunk import IMAGENET_MEAN, IMAGENET_STD, Trunk
 from .weights import BUNDLED, bundled_weights, fit_weights, other_ways, read_weights, weights_file
@@ -142,10 +142,11 @@ def _outputs(backbone: Backbone) -> tuple[dict[int, _Output], dict[str, Any]]:
             maps = net(torch.zeros(1, 3, SIZE, SIZE))
     except Exception as error:
         options = f" with {backbone.options}" if backbone.options else ""
-        close = ", ".join(TIMM + other for other in difflib.get_close_matches(name, timm.list_models(), 5))
+        known = [TIMM + model for model in timm.list_models()]
+        near = "" if backbone.name in known else near_name(backbone.name, known, otherwise="timm.list_models() lists them")
         raise ValueError(
-            f"backbone: a model of timm that gives feature maps of images of any size expected, got {backbone.name!r}{options} ({error}); "
-            f"similar names: {close or 'none'}"
+            f"backbone: a model of timm that gives feature maps of images of any size expected, got {backbone.name!r}{options} "
+            f"({error}){near}"
         ) from error
     strides, channels = net.feature_info.reduction(), net.feature_info.channels()
     expected = [(width, SIZE // stride, SIZE // stride) for stride, width in zip(strides, channels, strict=True)]

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ..boxes._dtype import upcast
 from ..losses import CATALOG, ALRPLoss, ClassificationLoss, LossModule, RankSortLoss
+from ..near_names import near_name
 
 SCORE_LOSSES = (ClassificationLoss, RankSortLoss, ALRPLoss)
 """The bases of the losses that an adapter takes."""
@@ -36,8 +37,9 @@ def find_loss(loss: Any) -> LossModule:
     if isinstance(loss, str):
         found = CATALOG.get(loss) or CATALOG.get(f"{loss}_loss")
         if found is None:
-            known = ", ".join(name for name, module in CATALOG.items() if issubclass(module, SCORE_LOSSES))
-            raise ValueError(f"loss: one of {known} expected, got {loss!r}")
+            known = [name for name, module in CATALOG.items() if issubclass(module, SCORE_LOSSES)]
+            near = near_name(loss, known, otherwise=f"one of {', '.join(known)} expected")
+            raise ValueError(f"loss: no loss of class scores is called {loss!r}{near}")
     found = next((module for module in CATALOG.values() if loss is module.function), found)
     kind = found if isinstance(found, type) else type(found)
     if not issubclass(kind, LossModule):

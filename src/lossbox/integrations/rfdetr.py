@@ -15,7 +15,7 @@ TESTED = ("1.11.2",)
 """The versions of rfdetr that the tests ran with."""
 
 
-def use(model: nn.Module, loss: str | Callable[..., Any] | nn.Module, *, global_batch: bool = False) -> None:
+def use(model: nn.Module, loss: str | Callable[..., Any] | nn.Module, *, global_batch: bool = False) -> nn.Module:
     """Train the class scores of RF-DETR with a loss of ours; matching and boxes keep theirs, and ``cls_loss_coef`` multiplies it.
 
     Every decoder layer and the encoder's proposals get the loss each by itself, and of the groups of queries (Group DETR) each is a
@@ -27,13 +27,16 @@ def use(model: nn.Module, loss: str | Callable[..., Any] | nn.Module, *, global_
         loss: "rank_sort", "alrp", "ap" or another name of the catalog; a function of ``lossbox.losses``; or a module, for other options.
         global_batch: a ranking loss ranks the images of all processes as one.
 
+    Returns:
+        The same model, which is changed.
+
     Raises:
         ValueError: a loss that does not fit; anything that has no ``SetCriterion`` of rfdetr.
 
     Example:
         >>> from rfdetr.training import RFDETRModelModule  # doctest: +SKIP
         >>> module = RFDETRModelModule(model_config, train_config)  # doctest: +SKIP
-        >>> use(module, "rank_sort")  # doctest: +SKIP
+        >>> module = use(module, "rank_sort")  # doctest: +SKIP
     """
     from rfdetr.models.criterion import SetCriterion
 
@@ -65,3 +68,4 @@ def use(model: nn.Module, loss: str | Callable[..., Any] | nn.Module, *, global_
 
     for function in (loss_labels, _can_batch_detection_losses):
         setattr(criterion, function.__name__, MethodType(function, criterion))
+    return model

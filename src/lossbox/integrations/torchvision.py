@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from ..boxes import DeltaCoder
 from ..losses import ALRPLoss, GIoULoss, RankSortLoss
+from ..losses._checks import may_check
 from ..objective import ALRPObjective, Objective, Part, RankSortObjective, SeparateObjective, WithCenterness
 from ..objective.positives import mean_over_processes
 from ..records import BACKGROUND, IGNORE, Assignment, BoxCoder, RawPredictions, Targets
@@ -23,7 +24,7 @@ TESTED = ("0.29.1",)
 Loss = str | Callable[..., Any] | nn.Module
 
 
-def use(model: nn.Module, loss: Loss, *, rpn: Loss | None = None) -> None:
+def use(model: nn.Module, loss: Loss, *, rpn: Loss | None = None) -> nn.Module:
     """Train a detector of torchvision with a loss of ours. Its anchors, matching, inference and weights stay as they are.
 
     ``model(images, targets)`` in training mode returns the names it always had, with the weighted parts of our loss as their values. In a
@@ -46,6 +47,9 @@ def use(model: nn.Module, loss: Loss, *, rpn: Loss | None = None) -> None:
         rpn: of Faster R-CNN, the same for the region proposals; None leaves torchvision's. Every anchor that is not between the
             thresholds is ranked, and boxes are compared in the frame of their anchor, where IoU and GIoU are what they are in the image.
 
+    Returns:
+        The same model, which is changed.
+
     Raises:
         ValueError: a model or head that the adapter does not know, a loss that does not fit.
 
@@ -55,7 +59,7 @@ def use(model: nn.Module, loss: Loss, *, rpn: Loss | None = None) -> None:
         >>> backbone = nn.Conv2d(3, 8, 16, 16)
         >>> backbone.out_channels = 8
         >>> model = RetinaNet(backbone, 3, min_size=64, max_size=64, anchor_generator=AnchorGenerator(((32,),), ((1.0,),)))
-        >>> use(model, "rank_sort")
+        >>> model = use(model, "rank_sort")
         >>> sorted(model([torch.rand(3, 64, 64)], [{"boxes": torch.tensor([[10.0, 10.0, 40.0, 50.0]]), "labels": torch.tensor([2])}]))
         ['bbox_regression', 'classification']
     """
@@ -64,28 +68,29 @@ def use(model: nn.Module, loss: Loss, *, rpn: Loss | None = None) -> None:
     from torchvision.models.detection.retinanet import RetinaNetHead
     from torchvision.models.detection.ssd import SSD
 
-    model = model.module if isinstance(model, nn.parallel.DistributedDataParallel) else model
+    inner = model.module if isinstance(model, nn.parallel.DistributedDataParallel) else model
     warn_of_version("torchvision", TESTED)
-    if rpn is not None and not isinstance(model, detection.FasterRCNN):
-        raise ValueError(f"rpn: only Faster R-CNN has region proposals, the model is a {type(model).__name__}")
-    if isinstance(model, detection.FasterRCNN):
-        if type(model) is not detection.FasterRCNN:
-            raise ValueError(f"model: a FasterRCNN expected, got its subclass {type(model).__name__}, which has more losses")
-        _train_second_stage(model.roi_heads, _objective(loss))
+    if rpn is not None and not isinstance(inner, detection.FasterRCNN):
+        raise ValueError(f"rpn: only Faster R-CNN has region proposals, the model is a {type(inner).__name__}")
+    if isinstance(inner, detection.FasterRCNN):
+        if type(inner) is not detection.FasterRCNN:
+            raise ValueError(f"model: a FasterRCNN expected, got its subclass {type(inner).__name__}, which has more losses")
+        _train_second_stage(inner.roi_heads, _objective(loss))
         if rpn is not None:
-            _train_first_stage(model.rpn, _objective(rpn))
-    elif isinstance(model, SSD):
-        _train_dense(model, _objective(loss), model.box_coder, softmax=True)
-    elif isinstance(model, (detection.RetinaNet, detection.FCOS)):
-        expected = RetinaNetHead if isinstance(model, detection.RetinaNet) else FCOSHead
-        if type(model.head).compute_loss is not expected.compute_loss:
-            raise ValueError(f"model: a head with the loss of {expected.__name__} expected, got {type(model.head).__name__}")
+            _train_first_stage(inner.rpn, _objective(rpn))
+    elif isinstance(inner, SSD):
+        _train_dense(inner, _objective(loss), inner.box_coder, softmax=True)
+    elif isinstance(inner, (detection.RetinaNet, detection.FCOS)):
+        expected = RetinaNetHead if isinstance(inner, detection.RetinaNet) else FCOSHead
+        if type(inner.head).compute_loss is not expected.compute_loss:
+            raise ValueError(f"model: a head with the loss of {expected.__name__} expected, got {type(inner.head).__name__}")
         objective = _objective(loss)
         if expected is FCOSHead and not isinstance(objective, WithCenterness):
             objective = WithCenterness(objective)
-        _train_dense(model.head, objective, model.box_coder)
+        _train_dense(inner.head, objective, inner.box_coder)
     else:
-        raise ValueError(f"model: RetinaNet, FCOS, SSD or FasterRCNN of torchvision expected, got {type(model).__name__}")
+        raise ValueError(f"model: RetinaNet, FCOS, SSD or FasterRCNN of torchvision expected, got {type(inner).__name__}")
+    return model
 
 
 class _BalancedEachStep(Objective):
@@ -129,6 +134,7 @@ def _train_dense(owner: Any, objective: Objective, coder: Any, *, softmax: bool 
         logits, centerness = outputs["cls_logits"], outputs.get("bbox_ctrness")
         if softmax:
             logits = log_odds(logits)[..., 1:]
+        _check_labels(targets, smallest=int(softmax), classes=logits.shape[-1])
         boxes = [_targets(target["boxes"], target["labels"] - int(softmax)) for target in targets]
         raw = RawPredictions(
             logits,
@@ -154,6 +160,7 @@ def _train_second_stage(heads: Any, objective: Objective) -> None:
             return type(self).forward(self, features, proposals, image_shapes, targets)
         proposals, _, labels, offsets = self.select_training_samples(proposals, targets)
         logits, regression = self.box_predictor(self.box_head(self.box_roi_pool(features, proposals, image_shapes)))
+        _check_labels(targets, smallest=1, classes=logits.shape[1] - 1)
         label, boxes = torch.cat(labels), torch.cat(proposals)
         own = regression.unflatten(1, (-1, 4)).gather(1, label.clamp(min=0)[:, None, None].expand(-1, 1, 4)).squeeze(1)
         coder = _Coder(self.box_coder)
@@ -182,6 +189,14 @@ def _train_first_stage(rpn: Any, objective: Objective) -> None:
         return scores, box
 
     rpn.compute_loss = MethodType(compute_loss, rpn)
+
+
+def _check_labels(targets: list[dict[str, Tensor]], *, smallest: int, classes: int) -> None:
+    """The labels are those of classes that the model has: on a CPU always, elsewhere under ``debug_checks``."""
+    for index, labels in enumerate(target["labels"] for target in targets):
+        if may_check(labels) and len(wrong := labels[(labels < smallest) | (labels >= smallest + classes)]):
+            rule = f"from {smallest} to {smallest + classes - 1} expected, as the model has {classes} classes"
+            raise ValueError(f"targets[{index}]['labels']: {rule}, got {int(wrong[0])}")
 
 
 def _match(labels: Tensor, coder: BoxCoder, offsets: Tensor, anchors: Tensor) -> tuple[Tensor, Targets]:

@@ -37,7 +37,7 @@ PLACES = {
 """By the name of the model's loss function."""
 
 
-def use(model: nn.Module, loss: str | Callable[..., Any] | nn.Module, *, global_batch: bool = False) -> None:
+def use(model: nn.Module, loss: str | Callable[..., Any] | nn.Module, *, global_batch: bool = False) -> nn.Module:
     """Train the class scores of a detector of Transformers with a loss of ours; matching, boxes and the weights of the parts stay theirs.
 
     Every decoder layer, every layer of the denoising queries and the encoder's proposals get the loss each by itself: each is a ranking of
@@ -57,28 +57,32 @@ def use(model: nn.Module, loss: str | Callable[..., Any] | nn.Module, *, global_
         global_batch: a ranking loss ranks the images of all processes as one, but for the denoising queries, which a process without boxes
             does not have.
 
+    Returns:
+        The same model, which is changed.
+
     Raises:
         ValueError: a loss that does not fit; a model whose loss the adapter does not know.
 
     Example:
         >>> from transformers import AutoModelForObjectDetection  # doctest: +SKIP
         >>> model = AutoModelForObjectDetection.from_pretrained("PekingU/rtdetr_v2_r18vd")  # doctest: +SKIP
-        >>> use(model, "rank_sort")  # doctest: +SKIP
+        >>> model = use(model, "rank_sort")  # doctest: +SKIP
     """
     from transformers.loss.loss_utils import LOSS_MAPPING
 
     module = find_loss(loss)
-    model = model.module if isinstance(model, nn.parallel.DistributedDataParallel) else model
-    function = LOSS_MAPPING.get(getattr(model, "loss_type", None))
+    inner = model.module if isinstance(model, nn.parallel.DistributedDataParallel) else model
+    function = LOSS_MAPPING.get(getattr(inner, "loss_type", None))
     place = PLACES.get(getattr(function, "__name__", ""))
     if place is None or not isinstance(function, FunctionType):
         known = "RT-DETR, RT-DETRv2, D-FINE, DEIMv2, DETR, LW-DETR or RF-DETR for object detection"
-        raise ValueError(f"model: {known} expected, got {type(model).__name__}")
+        raise ValueError(f"model: {known} expected, got {type(inner).__name__}")
     criterion = function.__globals__.get(place.criterion)
     if place.criterion not in function.__code__.co_names or not hasattr(criterion, place.method):
         raise ValueError(f"model: {function.__name__} of this version of transformers builds no {place.criterion}.{place.method}")
     warn_of_version("transformers", TESTED)
-    model.loss_function = _LossFunction(function, {place.criterion: _with_our_loss(criterion, place, module, global_batch)})
+    inner.loss_function = _LossFunction(function, {place.criterion: _with_our_loss(criterion, place, module, global_batch)})
+    return model
 
 
 class _LossFunction:

@@ -17,7 +17,7 @@ TESTED = ("8.4.190",)
 """The versions of Ultralytics that the tests ran with."""
 
 
-def use(model: Any, loss: str | Callable[..., Any] | nn.Module, *, global_batch: bool = False) -> None:
+def use(model: Any, loss: str | Callable[..., Any] | nn.Module, *, global_batch: bool = False) -> Any:
     """Train the class scores of a YOLO detector with a loss of ours; the boxes keep theirs.
 
     Positives are the (anchor, class) pairs to which the task-aligned assigner gives a target above 0, and that target, an IoU weighted by
@@ -33,6 +33,9 @@ def use(model: Any, loss: str | Callable[..., Any] | nn.Module, *, global_batch:
         loss: "rank_sort", "alrp", "ap" or another name of the catalog; a function of ``lossbox.losses``; or a module, for other options.
         global_batch: a ranking loss ranks the batches of all processes as one.
 
+    Returns:
+        The same model, which is changed.
+
     Raises:
         ValueError: a loss that does not fit; another task; when the training starts, a model or an option (``cls_pw``) that the adapter
             does not know.
@@ -40,7 +43,7 @@ def use(model: Any, loss: str | Callable[..., Any] | nn.Module, *, global_batch:
     Example:
         >>> from ultralytics import YOLO  # doctest: +SKIP
         >>> model = YOLO("yolo11n.yaml")  # doctest: +SKIP
-        >>> use(model, "rank_sort")  # doctest: +SKIP
+        >>> model = use(model, "rank_sort")  # doctest: +SKIP
         >>> model.train(data="data.yaml", cls=1.0)  # doctest: +SKIP
     """
     module = find_loss(loss)
@@ -51,6 +54,7 @@ def use(model: Any, loss: str | Callable[..., Any] | nn.Module, *, global_batch:
         raise ValueError(f"model: the task 'detect' expected, got {task!r}")
     warn_of_version("ultralytics", TESTED)
     model.add_callback("on_train_start", _Attach(module, global_batch))
+    return model
 
 
 class _Attach:

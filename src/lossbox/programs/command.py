@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import collections.abc
-import difflib
 import inspect
 import re
 import shutil
@@ -18,6 +17,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeAlias, get_args, get_origin
+
+from ..near_names import near_name
 
 File: TypeAlias = Path | str
 Folder: TypeAlias = Path | str
@@ -154,10 +155,9 @@ def _parse(name: str, options: Mapping[str, Option], argv: Sequence[str]) -> dic
     for word in argv:
         if word.startswith("--") and len(word) > 2:
             label = word.split("=")[0]
-            near = [] if label in labels else difflib.get_close_matches(label, labels, n=1, cutoff=0.75)
-            if near or (label not in labels and "overrides" not in options):
-                hint = f"did you mean {near[0]}?" if near else f"`{name} --help` lists them"
-                raise ValueError(f"no option {label}; {hint}")
+            otherwise = "" if "overrides" in options else f"`{name} --help` lists them"
+            if label not in labels and (near := near_name(label, labels, otherwise=otherwise, cutoff=0.75)):
+                raise ValueError(f"no option {label}{near}")
             taken = words if label in labels else overrides
         taken.append(word)
 

@@ -10,8 +10,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..near_names import near_name
 from .command import File, Folder, command
-from .recipes import find_recipe
+from .recipes import find_recipe, shipped_recipes
 
 if TYPE_CHECKING:
     from ..analysis import Study
@@ -147,10 +148,14 @@ def find_study(names: Sequence[str], variants: Sequence[str] | None = None) -> S
         return study if variants is None else only(study, variants)
     if variants is not None:
         raise ValueError(f"only: a study expected, whose variants it chooses, got {' '.join(names)}")
-    try:
-        files = [find_recipe(name) for name in names]
-    except FileNotFoundError as error:
-        raise FileNotFoundError(f"{error}; and the studies are: {', '.join(shipped)}") from None
+    files = []
+    for name in names:
+        try:
+            files.append(find_recipe(name))
+        except FileNotFoundError:
+            lists = "`lossbox compare --help` lists the studies, `lossbox fit --help` the recipes"
+            near = near_name(name, [*shipped, *(path.stem for path in shipped_recipes())], otherwise=lists)
+            raise FileNotFoundError(f"names: no file {name}, and no study or recipe of that name ships with lossbox{near}") from None
     recipes = {file.stem: Variant(file.stem, str(file), None, {}) for file in files}
     if len(recipes) < len(files):
         raise ValueError(f"names: recipes of different names expected, got {' '.join(names)}")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import json
 import os
@@ -12,6 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from ..near_names import near_name
 from .convert import convert, show_notes
 from .recipes import read_recipe, shipped_recipes, with_recipes
 
@@ -158,8 +158,8 @@ def run_lightning(command: str, help: str, argv: Sequence[str]) -> None:
         return
     if not any(word in ("-c", "--help-all") or word.startswith(("--config", "--model")) for word in argv):
         for word in argv:
-            if difflib.get_close_matches(word.partition("=")[0], ["--config"], cutoff=0.75):
-                raise ValueError(f"no option {word}; did you mean --config?")
+            if near := near_name(word.partition("=")[0], ["--config"], cutoff=0.75):
+                raise ValueError(f"no option {word}{near}")
         raise ValueError(f"config: --config RECIPE expected; `lossbox {command} --help` says what a recipe is and which ship with lossbox")
     argv = [SHORT.get(label, label) + equals + value for label, equals, value in (word.partition("=") for word in argv)]
     # tells a misspelled recipe before the seconds that Lightning takes to load

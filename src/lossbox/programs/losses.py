@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import importlib
 import importlib.util
 import inspect
@@ -15,6 +14,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from ..near_names import near_name
 from .command import File, command
 from .recipes import read_recipe
 
@@ -72,8 +72,7 @@ def losses(name: str | None = None, *, png: File | None = None, json: File | Non
     if png and Path(png).suffix not in (".png", ".svg"):
         raise ValueError(f"png: a file ending in .png or .svg expected, got {png}")
     if name is not None and name not in CATALOG:
-        near = difflib.get_close_matches(name, CATALOG, n=3)
-        raise ValueError(f"name: no loss {name!r}; " + (f"near it: {', '.join(near)}" if near else "`lossbox losses` lists them"))
+        raise ValueError(f"name: no loss {name!r}{near_name(name, CATALOG, otherwise='`lossbox losses` lists them')}")
     table = {
         loss: {"family": entry.family, "hyperparameters": entry.hyperparameters(), "range": entry.range, "source": entry.source}
         for loss, entry in CATALOG.items()

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
+
+from ..near_names import near_name
 
 
 def find_recipe(name: str) -> Path:
@@ -23,12 +24,8 @@ def find_recipe(name: str) -> Path:
     shipped = {path.stem: path for path in shipped_recipes()}
     stem = Path(name).name.removesuffix(".yaml")
     if stem not in shipped:
-        near = difflib.get_close_matches(stem, shipped, n=1, cutoff=0.75)
-        if near:
-            raise FileNotFoundError(f"config: no file {name}, and no recipe of that name ships with lossbox; did you mean {near[0]}?")
-        raise FileNotFoundError(
-            f"config: no file {name}, and no recipe of that name ships with lossbox; these do: {', '.join(sorted(shipped))}"
-        )
+        near = near_name(stem, shipped, otherwise="`lossbox fit --help` lists them")
+        raise FileNotFoundError(f"config: no file {name}, and no recipe of that name ships with lossbox{near}")
     return shipped[stem]
 
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import difflib
 import inspect
 import re
 from collections.abc import Collection, Iterable
 from importlib import import_module
+
+from ..near_names import near_name
 
 
 def explained(message: str, options: Iterable[str]) -> str:
@@ -25,8 +26,7 @@ def explained(message: str, options: Iterable[str]) -> str:
     if refused:
         options = inspect.signature(getattr(import_module(refused[1]), refused[2])).parameters
     name = refused[3] if refused else unknown[1] if unknown else ""
-    near = difflib.get_close_matches(name, list(options), n=1)
-    return " ".join(message.split()) + (f"; did you mean {near[0]}?" if near else "")
+    return " ".join(message.split()) + near_name(name, options)
 
 
 def as_typed(message: str, keys: Iterable[str], labels: Collection[str] = ()) -> str:
