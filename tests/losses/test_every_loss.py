@@ -383,10 +383,9 @@ def test_gradcheck(loss):
 
 @every
 def test_compiled_is_the_same(loss):
-    """Traced without a graph break, except for the ranking losses, whose positives are counted by the data."""
+    """Traced without a graph break."""
     torch._dynamo.reset()
-    whole = CATALOG[loss.name].family != "ranking"
-    compiled = torch.compile(loss, backend="aot_eager" if whole else "eager", fullgraph=whole)
+    compiled = torch.compile(loss, backend="aot_eager", fullgraph=True)
     tensors = problem(loss)
     leaves = [t.clone().requires_grad_() for t in tensors[: loss.differentiable]]
     value = total(compiled(*leaves, *tensors[loss.differentiable :]))

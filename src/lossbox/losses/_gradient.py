@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import torch
@@ -31,4 +34,35 @@ def with_gradient(compute: Callable[..., Any], x: Tensor, *arguments: Any) -> An
     ``gradient(*saved, *upstream)`` is the gradient with respect to ``x``: ``saved`` are the tensors that it needs (or None), ``upstream``
     the gradient of each value, None where one of several was not used. Nothing flows to the other arguments.
     """
+    if not torch.compiler.is_compiling() and x is _kept.x:
+        values, saved, gradient = compute(x, *arguments)
+        _kept.found["x"] = partial(gradient, *saved)
+        return values
     return _DefinedGradient.apply(x, compute, *arguments)
+
+
+class _Kept(threading.local):
+    x: Tensor | None = None
+    found: dict[str, Any]
+
+
+_kept = _Kept()
+
+
+@contextmanager
+def keep_gradients(x: Tensor) -> Iterator[dict[str, Any]]:
+    """For code that runs where autograd does not, in an operator of its own: ``with_gradient`` of ``x`` attaches nothing inside.
+
+    The dict then has, as "x", the function from the upstream gradients to that of ``x``; and what ``keep`` put in it.
+    """
+    _kept.x, _kept.found = x, {}
+    try:
+        yield _kept.found
+    finally:
+        _kept.x = None
+
+
+def keep(name: str, value: Any) -> None:
+    """Hands a value to ``keep_gradients``, if it is in force."""
+    if not torch.compiler.is_compiling() and _kept.x is not None:
+        _kept.found[name] = value

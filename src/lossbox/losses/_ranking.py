@@ -15,7 +15,7 @@ from ..boxes._dtype import upcast
 from . import _knots
 from ._checks import check_per_positive, check_ranked, check_ranking_input
 from ._distributed import Processes, add_up, add_up_intervals, count_positives, highest, join
-from ._gradient import with_gradient
+from ._gradient import keep, with_gradient
 from ._groups import GroupReduction, Groups, GroupWord, check_groups, highest_in_group, number_groups
 from ._logspace import may_look
 from ._segments import highest_up
@@ -104,6 +104,14 @@ class Ranking:
         """
         check_per_positive(values, name, len(self._state.positives))
         return join(self._state.processes, values)
+
+    def weighted_sum(self, values: Float[Tensor, " p"], weight: Float[Tensor, " p"]) -> Float[Tensor, ""]:
+        """``sum_i weight_i values_i`` of values that come from ``join``: their gradient is the weight, which takes none."""
+        values = upcast(values)
+        weight = weight.to(values.dtype)
+        processes = self._state.processes
+        keep("weight", weight[processes.own] * processes.size)
+        return (values * weight).sum()
 
     def loss(
         self,

@@ -228,6 +228,7 @@ class RankingWeights:
     def __call__(self, logits: Tensor, targets: Tensor, values: Float[Tensor, " p"], *, global_batch: bool = False) -> Float[Tensor, ""]:
         """The weighted sum; arguments and result as of ``CARLWeights``. No gradient flows to the logits."""
         ranking = rank_positives(logits, targets, delta=self.delta, global_batch=global_batch)
-        values = upcast(ranking.join(values, "values"))
         weight = ranking.sum_below(1 / ranking.rank, hard=True) / max(len(ranking), 1)
-        return (values * weight.to(values.dtype)).sum() + upcast(logits.reshape(-1)[:0]).sum()  # a live graph for the logits too
+        return (
+            ranking.weighted_sum(ranking.join(values, "values"), weight) + upcast(logits.reshape(-1)[:0]).sum()
+        )  # a live graph for the logits too

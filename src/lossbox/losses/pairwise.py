@@ -24,6 +24,7 @@ from torch import Tensor
 
 from ..boxes._dtype import upcast
 from ._checks import check_per_positive, check_ranking_input
+from ._compiled import one_operator
 from ._distributed import count_positives
 from ._gradient import with_gradient
 from ._groups import GroupReduction, Groups, GroupWord, check_groups, number_groups
@@ -35,6 +36,7 @@ PAIRS = 1 << 20
 """Pairs handled at a time, or all those of one positive where they are more: what the temporaries take."""
 
 
+@one_operator("quality")
 def ape_loss(
     logits: Float[Tensor, ...],
     targets: Tensor,

@@ -29,7 +29,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ..boxes._dtype import upcast
+from ._compiled import one_operator
 from ._dominance import dominance_sums
 from ._groups import GroupReduction, GroupWord
 from ._ranking import rank_positives
@@ -49,6 +49,7 @@ class RankSortTerms(NamedTuple):
     sorting: Float[Tensor, ""]
 
 
+@one_operator()
 def ap_loss(
     logits: Float[Tensor, ...],
     targets: Tensor,
@@ -98,6 +99,7 @@ def ap_loss(
     return ranking.loss(value=error, excess=error)
 
 
+@one_operator("localization_error", terms=ALRPTerms)
 def alrp_loss(
     logits: Float[Tensor, ...],
     targets: Tensor,
@@ -163,10 +165,10 @@ def alrp_loss(
         target_error = fixed / ranking.rank
         weight = ranking.sum_below(ranking.weight / ranking.rank, hard=not smooth_localization)
     classification = ranking.loss(value=ranking.false_positives / ranking.rank, excess=error - target_error)
-    e = upcast(e)
-    return ALRPTerms(classification, (e * weight.to(e.dtype)).sum().to(classification.dtype))
+    return ALRPTerms(classification, ranking.weighted_sum(e, weight).to(classification.dtype))
 
 
+@one_operator()
 def ndcg_loss(
     logits: Float[Tensor, ...],
     targets: Tensor,
@@ -215,6 +217,7 @@ def ndcg_loss(
     return ranking.loss(value=error, excess=error - target_error, normalizer=1.0)
 
 
+@one_operator("quality", terms=RankSortTerms, of_logits=2)
 def rank_sort_loss(
     logits: Float[Tensor, ...],
     targets: Tensor,
