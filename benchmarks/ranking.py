@@ -15,7 +15,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import statistics
 import subprocess
 import sys
@@ -30,6 +29,7 @@ from rich.progress import track
 from torch import Tensor
 
 from lossbox.losses import alrp_loss, ap_loss, ndcg_loss, rank_sort_loss
+from lossbox.programs.compare import machine as describe
 
 RESULTS = Path(__file__).parent / "results"
 SIZES = ((100, 10**6), (1_000, 10**6), (5_000, 10**6), (1_000, 2 * 10**7))
@@ -135,14 +135,11 @@ def _status(field: str) -> int:
 
 
 def machine(device: str) -> dict[str, object]:
-    name = (
-        torch.cuda.get_device_name()
-        if device == "cuda"
-        else f"{platform.processor() or platform.machine()}, {torch.get_num_threads()} threads"
-    )
-    isa = {"instruction_set": {"torch": instruction_set(), "ONEDNN_MAX_CPU_ISA": os.environ.get("ONEDNN_MAX_CPU_ISA")}}
     versions = {"torch": torch.__version__, "torchvision": torchvision.__version__}
-    return {"device": device, "machine": name, **(isa if device == "cpu" else {}), **versions}
+    if device == "cuda":
+        return {"device": device, "machine": torch.cuda.get_device_name(), **versions}
+    isa = {"torch": instruction_set(), "ONEDNN_MAX_CPU_ISA": os.environ.get("ONEDNN_MAX_CPU_ISA")}
+    return {"device": device, "machine": describe()["processor"], "threads": torch.get_num_threads(), "instruction_set": isa, **versions}
 
 
 def instruction_set() -> str:
