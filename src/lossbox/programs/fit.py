@@ -18,7 +18,9 @@ from .recipes import read_recipe, shipped_recipes, with_recipes
 FILES = ("train_annotations", "train_images", "val_annotations", "val_images")
 """The options that say where the data is."""
 
-SHORT = {"--tile": "--data.tile", "--overlap": "--data.overlap", "--batch_size": "--data.batch_size", "--batch-size": "--data.batch_size"}
+SHORT = {f"--{name}": f"--data.{name}" for name in ("tile", "overlap", "batch_size")}
+SHORT |= {"--batch-size": "--data.batch_size"}
+SHORT |= {f"--learning{mark}rate": "--model.optimizer.init_args.learning_rate" for mark in "_-"}
 """Short forms of options."""
 
 WAIT = 3600
@@ -38,11 +40,11 @@ Every key of a recipe is an option, its levels joined by dots:
   --out FOLDER                                   checkpoints, logs, metrics.json and the resolved recipe go here
   --data.train_annotations FILE  --data.train_images FOLDER       COCO JSON and the images it names; likewise
   --data.val_annotations FILE    --data.val_images FOLDER         (the number of classes is read from there)
-  --batch_size 8 (or auto)   --data.image_size 512   --data.num_workers 4       (short for --data.batch_size)
-  --tile 640 --overlap 0.2                       cut large images into tiles, in training and validation (data.tile, data.overlap)
+  --batch_size 8 (or auto)   --data.image_size 512   --data.num_workers 4
+  --tile 640 --overlap 0.2                       cut large images into tiles, in training and validation
   --minutes 15                                   in place of epochs: a time, which the schedule fits in
   --trainer.max_epochs 20   --trainer.accelerator gpu   --trainer.precision bf16-mixed
-  --model.optimizer.init_args.learning_rate 1e-3   --seed_everything 1
+  --learning_rate 1e-3 (or auto: found by a short search)   --seed_everything 1
 
   --ckpt_path last                               go on after an interruption, to the same result as without it
   --init-from CKPT                               begin with the weights of another run, as far as they fit; classes by name

@@ -10,6 +10,7 @@ from .log import read_curves, read_log, write_results
 from .loss_axes import Axis
 from .loss_curves import LossCurves, axis_of, curves_of, draw_loss, plot_loss, trace
 from .page import page_content, render_page, write_page
+from .rates import draw_rates
 from .runs import Run, find_runs, names_of, read_run, write_validation
 from .studies import check_lines, difference_table, draw_study, print_study
 from .tables import (
@@ -32,6 +33,7 @@ __all__ = [
     "difference_table",
     "draw_assignment",
     "draw_loss",
+    "draw_rates",
     "draw_sheet",
     "draw_study",
     "draw_validation",

@@ -13,6 +13,7 @@ OUT/images.png                   of the same: images with predicted and true box
 OUT/ground_truth.json              of the same: the annotations that were validated, and
 OUT/detections.json                the detections in them, in COCO's formats
 OUT/confusion_matrix.json          of the same: which class was taken for which
+OUT/learning_rate.json, .png       where ``learning_rate`` was ``auto``: the loss at each rate of the search
 OUT/run.json                       when the training is finished: minutes, epochs, steps, the command
 OUT/report.html                    all of it as a page, see ``lossbox report``
 """
@@ -22,6 +23,7 @@ from __future__ import annotations
 import math
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -36,12 +38,13 @@ from .. import report
 from ..coco.read import CocoAnnotations
 from ..data.module import CocoDataModule
 from ..decoding import write_thresholds
-from .batch_size import ON_CPU, choose_batch_size
+from .batch_size import choose_batch_size
 from .budget import TimeBudget
 from .callbacks import IMAGES, LastEpoch, RunFiles
 from .checkpoint import FORMAT, check_format, check_out, checkpoint_of, config_of, read_checkpoint, read_config, start_from
 from .explain import as_typed, explained
-from .from_data import settle_auto
+from .from_data import BATCH_SIZE, LEARNING_RATE, settle_auto, settle_tried
+from .learning_rate import find_learning_rate, write_search
 from .precision import device_of, precision_in_use, resolve
 from .progress import ProgressLines
 from .summary import summary
@@ -62,7 +65,7 @@ class LossboxCLI(LightningCLI):
 
     def __init__(self, args: list[str], *, dry: bool = False) -> None:
         self._words, self._dry = args, dry
-        self._auto_batch = False
+        self._tries: list[str] = []
         self._train: CocoAnnotations | None = None  # what `auto` read of the training part
         try:
             self._run()
@@ -152,11 +155,9 @@ class LossboxCLI(LightningCLI):
         if self.subcommand == "validate":
             self.save_config_callback = None  # it would overwrite the config of the training
         self._train = settle_auto(section)
-        if section.data.batch_size == "auto":
-            began = config_of(section.ckpt_path) if section.ckpt_path is not None else None
-            known = began is not None and began.is_file()
-            self._auto_batch = self.subcommand == "fit" and not known  # decided by before_fit, which has a model to try
-            section.data.batch_size = read_config(began)["data"]["batch_size"] if began is not None and known else ON_CPU
+        took = settle_tried(section)
+        if self.subcommand == "fit":
+            self._tries = [name for name, known in took.items() if not known]  # decided by before_fit, which has a model to try
 
     def _settle_minutes(self, section: Any) -> None:
         """Where the run is limited by time, no number of epochs or steps limits it; a run that goes on keeps what it began with."""
@@ -230,23 +231,28 @@ class LossboxCLI(LightningCLI):
         ]
 
     def before_fit(self) -> None:
-        """Decides a batch size that is ``auto``; begins with the weights of another run where ``--init-from`` names one; says so."""
+        """Begins with the weights of another run where ``--init-from`` names one; decides what is ``auto`` and has to be tried."""
         self.datamodule.train_as_read = self._train
         self._say_tiles("fit")
-        if self._auto_batch:
-            trainer = self.trainer
-            if trainer.world_size > 1:
-                raise ValueError(f"batch_size: a number expected for {trainer.world_size} processes, got auto")
-            device, context = trainer.strategy.root_device, trainer.precision_plugin.forward_context
-            size, reason = choose_batch_size(self.model, self.datamodule, device, context)
-            self.datamodule.batch_size = self.config["fit"].data.batch_size = size
-            print(f"batch_size: {size} (auto: {reason})", flush=True)
         path = self._get(self.config, "init_from")
         if path is not None:
             content = read_checkpoint(Path(path), option="init_from")
             line = start_from(self.model.detector, content, self.datamodule.class_names, source=path)
             if self.trainer.is_global_zero:
                 print(line, flush=True)
+
+        if self._tries and self.trainer.world_size > 1:
+            raise ValueError(f"{self._tries[0].rpartition('.')[2]}: a number expected for {self.trainer.world_size} processes, got auto")
+        section, where = self.config["fit"], (self.trainer.strategy.root_device, self.trainer.precision_plugin.forward_context)
+        if BATCH_SIZE in self._tries:
+            size, reason = choose_batch_size(self.model, self.datamodule, *where)
+            self.datamodule.batch_size = section[BATCH_SIZE] = size
+            print(f"batch_size: {size} (auto: {reason})", flush=True)
+        if LEARNING_RATE in self._tries:
+            search = find_learning_rate(self.model, self.datamodule, *where, clip=self.trainer.gradient_clip_val)
+            self.model.optimizer = replace(self.model.optimizer, learning_rate=search.found)
+            section[LEARNING_RATE] = search.found
+            print(f"learning_rate: {search.found:g} (auto: {write_search(self.out, search, draw=self.artifacts)})", flush=True)
 
     def _say_tiles(self, stage: Literal["fit", "validate"]) -> None:
         if self.trainer.is_global_zero and (line := self.datamodule.describe_tiles(stage)) is not None:

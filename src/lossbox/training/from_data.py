@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from jsonargparse import Namespace
 from lightning.pytorch.utilities import rank_zero_only
@@ -12,9 +13,11 @@ from ..data.fit_to_boxes import AnchorGrid, Choice, choose
 from ..data.module import read_part
 from ..data.tiles import cut_into_tiles
 from ..detectors.anchors import anchor_shapes
+from .batch_size import ON_CPU
 from .checkpoint import config_of, read_config
 
 IMAGE_SIZE, ANCHOR_SCALE = "data.image_size", "model.detector.init_args.anchor_scale"
+BATCH_SIZE, LEARNING_RATE = "data.batch_size", "model.optimizer.init_args.learning_rate"
 
 
 def settle_auto(section: Namespace) -> CocoAnnotations | None:
@@ -44,6 +47,31 @@ def settle_auto(section: Namespace) -> CocoAnnotations | None:
         section[name] = value
         _say(f"{name.rpartition('.')[2]}: {value} (auto: {reason})")
     return train
+
+
+def settle_tried(section: Namespace) -> dict[str, bool]:
+    """Of the options that say ``auto`` and are decided by a trial: puts numbers in their place where they are known without one, in place.
+
+    Args:
+        section: the parsed options of ``fit`` or ``validate``.
+
+    Returns:
+        Of each such option, whether it is known: as a run has it that goes on or is validated. Of a batch size that is not known some
+        number stands there.
+    """
+    path = config_of(section.ckpt_path) if section.ckpt_path is not None else None
+    began = read_config(path) if path is not None and path.is_file() else None
+    known = {}
+    for name in (BATCH_SIZE, LEARNING_RATE):
+        if section.get(name) != "auto":
+            continue
+        found: Any = began
+        for part in name.split("."):
+            found = (found or {}).get(part)
+        known[name] = found not in (None, "auto")
+        if known[name] or name == BATCH_SIZE:
+            section[name] = found if known[name] else ON_CPU
+    return known
 
 
 @rank_zero_only

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from torch import nn
 from torch.optim import SGD, AdamW, Optimizer
@@ -20,7 +20,7 @@ class WarmupCosine:
     Weight decay acts on the weights of convolutions and linear layers, not on biases and the parameters of norms.
 
     Args:
-        learning_rate: the highest.
+        learning_rate: the highest; in a recipe ``auto`` has it found by a short search, see ``find_learning_rate``.
         weight_decay: as AdamW takes it.
         warmup: share of the run.
         backbone_rate: the trunk of the detector learns at so many times the learning rate, > 0; below 1 for pretrained weights.
@@ -39,7 +39,7 @@ class WarmupCosine:
         [0.0005, 0.001, 0.001, 0.0005]
     """
 
-    learning_rate: float = 2e-3
+    learning_rate: float | Literal["auto"] = 2e-3
     weight_decay: float = 0.05
     warmup: float = 0.1
     backbone_rate: float = 1.0
@@ -49,8 +49,8 @@ class WarmupCosine:
         _check_rates(self.backbone_rate, self.depth_decay)
 
     def __call__(self, model: nn.Module, total_steps: int) -> tuple[Optimizer, LRScheduler]:
-        groups = parameter_groups(model, self.learning_rate, self.weight_decay, self.backbone_rate, self.depth_decay)
-        optimizer = AdamW(groups, lr=self.learning_rate)
+        rate = _number(self.learning_rate)
+        optimizer = AdamW(parameter_groups(model, rate, self.weight_decay, self.backbone_rate, self.depth_decay), lr=rate)
         rise = max(1, round(self.warmup * total_steps))
         fall = CosineAnnealingLR(optimizer, max(1, total_steps - rise))
         return optimizer, SequentialLR(optimizer, [_rise(optimizer, rise), fall], [rise])
@@ -63,7 +63,7 @@ class WarmupSteps:
     The defaults are the published ones of the aLRP paper's RetinaNet on COCO: 32 images per step, 100 epochs, steps at 60 and 80.
 
     Args:
-        learning_rate: the highest.
+        learning_rate: the highest; in a recipe ``auto`` has it found by a short search, see ``find_learning_rate``.
         momentum: of SGD.
         weight_decay: as SGD takes it, on what WarmupCosine puts it on.
         warmup_steps: so many steps.
@@ -84,7 +84,7 @@ class WarmupSteps:
         [0.5, 1.0, 1.0, 0.1, 0.01]
     """
 
-    learning_rate: float = 0.008
+    learning_rate: float | Literal["auto"] = 0.008
     momentum: float = 0.9
     weight_decay: float = 1e-4
     warmup_steps: int = 500
@@ -96,10 +96,17 @@ class WarmupSteps:
         _check_rates(self.backbone_rate, self.depth_decay)
 
     def __call__(self, model: nn.Module, total_steps: int) -> tuple[Optimizer, LRScheduler]:
-        groups = parameter_groups(model, self.learning_rate, self.weight_decay, self.backbone_rate, self.depth_decay)
-        optimizer = SGD(groups, lr=self.learning_rate, momentum=self.momentum)
+        rate = _number(self.learning_rate)
+        groups = parameter_groups(model, rate, self.weight_decay, self.backbone_rate, self.depth_decay)
+        optimizer = SGD(groups, lr=rate, momentum=self.momentum)
         milestones = [math.ceil(share * total_steps) for share in self.milestones]
         return optimizer, ChainedScheduler([_rise(optimizer, max(1, self.warmup_steps)), MultiStepLR(optimizer, milestones)], optimizer)
+
+
+def _number(learning_rate: float | Literal["auto"]) -> float:
+    if learning_rate == "auto":
+        raise ValueError("learning_rate: a number expected, got 'auto', which `lossbox fit` finds before the training")
+    return learning_rate
 
 
 def _rise(optimizer: Optimizer, steps: int) -> LinearLR:
