@@ -297,3 +297,26 @@ def test_measured_numbers_come_from_the_results():
     assert "x | -" in measured.fill("<!-- speed ranking -->").splitlines()[-1]  # the loop was not run on 20 million negatives
     with pytest.raises(KeyError):
         measured.fill("{{digits_small summary.nobody.AP.mean}}")
+
+
+def test_the_advice_of_which_loss_is_what_was_measured():
+    """The words of docs/losses/index.md beside its numbers."""
+    results = ROOT / "benchmarks" / "results"
+    losses, detectors, three = (
+        json.loads((results / f"digits_{name}.json").read_text())["summary"] for name in ("losses", "detectors", "accuracy")
+    )
+
+    def best(summary, column, part=""):
+        return max((name for name in summary if part in name), key=lambda name: summary[name][column]["mean"])
+
+    assert best(losses, "AP") == "digits_retinanet_rank_sort"
+    assert best(losses, "rho") == "digits_retinanet_qfl_giou"
+    assert best(three, "AP") == "digits_retinanet_alrp"
+    for detector in ("fcos", "foveabox", "faster_rcnn"):
+        assert best(detectors, "AP", detector) == f"digits_{detector}_rank_sort"
+    assert all(len(detectors[f"digits_{name}_rank_sort"]["seeds"]) == 3 for name in ("fcos", "foveabox"))
+    ap = {name: row["AP"]["mean"] for name, row in losses.items()}
+    box = ap["digits_retinanet_focal_giou"] - ap["digits_retinanet_focal"]
+    assert box > abs(ap["digits_retinanet_focal_giou"] - ap["digits_retinanet_rank_sort"])
+    groups = json.loads((results / "groups.json").read_text())["rows"]
+    assert max(ratio for row in groups for ratio in row["ratio"].values()) == groups[0]["ratio"]["shuffled"]
