@@ -16,24 +16,24 @@ SOURCE = Path(lossbox.__file__).parent
 TENSORS = {"boxes", "losses", "coco", "metrics"}
 PARTS = {"records", "data", "detectors", "assignment", "objective", "decoding"}
 MAY_IMPORT = {
-    "near_names": set(),
+    "messages": set(),
     "records": set(),
     "boxes": set(),
     "losses": {"boxes"},
     "coco": set(),
     "metrics": {"boxes", "coco"},
     "data": {"boxes", "coco", "records"},
-    "detectors": {"boxes", "records", "near_names"},
+    "detectors": {"boxes", "records", "messages"},
     "assignment": {"boxes", "records"},
     "decoding": {"boxes", "records"},
     "objective": {"losses", "boxes", "records"},
     "report": {"losses", "metrics", "records"},
     "analysis": {"losses", "metrics", "records"},
-    "integrations": {"losses", "boxes", "objective", "records", "near_names"},
-    "training": TENSORS | PARTS | {"report", "near_names"},
-    "programs": TENSORS | PARTS | {"training", "report", "analysis", "near_names"},
-    "__main__": {"programs", "near_names"},
-    "__init__": {"losses", "metrics", "training", "programs", "near_names"},  # when a name is asked for
+    "integrations": {"losses", "boxes", "objective", "records", "messages"},
+    "training": TENSORS | PARTS | {"report", "messages"},
+    "programs": TENSORS | PARTS | {"training", "report", "analysis", "messages"},
+    "__main__": {"programs", "messages"},
+    "__init__": {"losses", "metrics", "training", "programs", "messages"},  # when a name is asked for
 }
 
 EXTRAS = (

@@ -45,7 +45,7 @@ if TYPE_CHECKING:
 
 def __getattr__(name: str) -> object:
     if name not in _HOME:
-        from .near_names import near_name
+        from .messages import near_name
 
         raise AttributeError(f"module 'lossbox' has no attribute {name!r}{near_name(name, _HOME)}")
     from importlib import import_module

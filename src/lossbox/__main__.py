@@ -10,7 +10,7 @@ import warnings
 from collections.abc import Sequence
 
 from . import __version__
-from .near_names import near_name
+from .messages import near_name
 
 DEBUG_VARIABLE = "LOSSBOX_DEBUG"
 

@@ -61,7 +61,10 @@ def test_the_numbers_of_both_and_what_is_better(random_problem):
         assert row["lower"] <= row["difference"] <= row["upper"]
         assert row["better"] < 0.5
     assert str(compare_detections(truth, found, worse, resamples=9)) == str(compare_detections(truth, found, worse, resamples=9))
-    same = compare_detections(truth, found, found, resamples=20)["metrics"]
+    announced = []
+    same = compare_detections(truth, found, found, resamples=20, announce=announced.append)["metrics"]
+    assert len(announced) == 1
+    assert 0 < announced[0] < 60
     assert all(row["difference"] == row["lower"] == row["upper"] == 0 for row in same.values() if not np.isnan(row["difference"]))
 
 

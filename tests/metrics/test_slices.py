@@ -94,3 +94,14 @@ def test_tide_wants_an_iou_of_cocos(problem):
         tide_errors(truth, found, tau=0.52)
     with pytest.raises(ValueError, match="background must be in"):
         tide_errors(truth, found, background=0.0)
+
+
+def test_without_annotations_or_detections_no_gain_is_defined():
+    empty = {"images": [{"id": 1}], "categories": [{"id": 1, "name": "cup"}], "annotations": []}
+    labelled = empty | {"annotations": [{"id": 1, "image_id": 1, "category_id": 1, "bbox": [0, 0, 5, 5]}]}
+    found = [{"image_id": 1, "category_id": 1, "bbox": [0, 0, 5, 5], "score": 0.5}]
+    for content, detections, ap in ((empty, found, np.nan), (empty, [], np.nan), (labelled, [], 0.0)):
+        truth = read_ground_truth(content)
+        errors = tide_errors(truth, read_results(detections, truth))
+        assert errors["AP"] == pytest.approx(ap, nan_ok=True)
+        assert np.isnan(list(errors["gain"].values())).all()

@@ -10,6 +10,7 @@ import sys
 import pytest
 
 from lossbox.__main__ import main
+from lossbox.programs import evaluate as program
 
 TRUTH = {
     "images": [{"id": 1, "width": 100, "height": 100}, {"id": 2, "width": 100, "height": 100}],
@@ -147,7 +148,7 @@ def test_bounds_and_report(tmp_path, capsys):
     assert [len(one["classes"]) for one in (content["runs"][0], content["sets"][0])] == [2, 2]
 
 
-def test_the_bar_is_for_terminals_only(files, capsys, monkeypatch):
+def test_the_bar_is_for_terminals_and_what_is_short_says_nothing_elsewhere(files, capsys, monkeypatch):
     assert main(["evaluate", *map(str, files)]) == 0
     assert capsys.readouterr().err == ""
     monkeypatch.setenv("FORCE_COLOR", "1")  # rich then takes any stream for a terminal
@@ -279,7 +280,8 @@ def test_the_scores_that_cost_least(files, tmp_path, capsys):
     assert "--fp-cost: a finite number >= 0 expected, got -1" in capsys.readouterr().err
 
 
-def test_errors_parts_and_comparison(tmp_path, capsys):
+def test_errors_parts_and_comparison(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(program, "LONG", 0.0)
     truth = TRUTH | {"images": [image | {"file_name": f"{image['id']}.png", "camera": "left"} for image in TRUTH["images"]]}
     first, second = (tmp_path / name for name in ("first.json", "second.json"))
     first.write_text(json.dumps(FOUND))
@@ -288,7 +290,8 @@ def test_errors_parts_and_comparison(tmp_path, capsys):
     out = tmp_path / "n.json"
     words = ["evaluate", str(tmp_path / "truth.json"), str(first), "--json", str(out)]
     assert main([*words, "--errors", "--slice-by", "area", "camera", "file:1*", "--against", str(second), "--resamples", "30"]) == 0
-    shown = capsys.readouterr().out
+    shown, said = capsys.readouterr()
+    assert said == "comparing: the draws of the images take about 0 s\n"
     for text in ("What is wrong", "By area", "By camera", "By file", "Comparison", "second.json"):
         assert text in shown
     numbers = json.loads(out.read_text())

@@ -83,7 +83,8 @@ def test_names_are_never_broken_where_the_terminal_is_narrow(capsys, monkeypatch
     assert main(["losses"]) == 0
     shown = capsys.readouterr().out
     assert max(map(len, shown.splitlines())) <= 80
-    assert all(re.search(rf"^{name}( |$)", shown, re.MULTILINE) for name in CATALOG)
+    assert "\nquality:\n" in shown
+    assert all(re.search(rf"^  {name}( |$)", shown, re.MULTILINE) for name in CATALOG)
 
 
 BARE = """

@@ -187,9 +187,9 @@ class Images:
                 break
         else:
             found = []
-        name_below, base = normal("/".join(wanted)), self.bases.get(part, "")
+        there, name_below, base = os.path.normpath(beside / name), normal("/".join(wanted)), self.bases.get(part, "")
         for closer in (
-            [image for image in found if normal(str(image)) == normal(str(beside / name_below))],
+            [image for image in found if normal(os.path.normpath(image)) == normal(there)],
             [image for image in found if part_of_folders(self.root, image) == part],
             [image for image in found if image.is_relative_to(beside)],
             [image for image in found if self._place(image) == f"{base}/{name_below}"],

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from ..near_names import near_name
+from ..messages import near_name
 from .backbone import Backbone, check_strides
 from .trunk import IMAGENET_MEAN, IMAGENET_STD, Trunk
 from .weights import BUNDLED, bundled_weights, fit_weights, other_ways, read_weights, weights_file

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ..boxes._dtype import upcast
 from ..losses import CATALOG, ALRPLoss, ClassificationLoss, LossModule, RankSortLoss
-from ..near_names import near_name
+from ..messages import near_name
 
 SCORE_LOSSES = (ClassificationLoss, RankSortLoss, ALRPLoss)
 """The bases of the losses that an adapter takes."""

@@ -143,7 +143,8 @@ def tide_errors(ground_truth: GroundTruth, results: DetectionColumns, *, tau: fl
 
     Returns:
         ``gain``: by kind, the rise of AP at ``tau``: ``Cls``, ``Loc``, ``Both``, ``Dupe``, ``Bkg``, ``Miss``, and ``FP`` and ``FN``, all of
-        each; ``counts`` of the six kinds; ``AP``, at ``tau``. The kinds are those of :func:`lossbox.metrics.error_shares`.
+        each; NaN where there is no annotation or no detection. ``counts`` of the six kinds; ``AP``, at ``tau``. The kinds are those of
+        :func:`lossbox.metrics.error_shares`.
 
     Raises:
         ValueError: ``tau`` that is not one of these; ``background`` out of range.
@@ -165,7 +166,10 @@ def tide_errors(ground_truth: GroundTruth, results: DetectionColumns, *, tau: fl
     if not 0 < background <= tau:
         raise ValueError(f"background must be in (0, tau] = (0, {tau}], got {background}")
     errors = hotcoco_evaluation(ground_truth, results).tide_errors(pos_thr=tau, bg_thr=background)
-    return {"AP": errors["ap_base"], "gain": errors["delta_ap"], "counts": errors["counts"], "tau": tau, "background": background}
+    defined = bool((~ground_truth.crowd).any()) and len(results.scores) > 0
+    gain = errors["delta_ap"] if defined else dict.fromkeys(errors["delta_ap"], np.nan)
+    ap = errors["ap_base"] if (~ground_truth.crowd).any() else np.nan
+    return {"AP": ap, "gain": gain, "counts": errors["counts"], "tau": tau, "background": background}
 
 
 def _records(rows: GroundTruth | DetectionColumns, **more: Iterable[Any]) -> list[dict[str, Any]]:

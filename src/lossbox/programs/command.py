@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeAlias, get_args, get_origin
 
-from ..near_names import near_name
+from ..messages import near_name
 
 File: TypeAlias = Path | str
 Folder: TypeAlias = Path | str

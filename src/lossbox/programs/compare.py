@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..near_names import near_name
+from ..messages import near_name
 from .command import File, Folder, command
 from .recipes import find_recipe, shipped_recipes
 

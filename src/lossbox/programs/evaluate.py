@@ -4,18 +4,24 @@ from __future__ import annotations
 
 import math
 import shlex
+import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from ..messages import duration
 from .bars import stages
 from .command import File, Folder, command
 from .convert import converted
 
 if TYPE_CHECKING:
     from ..metrics import DetectionColumns, GroundTruth, Matches
+
+
+LONG = 5.0
+"""Seconds from which on it is said how long something will take."""
 
 
 def evaluate(
@@ -134,7 +140,7 @@ def evaluate(
             numbers |= _calibration(truth, found)
         if other is not None:
             stage(f"the comparison, {resamples:,} draws of the images")
-            numbers["comparison"] = metrics.compare_detections(truth, found, other, tau=tau, resamples=resamples)
+            numbers["comparison"] = metrics.compare_detections(truth, found, other, tau=tau, resamples=resamples, announce=_announce)
         if report:
             stage("the report")
             _write_report(Path(report), ground_truth, results, truth, found, numbers, images=images or folder, tau=tau)
@@ -144,6 +150,12 @@ def evaluate(
         cut = "threshold" if fn_cost is None else "cost_threshold"
         write_thresholds(Path(thresholds), {"per_class": [row | {"threshold": row[cut]} for row in numbers["per_class"]]})
     return numbers
+
+
+def _announce(seconds: float) -> None:
+    """Says how long the draws will take where that is long."""
+    if seconds > LONG:
+        print(f"comparing: the draws of the images take about {duration(seconds)}", file=sys.stderr, flush=True)
 
 
 @contextmanager

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ..near_names import near_name
+from ..messages import near_name
 from .convert import convert, show_notes
 from .recipes import read_recipe, shipped_recipes, with_recipes
 

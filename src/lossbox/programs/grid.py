@@ -194,7 +194,7 @@ def _fit_words(cell: Cell) -> list[str]:
 
 
 def _left(began: float, done: int, all_of_them: int) -> str:
-    from ..training.progress import duration
+    from ..messages import duration
 
     seconds = time.monotonic() - began
     return f"; {duration(seconds / done * (all_of_them - done))} left" if 0 < done < all_of_them else ""

@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ..near_names import near_name
+from ..messages import near_name
 from .command import File, command
 from .recipes import read_recipe
 
@@ -223,13 +223,16 @@ def _explain(name: str, *, plot: bool) -> None:
 
 
 def _print_losses(table: Mapping[str, Mapping[str, Any]]) -> None:
-    """A line a loss where the output is no terminal, so that it can be searched; the paper where there is room."""
-    headings = ("loss", "family", "hyper-parameters", "range", "source")[: 5 if _width() >= 120 else 4]
-    rows = []
-    for name, entry in table.items():
-        options = ", ".join(f"{option} = {value:g}" for option, value in entry["hyperparameters"].items())
-        rows.append((name, entry["family"], options, entry["range"], entry["source"])[: len(headings)])
-    _print_table(headings, rows)
+    """A line a loss where the output is no terminal, so that it can be searched; on a narrow one by family, without the paper."""
+    narrow = _width() < 120
+    rows: list[tuple[str, ...]] = []
+    for family, losses in itertools.groupby(table.items(), lambda loss: loss[1]["family"]):
+        rows += [(f"{family}:", "", "")] if narrow else []
+        for name, entry in losses:
+            options = ", ".join(f"{option}={value:g}" for option, value in entry["hyperparameters"].items())
+            wide = (name, family, options, entry["range"], entry["source"])
+            rows.append((f"  {name}", options, entry["range"]) if narrow else wide)
+    _print_table(("loss", "hyper-parameters", "range") if narrow else ("loss", "family", "hyper-parameters", "range", "source"), rows)
     print("lossbox losses NAME explains one")
 
 

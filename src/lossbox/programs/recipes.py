@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from ..near_names import near_name
+from ..messages import near_name
 
 
 def find_recipe(name: str) -> Path:

@@ -43,7 +43,8 @@ def print_errors(rows: Sequence[Mapping[str, Any]], tide: Mapping[str, Any]) -> 
     """The LRP error of each class by kinds, the worst class first; and TIDE's gains."""
     caption = (
         "The shares add up to oLRP. Loc: wrong place; Cls: wrong class; Dupe: found twice; Both: wrong place and class; Bkg: nothing "
-        "there; Miss: not found. gain: what AP50 would gain without this kind of error (TIDE, all scores)"
+        "there; Miss: not found. gain: what AP50 would gain without this kind of error (TIDE, all scores; - without boxes "
+        "or without detections)"
     )
     table = _table("What is wrong, at the LRP-optimal scores", "class", ("oLRP", *_KINDS.values()), caption)
     defined = [row for row in rows if row["num_ground_truth"]]
@@ -53,7 +54,7 @@ def print_errors(rows: Sequence[Mapping[str, Any]], tide: Mapping[str, Any]) -> 
         table.add_row(escape(row["name"]), number(row["LRP"]), *bold)
     table.add_section()
     gains = (tide["gain"][key] for key in _KINDS.values())
-    table.add_row("gain", "", *(f"{gain:+.3f}" for gain in gains))
+    table.add_row("gain", "", *("-" if number(gain) == "-" else f"{gain:+.3f}" for gain in gains))
     Console().print(table)
 
 

@@ -7,7 +7,7 @@ import re
 from collections.abc import Collection, Iterable
 from importlib import import_module
 
-from ..near_names import near_name
+from ..messages import near_name
 
 
 def explained(message: str, options: Iterable[str]) -> str:

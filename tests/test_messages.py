@@ -5,6 +5,6 @@ from pathlib import Path
 import lossbox
 
 
-def test_one_place_looks_for_near_names():
+def test_one_place_looks_for_messages():
     files = [file for file in Path(lossbox.__file__).parent.rglob("*.py") if "difflib" in file.read_text()]
-    assert [file.name for file in files] == ["near_names.py"]
+    assert [file.name for file in files] == ["messages.py"]

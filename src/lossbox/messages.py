@@ -1,4 +1,4 @@
-"""What a message says about a name that does not exist: the nearest that does."""
+"""Parts of messages: the nearest name to a misspelled one, and times in words."""
 
 from __future__ import annotations
 
@@ -25,3 +25,15 @@ def near_name(name: str, known: Iterable[str], *, otherwise: str = "", cutoff: f
     near = difflib.get_close_matches(name, list(known), n=1, cutoff=cutoff)
     text = f"did you mean {near[0]}?" if near else otherwise
     return f"; {text}" if text else ""
+
+
+def duration(seconds: float) -> str:
+    """A time in words.
+
+    Example:
+        >>> duration(8.4), duration(200.0), duration(9000.0)
+        ('8 s', '3.3 min', '2.5 h')
+    """
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.1f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
