@@ -22,9 +22,9 @@ import torch
 from .. import report
 from ..data.digits import SILENCE
 from ..data.module import CocoDataModule
+from ..messages import duration
 from ..objective import weighted_sum
 from ..records import Batch
-from .progress import duration
 from .task import DetectionTask
 
 STEPS = 100
