@@ -95,7 +95,7 @@ def test_a_step_of_its_own_training_and_its_checkpoint(module, configs):
 def test_the_loss_falls(module):
     use(module, "rank_sort")
     images, targets = batch()
-    optimizer = torch.optim.AdamW(module.model.parameters(), 2e-4)
+    optimizer = torch.optim.AdamW(module.model.parameters(), 5e-5)  # at 2e-4 it falls, then rises again
     history = []
     for _ in range(40):
         losses = module.criterion(module.model(images, targets), targets)
@@ -104,7 +104,7 @@ def test_the_loss_falls(module):
         torch.nn.utils.clip_grad_norm_(module.model.parameters(), 0.1)
         optimizer.step()
         history.append(losses["loss_ce"].item())
-    assert sum(history[-10:]) / 10 < 0.8 * history[0], history
+    assert sum(history[-10:]) / 10 < 0.3 * history[0], history
 
 
 def test_targets_that_fill_up_a_batch_are_no_positives(module):

@@ -136,7 +136,7 @@ def test_no_boxes_in_a_batch():
 
 
 def test_what_does_not_fit_is_refused():
-    with pytest.raises(ValueError, match="GIoULoss does not fit"):
+    with pytest.raises(ValueError, match="GIoULoss is no loss of class scores that a detector can take"):
         use(detector(), "giou")
     with pytest.raises(ValueError, match="got 'no_such'"):
         use(detector(), "no_such")
