@@ -40,6 +40,8 @@ class LossModule(nn.Module):
 
     def __post_init__(self) -> None:
         super().__init__()
+        # named here and not in `options`, where the compiler of torch 2.4 would have to look into `metadata`
+        self._options = tuple(f.name for f in fields(self) if f.metadata.get("option", True))  # type: ignore[arg-type]
 
     @classmethod
     def hyperparameters(cls) -> dict[str, int | float]:
@@ -48,7 +50,7 @@ class LossModule(nn.Module):
 
     def options(self) -> dict[str, Any]:
         """The options by name, as the function takes them."""
-        return {f.name: getattr(self, f.name) for f in fields(self) if f.metadata.get("option", True)}  # type: ignore[arg-type]
+        return {name: getattr(self, name) for name in self._options}
 
 
 class ClassificationLoss(LossModule, ABC):
