@@ -118,7 +118,7 @@ def test_check_of_a_folder(tmp_path, capsys):
     assert check("mine", "--json", "found.json") == 0
     shown = capsys.readouterr().out
     assert "mine: YOLO, 1 part: all 10 images" in shown
-    assert "train: runs/check/data/train.json with mine/images" in shown
+    assert "train: runs/check/mine/data/train.json with mine/images" in shown
     assert list(json.loads(Path("found.json").read_text())["parts"]) == ["train", "val"]
 
 
@@ -129,7 +129,7 @@ def test_check_of_a_folder_names_every_bad_label(tmp_path, capsys):
     shown = capsys.readouterr().out
     assert "bad labels and images, left out of the parts below: 6" in shown
     assert "and 4 more" in shown
-    assert "not usable as it is: 6 bad records" in shown
+    assert "usable without 6 bad labels and images: `lossbox fit mine` leaves them out and trains on the rest" in shown
     found = json.loads(Path("found.json").read_text())
     assert found["usable"] is False
     assert sum(map(len, found["left_out"].values())) == 6
@@ -218,3 +218,16 @@ def test_evaluate_refuses_a_folder_without_labels(tmp_path, capsys):
     said = capsys.readouterr().err
     assert "none of its 10 images has a file of labels" in said
     assert "--allow-empty" not in said
+
+
+def test_check_has_a_folder_for_each_data_set_and_names_a_bad_line_once(tmp_path, capsys):
+    for name in ("mine", "other"):
+        yolo(tmp_path / name, classes="[cat]")
+        (tmp_path / name / "data.yaml").write_text("names: [cat]\ntrain: images\nval: images\n")
+        assert check(name, "--json", f"{name}.json") == 1
+        shown = capsys.readouterr().out
+        assert shown.count(f"{name}/labels/1.txt: line 1") == 1
+        assert "left out of the parts below: 5" in shown
+    found = json.loads(Path("mine.json").read_text())
+    assert [part["sheet"] for part in found["parts"].values()] == ["runs/check/mine/train.png", "runs/check/mine/val.png"]
+    assert Path("runs/check/other/train.png").is_file()

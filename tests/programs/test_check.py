@@ -56,7 +56,7 @@ def test_a_good_set(tmp_path, capsys):
     assert found["usable"] is True
     assert found["parts"]["data"]["classes"] == {"cat": 2, "dog": 0}
     for image in ("data.png", "data_sizes.png"):
-        assert Image.open(tmp_path / "runs" / "check" / image).size[0] > 400
+        assert Image.open(tmp_path / "runs/check/data" / image).size[0] > 400
 
 
 def test_every_bad_record_is_listed(tmp_path, capsys):

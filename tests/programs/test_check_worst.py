@@ -112,7 +112,7 @@ def test_where_nothing_is_wrong_no_sheet_is_written(tmp_path, capsys):
     for name in boxes:
         draw(tmp_path / name)
     as_coco(tmp_path, boxes)
-    old = tmp_path / "runs" / "check" / "worst.png"
+    old = tmp_path / "runs/check/train/worst.png"
     draw(old)  # of an earlier check
     assert check("train.json", ".", "--json", "found.json") == 0
     assert "no label is without a size, outside of its image, double or tiny: no sheet" in capsys.readouterr().out
@@ -129,4 +129,4 @@ def test_labels_without_a_box_and_broken_images_do_not_stop_the_sheet(tmp_path, 
     assert check("train.json", ".", "--allow-empty") == 1
     assert said[0].startswith("2 of 3 images")
     assert {text.splitlines()[0] for text in said[1:]} >= {"shape.png", "huge.png"}
-    assert "1 no size, 1 outside, 1 bad label; the worst images: runs/check/worst.png" in capsys.readouterr().out
+    assert "1 no size, 1 outside, 1 bad label; the worst images: runs/check/train/worst.png" in capsys.readouterr().out

@@ -9,7 +9,7 @@ from typing import NamedTuple, Protocol
 
 from ..boxes import box_area, paired_iou
 from ..coco.read import BOX_INSIDE, BOX_SIZE, CocoAnnotations
-from .survey import near_doubles
+from .survey import doubles
 from .transforms import fitted_size
 
 TINY = 8.0
@@ -88,20 +88,18 @@ def faults_of_kept(annotations: CocoAnnotations, *, size: tuple[int, int]) -> li
         tiny: cup of 6.0 px at 128 px
     """
     faults = []
+    for image, one, other in doubles(annotations):
+        iou = float(paired_iou(image.boxes[[one]], image.boxes[[other]]))
+        first, second = (annotations.class_names[image.labels[index]] for index in (one, other))
+        whose = f"{first} twice" if first == second else f"{first} and {second}"
+        faults.append(Fault(image.path, "double", f"{whose}, IoU {iou:.2f}", image.boxes[one].tolist(), iou))
+    at = " x ".join(map(str, dict.fromkeys(size)))
     for image in annotations.images:
-        boxes, labels = image.boxes[~image.crowd], image.labels[~image.crowd].tolist()
-        names = [annotations.class_names[label] for label in labels]
-        corners = [(x1, y1, x2, y2) for x1, y1, x2, y2 in boxes.tolist()]
-        for one, other in near_doubles(boxes).tolist():
-            iou = float(paired_iou(boxes[[one]], boxes[[other]]))
-            whose = f"{names[one]} twice" if names[one] == names[other] else f"{names[one]} and {names[other]}"
-            faults.append(Fault(image.path, "double", f"{whose}, IoU {iou:.2f}", corners[one], iou))
         height, width = fitted_size(image.height, image.width, shorter=size[0], longer=size[1])
-        sides = (box_area(boxes) * (height / image.height) * (width / image.width)).sqrt().tolist()
-        at = " x ".join(map(str, dict.fromkeys(size)))
-        for name, box, side in zip(names, corners, sides, strict=True):
-            if side < TINY:
-                faults.append(Fault(image.path, "tiny", f"{name} of {side:.1f} px at {at} px", box, -side))
+        sides = (box_area(image.boxes) * (height / image.height) * (width / image.width)).sqrt()
+        for index in ((sides < TINY) & ~image.crowd).nonzero().flatten().tolist():
+            name, side = annotations.class_names[image.labels[index]], float(sides[index])
+            faults.append(Fault(image.path, "tiny", f"{name} of {side:.1f} px at {at} px", image.boxes[index].tolist(), -side))
     return faults
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ..boxes import box_area, paired_iou, pairwise_intersection
-from ..coco.read import CocoAnnotations
+from ..coco.read import CocoAnnotations, CocoImage
 from .transforms import fitted_size
 
 PERCENTILES = (0, 5, 25, 50, 75, 95, 100)
@@ -45,11 +45,8 @@ def survey(annotations: CocoAnnotations) -> dict[str, Any]:
         torch.tensor([len(b) for b in boxes], dtype=torch.long)
     )
     side, size = box_area(all_boxes).sqrt(), all_boxes[:, 2:] - all_boxes[:, :2]
-    same, other = 0, 0
-    for in_image, of_class in zip(boxes, labels, strict=True):
-        pairs = near_doubles(in_image)
-        equal = int((of_class[pairs[:, 0]] == of_class[pairs[:, 1]]).sum())
-        same, other = same + equal, other + len(pairs) - equal
+    pairs = list(doubles(annotations))
+    same = sum(bool(image.labels[one] == image.labels[other]) for image, one, other in pairs)
     return {
         "images": len(images),
         "without_boxes": sum(len(found) == 0 for found in boxes),
@@ -59,7 +56,7 @@ def survey(annotations: CocoAnnotations) -> dict[str, Any]:
         "side": percentiles(side),
         "share": percentiles(side / image_area.sqrt()),
         "aspect": percentiles(size[:, 1] / size[:, 0]),
-        "doubles": {"same_class": same, "other_class": other},
+        "doubles": {"same_class": same, "other_class": len(pairs) - same},
     }
 
 
@@ -73,6 +70,22 @@ def percentiles(values: Float[Tensor, " n"]) -> dict[str, float | None]:
     low, share = at.long(), at.frac()
     found = torch.lerp(ordered[low], ordered[(low + 1).clamp(max=len(values) - 1)], share)
     return dict(zip(map(str, PERCENTILES), found.tolist(), strict=True))
+
+
+def doubles(annotations: CocoAnnotations) -> Iterator[tuple[CocoImage, int, int]]:
+    """The pairs of boxes of one image whose IoU is at least ``DOUBLE``, as indices into its boxes; crowd regions are left out.
+
+    Example:
+        >>> from pathlib import Path
+        >>> boxes = torch.tensor([[0., 0., 30., 30.], [9., 9., 20., 20.], [0., 0., 30., 29.]])
+        >>> image = CocoImage(1, Path("a"), 64, 64, boxes, torch.tensor([0, 0, 0]), torch.tensor([False, True, False]))
+        >>> [pair[1:] for pair in doubles(CocoAnnotations(Path("a.json"), [(1, "cup")], [image]))]
+        [(0, 2)]
+    """
+    for image in annotations.images:
+        kept = (~image.crowd).nonzero().flatten()
+        for one, other in kept[near_doubles(image.boxes[kept])].tolist():
+            yield image, one, other
 
 
 def near_doubles(boxes: Float[Tensor, "n 4"], *, iou: float = DOUBLE) -> Tensor:

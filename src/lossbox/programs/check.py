@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import importlib
-import inspect
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from .check_images import UPRIGHT, absolute, broken_images, in_both_parts, look_at_images, record_of, show_worst, worst_of
+from .check_recipe import FALLBACK, anchor_options_of, image_size_of, out_of, parts_of
 from .command import File, Folder, command
 from .convert import converted, show_notes
 from .recipes import read_recipe
@@ -20,9 +19,6 @@ if TYPE_CHECKING:
     from ..coco.read import BadRecord, CocoAnnotations
     from ..data.faults import Refused
 
-FALLBACK = "own_data"
-"""The recipe whose anchors are looked at where none is named."""
-
 POOR = 0.5
 """Best IoU with an anchor below which a box is hard to learn: overlap assigners make positives of 0.5 and more."""
 
@@ -32,7 +28,7 @@ def check(
     images: Folder | None = None,
     *,
     config: str | None = None,
-    out: Folder = "runs/check",
+    out: Folder | None = None,
     json: File | None = None,
     sheet: File | None = None,
     allow_empty: bool = False,
@@ -45,13 +41,14 @@ def check(
     anchors of a recipe fit. It leaves a sheet of images with their boxes and histograms in OUT, and a sheet of the worst images: with
     boxes without a size, outside of their image, double, or smaller than 8 px at the size of the recipe, and the reason for each.
 
-    Exit code: 0 usable as it is; 1 bad records; 2 a file that cannot be read at all, or a wrong option.
+    Exit code: 0 usable as it is; 1 bad records, also where `lossbox fit DATA` leaves them out; 2 a file that cannot be read at all, or a
+    wrong option.
 
     Args:
         data: a folder of COCO, Pascal VOC or YOLO data, recognized and split as by `lossbox fit DATA`; or with IMAGES COCO detection JSON
         images: the folder that its file names are relative to
         config: a recipe: check its training and validation part, at its image size, against its anchors (those of own_data without it)
-        out: where the images go
+        out: where the images go (default: runs/check/NAME, that of the folder, of folder and JSON, or of the recipe)
         json: write all numbers and all bad records
         sheet: where the sheet of the worst images goes, a PNG (default: OUT/worst.png); none is written where there is nothing to show
         allow_empty: accept a part without a single box
@@ -69,6 +66,7 @@ def check(
     from ..coco.read import inspect_coco
 
     recipe = read_recipe(config or FALLBACK)
+    folder = Path(out) if out else out_of(data, images, config)
     written: Mapping[str, Any] = {}
     looks: dict[Path, Look] = {}
     refused: list[Refused] = []
@@ -76,23 +74,23 @@ def check(
         from ..coco.split import VAL_SHARE
 
         depth: Depth = "header" if skip_images else "pixels"
-        done = converted(Path(data), Path(out) / "data", drop=True, val_share=VAL_SHARE, allow_empty=True, depth=depth)
+        done = converted(Path(data), folder / "data", drop=True, val_share=VAL_SHARE, allow_empty=True, depth=depth)
         written, looks = done.as_dict(), {absolute(path): look for path, look in done.looks.items()}
         refused += done.left_out
         parts = {part: (Path(entry["annotations"]), Path(entry["images"])) for part, entry in written["parts"].items()}
     elif data is not None and images is not None:
         parts = {"data": (Path(data), Path(images))}
     else:
-        parts = _parts(recipe if config else {})
+        parts = parts_of(recipe if config else {})
     found: dict[str, Any] = {}
     categories = {}
     read: dict[str, CocoAnnotations] = {}
-    for part, (json_file, folder) in parts.items():
-        annotations, errors = inspect_coco(json_file, folder)
+    for part, (json_file, of_part) in parts.items():
+        annotations, errors = inspect_coco(json_file, of_part)
         read[part] = annotations
         refused += errors
         look_at_images(part, annotations, looks, skip_images=skip_images)
-        checked = _check(part, annotations, errors, folder, recipe, Path(out), looks, allow_empty=allow_empty)
+        checked = _check(part, annotations, errors, of_part, recipe, folder, looks, allow_empty=allow_empty)
         found[part], categories[part] = checked, annotations.categories
     if len({tuple(names) for names in categories.values()}) > 1:
         differing = sorted(set(categories["train"]) ^ set(categories["val"]))
@@ -102,7 +100,7 @@ def check(
     bad = any(part["bad"] for part in found.values()) or written.get("left_out")
     alike = in_both_parts(read, looks) if {"train", "val"} <= set(read) and not skip_images else None
     shared = {} if alike is None else {"in_both_parts": alike}
-    worst = worst_of(read, refused, found, Path(sheet) if sheet else None, Path(out))
+    worst = worst_of(read, refused, found, Path(sheet) if sheet else None, folder)
     result = {
         "usable": not bad,
         "parts": found,
@@ -117,7 +115,9 @@ def check(
     return result
 
 
-def show_check(found: Mapping[str, Any], *, config: str | None = None, limit: int = 20, json: File | None = None) -> None:
+def show_check(
+    found: Mapping[str, Any], *, data: File | None = None, config: str | None = None, limit: int = 20, json: File | None = None
+) -> None:
     """Prints the page of each part, and ends with exit code 1 where there are bad records.
 
     Args:
@@ -141,53 +141,19 @@ def show_check(found: Mapping[str, Any], *, config: str | None = None, limit: in
     show_worst(found["worst"])
     if json:
         print(f"all numbers and records: {json}")
+    bad = sum(len(part["bad"]) for part in found["parts"].values())
+    if bad:
+        hint = "" if "data" in found else " (data.on_bad_box: drop leaves bad boxes out, and nothing else)"
+        print(f"not usable as it is: {bad} bad records{hint}")
+    elif left_out:
+        print(
+            f"usable without {len(left_out)} bad labels and images: `lossbox fit {data}` leaves them out and trains on the rest; "
+            "with --data.on_bad_box error it stops at the first"
+        )
+    else:
+        print("usable as it is")
     if not found["usable"]:
-        count = sum(len(part["bad"]) for part in found["parts"].values()) + len(left_out)
-        print(f"not usable as it is: {count} bad records (data.on_bad_box: drop leaves bad boxes out, and nothing else)")
         raise SystemExit(1)
-    print("usable as it is")
-
-
-# -- what is asked for
-
-
-def _parts(recipe: Mapping[str, Any]) -> dict[str, tuple[Path, Path]]:
-    if not recipe:
-        raise ValueError("data: a folder of data, a COCO JSON and the folder of its images, or --config RECIPE expected")
-    data = recipe.get("data") or {}
-    missing = [f"data.{part}_{kind}" for part in ("train", "val") for kind in ("annotations", "images") if not data.get(f"{part}_{kind}")]
-    if missing:
-        raise ValueError(f"config: the recipe does not say {', '.join(missing)}; give the annotations and the images before --config")
-    return {part: (Path(data[f"{part}_annotations"]), Path(data[f"{part}_images"])) for part in ("train", "val")}
-
-
-def _image_size(recipe: Mapping[str, Any]) -> int | tuple[int, int] | Literal["auto"]:
-    size = (recipe.get("data") or {}).get("image_size")
-    if size is None:
-        from ..data.module import CocoDataModule
-
-        size = inspect.signature(CocoDataModule).parameters["image_size"].default
-    return tuple(size) if isinstance(size, list) else size
-
-
-def _anchor_options(recipe: Mapping[str, Any]) -> dict[str, Any] | None:
-    """Strides, anchor_scale, scales and ratios, defaults included; None where the detector has no anchors."""
-    detector = (recipe.get("model") or {}).get("detector")
-    if isinstance(detector, str):
-        detector = {"class_path": detector}
-    if not detector or "class_path" not in detector:
-        return None
-    module, _, name = detector["class_path"].rpartition(".")
-    try:
-        parameters = inspect.signature(getattr(importlib.import_module(module), name)).parameters
-    except (ImportError, AttributeError, ValueError) as error:
-        raise ValueError(f"config: model.detector.class_path: {detector['class_path']} cannot be imported: {error}") from error
-    names = ("anchor_scale", "scales", "ratios")
-    if not all(option in parameters for option in ("backbone", *names)):
-        return None
-    options = detector.get("init_args") or {}
-    strides = (options.get("backbone") or {}).get("strides", parameters["backbone"].default.strides)
-    return {"strides": strides} | {option: options.get(option, parameters[option].default) for option in names}
 
 
 # -- one part
@@ -233,7 +199,7 @@ def _fit_of_anchors(annotations: CocoAnnotations, recipe: Mapping[str, Any]) -> 
     from ..data.transforms import shorter_and_longer
     from ..detectors.anchors import anchor_shapes
 
-    options, asked = _anchor_options(recipe), _image_size(recipe)
+    options, asked = anchor_options_of(recipe), image_size_of(recipe)
     grid = AnchorGrid(anchor_shapes(**(options | {"anchor_scale": 1.0})), options["strides"]) if options else None
     auto = choose(annotations, image_size=asked, anchors=grid)
     size = shorter_and_longer(auto["image_size"].value if asked == "auto" else asked)

@@ -132,12 +132,12 @@ def converted(
     from ..coco.recognize import describe, recognize
     from ..coco.split import to_split, with_val
 
-    bad: list[BadLabel] = []
+    bad: dict[str, BadLabel] = {}  # an image may be in two parts
 
     def on_bad(error: BadLabel) -> None:
         if not drop:
             raise ValueError(f"{error}; --on-bad-box drop leaves such records out")
-        bad.append(error)
+        bad.setdefault(str(error), error)
 
     layout = recognize(source, on_bad, store=out, track=track, **layout_options)
     if depth == "header" and val_share and to_split(layout.parts) is not None:
@@ -155,7 +155,8 @@ def converted(
         read, said = with_val(read, share=val_share, looks=looks)
         line += f"; {said}" if said else ""
     parts = {part: _written(layout, part, found, names, out, images) for part, found in read.items()}
-    return Converted(line, parts, bad, layout.notes, looks)
+    notes = {str(note): note for note in layout.notes}
+    return Converted(line, parts, list(bad.values()), list(notes.values()), looks)
 
 
 def _written(layout: Layout, part: str, found: Sequence[Read], names: Sequence[str], out: Path, images: str) -> dict[str, Any]:

@@ -75,7 +75,7 @@ def with_data(data: Path, words: Sequence[str]) -> list[str]:
     configs, rest = _split_off(words, "--config", "-c")
     outs, rest = _split_off(rest, "--out")
     configs = configs or ["own_data"]
-    out = Path(outs[-1]) if outs else Path("runs", _name_of(data))
+    out = Path(outs[-1]) if outs else Path("runs", name_of(data))
     begun = (out / "checkpoints" / "last.ckpt").is_file() and (out / "config.yaml").is_file()
     files = read_recipe(str(out / "config.yaml"))["data"] if begun else _converted(data, out, configs[-1], rest)
     where = [word for key in FILES for word in (f"--data.{key}", str(files[key]))]
@@ -83,7 +83,7 @@ def with_data(data: Path, words: Sequence[str]) -> list[str]:
     return [*(word for config in configs for word in ("--config", config)), "--out", str(out), *where, *rest]
 
 
-def _name_of(data: Path) -> str:
+def name_of(data: Path) -> str:
     """Of the folder, or of the ZIP file."""
     return data.stem if data.suffix.lower() == ".zip" else (data if data.is_dir() else data.parent).resolve().name
 
