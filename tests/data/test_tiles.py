@@ -153,6 +153,7 @@ def test_batches_of_tiles(digits):
     said = data.describe_tiles("fit")
     assert said.startswith("tiles of 64 px, overlap 0.2: training 5 images, 20 tiles (")
     assert "; validation 3 images, 12 tiles (" in said
+    assert CocoDataModule(**digits, tile=96).describe_tiles("validate").endswith("; no image is larger than a tile")
     assert CocoDataModule(**digits, tile=0).describe_tiles("fit") is None
 
 
@@ -160,7 +161,7 @@ def test_batches_of_tiles(digits):
     ("options", "said"),
     [
         ({"tile": 6}, "tile: 32 pixels or more expected, or 0 for whole images, got 6"),
-        ({"tile": -640}, "tile: a number of pixels >= 1 expected, got -640"),
+        ({"tile": -640}, "tile: 32 pixels or more expected, or 0 for whole images, got -640"),
         ({"tile": 64, "overlap": 1.0}, r"overlap: a number in \[0, 1\) expected, got 1.0"),
         ({"overlap": -0.1}, r"overlap: a number in \[0, 1\) expected, got -0.1"),
     ],
@@ -168,6 +169,8 @@ def test_batches_of_tiles(digits):
 def test_options_out_of_range(digits, options, said):
     with pytest.raises(ValueError, match=said):
         CocoDataModule(**digits, **options)
+    with pytest.raises(ValueError, match=said):  # where `auto` is decided, before there is a data module
+        cut_into_tiles(annotations(image([])), **{"tile": 64} | options)
 
 
 def test_a_batch_of_more_tiles_than_there_are_names_a_size_that_works(digits):

@@ -22,13 +22,12 @@ try:
 except ImportError as error:
     raise ImportError("lossbox.data.module needs Lightning: pip install 'lossbox[train]'") from error
 
-from ..boxes import check_tiling
 from ..coco.columns import GroundTruth
 from ..coco.read import CocoAnnotations, OnBadBox, read_coco
 from ..records import Batch, Targets
 from .images import CocoDataset, Phase, TiledImages
 from .mosaic import mosaic_of_four
-from .tiles import cut_into_tiles
+from .tiles import check_tiles, cut_into_tiles
 from .transforms import MIRROR, Augmentation, eval_transforms, shorter_and_longer, train_transforms
 
 PAD_MULTIPLE = 32
@@ -39,9 +38,6 @@ GROWTH = 2 / 3
 
 PIECES = 100
 """Of so many parts of a run that is limited by time sizes and mosaics are decided."""
-
-LEAST_TILE = 32
-"""Pixels of the side of a tile, at least: a smaller one is a slip of the pen and would cut an image into very many."""
 
 CACHE_LIMIT = 2 * 2**30
 """Bytes of decoded images up to which ``cache=True`` keeps a part in memory: 40,000 images of 128 px, 2,300 of 640 x 480."""
@@ -167,9 +163,7 @@ class CocoDataModule(LightningDataModule):
         self.val_annotations, self.val_images = Path(val_annotations), Path(val_images)
         self.batch_size, self.num_workers, self.cache, self.seed = batch_size, num_workers, cache, seed
         self.on_bad_box, self.allow_empty = on_bad_box, allow_empty
-        check_tiling(tile or None, overlap)
-        if tile and tile < LEAST_TILE:
-            raise ValueError(f"tile: {LEAST_TILE} pixels or more expected, or 0 for whole images, got {tile}")
+        check_tiles(tile, overlap)
         self.tile, self.overlap = tile or None, overlap
         if not 0 < start_scale <= 1:
             raise ValueError(f"start_scale: a number in (0, 1] expected, got {start_scale}")
@@ -279,13 +273,16 @@ class CocoDataModule(LightningDataModule):
         if self.tile is None:
             return None
         self.setup(stage)
-        parts = {"training": self._train if stage == "fit" else None, "validation": self._cut(self._categories())}
+        parts = {"training": self._train} if self._train is not None and stage == "fit" else {}
+        parts |= {"validation": self._cut(self._categories())}
         counts = []
         for name, part in parts.items():
-            if part is not None:
-                images, empty = len({record.id for record in part.images}), sum(not len(record.boxes) for record in part.images)
-                counts.append(f"{name} {images} images, {len(part.images)} tiles ({empty} without boxes)")
-        return f"tiles of {self.tile} px, overlap {self.overlap:g}: {'; '.join(counts)}"
+            images, empty = len({record.id for record in part.images}), sum(not len(record.boxes) for record in part.images)
+            counts.append(f"{name} {images} images, {len(part.images)} tiles ({empty} without boxes)")
+        cut = any(record.whole for part in parts.values() for record in part.images)
+        return f"tiles of {self.tile} px, overlap {self.overlap:g}: {'; '.join(counts)}" + (
+            "" if cut else "; no image is larger than a tile"
+        )
 
     @property
     def train_count(self) -> int:
