@@ -125,6 +125,8 @@ def test_the_share_of_the_run_leaves_time_for_the_last_validation():
     assert budget.progress() == 0.5
     budget._trainer.global_step = 15  # five batches take as long as five steps of 2 s
     assert budget.progress() == pytest.approx(30 / 50)
+    budget._load = 1.5  # their images have more tiles than a step
+    assert budget.progress() == pytest.approx(30 / 45)
     budget._validation = 20.0
     assert budget.progress() == pytest.approx(30 / 40)
     budget._validation = 50.0  # at most half of the budget is set aside

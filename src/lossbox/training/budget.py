@@ -10,6 +10,8 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback, Timer
 from torch.optim.lr_scheduler import LRScheduler
 
+from ..data.images import TiledImages
+
 TICKS = 10_000
 """Steps of the schedule of the learning rate in a run that is limited by time: as many of them are over as of the time, in proportion."""
 
@@ -21,9 +23,9 @@ class TimeBudget(Callback):
     """Ends a run after a time, its learning rate and its augmentation included: what a recipe says in shares of the run are shares of it.
 
     The share of the run that is over is ``min(elapsed / (budget - v), 1)``, where v are the seconds of a validation: of the last one,
-    before the first one as many steps as it has batches. v is taken as at most half of the budget. The run ends after the step that
-    makes the share 1, within an epoch too, is validated and saved. An epoch before that is validated if ``v <= VALIDATION_SHARE * (v + t)``
-    with t the seconds since the last validation, in place of ``trainer.check_val_every_n_epoch``.
+    before the first one as many steps as it has batches (of tiles: of as many as a step has). v is taken as at most half of the budget. The
+    run ends after the step that makes the share 1, within an epoch too, is validated and saved. An epoch before that is validated if
+    ``v <= VALIDATION_SHARE * (v + t)`` with t the seconds since the last validation, in place of ``trainer.check_val_every_n_epoch``.
 
     The budget counts from the first step on, over interruptions (a run that goes on has what is left), validations included. It is exceeded
     by the length of the last step and by what the last validation takes longer than v. In a distributed run the first process decides.
@@ -52,6 +54,7 @@ class TimeBudget(Callback):
         self._validation_ended = 0.0
         self._began_validation = self._first_elapsed = 0.0
         self._first_step = 0
+        self._load = 1.0  # images, or tiles, of a validation batch for each of a training batch
 
     @property
     def seconds_left(self) -> float:
@@ -84,6 +87,10 @@ class TimeBudget(Callback):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._first_step, self._first_elapsed = trainer.global_step, self._timer.time_elapsed()
+        data = cast(Any, trainer).datamodule
+        loader = data.val_dataloader()
+        if isinstance(loader.dataset, TiledImages):
+            self._load = loader.batch_size * len(loader.dataset.tiles) / len(loader.dataset) / data.batch_size
         if trainer.is_global_zero:
             left = "" if self._timer.time_elapsed() < 1 else f", {self.seconds_left / 60:.2g} of them are left"
             rule = "one validation is at the end, those before take at most a tenth of the time"
@@ -119,4 +126,4 @@ class TimeBudget(Callback):
         steps = self._trainer.global_step - self._first_step
         batches = self._trainer.num_val_batches
         count = sum(batches) if isinstance(batches, list) else batches
-        return count * (self._timer.time_elapsed() - self._first_elapsed) / steps if steps else 0.0
+        return self._load * count * (self._timer.time_elapsed() - self._first_elapsed) / steps if steps else 0.0
