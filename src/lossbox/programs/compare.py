@@ -51,6 +51,7 @@ def compare(
       detectors          four detectors with their own losses, AP loss and aLRP (Tables 6, 8)
       epochs-foveabox    FoveaBox by length of training: where aLRP and its baseline cross
       hyper-parameters   how many each combination of losses has (Tables 1, A.11)
+      long-tail          AP of rare and frequent classes: one ranking of all scores, or one for each class
       regression-curves  smooth and balanced L1 at several beta, the widely used wrong form beside the right one
       time               seconds per step by loss, the same network (Section 5.1)
       toy                three detectors that only aLRP and AP tell apart (Figure 1)
