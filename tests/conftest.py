@@ -44,7 +44,7 @@ sys.exit(max(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) != 0 for child i
 """
 
 
-def _run_processes(script, size, *words, timeout=120):
+def _run_processes(script, size, *words, timeout=240):
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     rest = list(map(str, words))
     if sys.platform == "linux":

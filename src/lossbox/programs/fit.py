@@ -156,7 +156,7 @@ def run_lightning(command: str, help: str, argv: Sequence[str]) -> None:
     """Prints our page of help where ``--help`` is asked for, and otherwise hands the words to Lightning's parser."""
     if any(word in ("-h", "--help") for word in argv):
         names = ", ".join(sorted(path.stem for path in shipped_recipes()))
-        print(help.format(recipes=textwrap.fill(names, 110, subsequent_indent="  ")))
+        print(help.format(recipes=textwrap.fill(names, 124, subsequent_indent="  ")))
         return
     if not any(word in ("-c", "--help-all") or word.startswith(("--config", "--model")) for word in argv):
         for word in argv:
