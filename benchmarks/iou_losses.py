@@ -75,8 +75,9 @@ def starts(count: int, seed: int) -> dict[str, tuple[Tensor, Tensor]]:
         direction = torch.cat([angle.cos(), angle.sin()], 1)
         start_size = size * torch.exp(stretched * (2 * torch.rand(count, 2, generator=g) - 1))
         start = center + direction * moved * (size + start_size) / 2
-        found[kind] = tuple(torch.cat([c - s / 2, c + s / 2], 1) for c, s in ((start, start_size), (center, size)))
-    return found  # type: ignore[return-value]
+        first, target = (torch.cat([c - s / 2, c + s / 2], 1) for c, s in ((start, start_size), (center, size)))
+        found[kind] = first, target
+    return found
 
 
 def run(loss: BoxLoss, start: Tensor, target: Tensor, rate: float) -> dict[int, Tensor]:

@@ -104,3 +104,17 @@ def test_without_detections_the_page_says_what_is_missing(two_runs, tmp_path):
         "ground_truth.json and detections.json are not there (they are not written with --artifacts false): no curves, no images."
     ]
     assert content_of(written.page)["runs"][0]["numbers"]["AP"] is not None
+
+
+def test_the_page_lies_in_the_folder_of_the_run_and_overwrites_no_other_file(two_runs, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    page = two_runs / "done" / "report.html"
+    before = page.stat().st_mtime_ns
+    assert main(["report", "runs/done", "--resamples", "0"]) == 0
+    assert "1 run: runs/done/report.html" in capsys.readouterr().out
+    assert page.stat().st_mtime_ns > before  # an earlier page is overwritten
+    assert not (tmp_path / "report.html").exists()
+    page.write_text("<html>mine</html>")
+    assert main(["report", "runs/done", "--resamples", "0"]) == 2
+    assert "--out: runs/done/report.html is there and no page of lossbox report" in capsys.readouterr().err
+    assert page.read_text() == "<html>mine</html>"

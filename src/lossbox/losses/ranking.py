@@ -17,7 +17,9 @@ alike; what travels is O(|P|) numbers and does not depend on |N|. In one process
 
 With ``groups`` there are many rankings in one call, of images, classes, queries, ...: P and N of a positive are those of its group, and
 every sum, |P| and G_max are the group's. The loss is the mean of the groups' losses; a group without positives has none and does not count
-in it, though a NaN there is seen. In a global batch groups of the same key are one group on all processes, classes too; images and rows are
+in it, though a NaN there is seen: a logit that is NaN makes the whole value NaN, and then the gradient is undefined in every group, as one
+sorting serves all (``debug_checks`` names the entry). In a global batch groups of the same key are one group on all processes, classes too;
+images and rows are
 each process's own. On a GPU groups are found by steps of torch, not by the fused kernels.
 """
 

@@ -9,6 +9,9 @@ from pathlib import Path
 from .bars import stages
 from .command import File, Folder, command
 
+PAGE = b'<script type="application/json" id="data">'
+"""What a page has and no other file."""
+
 
 @dataclass(frozen=True)
 class Report:
@@ -25,7 +28,7 @@ class Report:
     notes: tuple[str, ...]
 
 
-def write_report(runs: Sequence[Folder], *, out: File = "report.html", iou: float = 0.5, resamples: int = 1000) -> Report:
+def write_report(runs: Sequence[Folder], *, out: File | None = None, iou: float = 0.5, resamples: int = 1000) -> Report:
     """Writes a page about one run, or about several beside each other, that opens in any browser and needs no network.
 
     Of one run: its numbers, the curves of its training, precision against recall, LRP against the score threshold, each class with the
@@ -35,7 +38,7 @@ def write_report(runs: Sequence[Folder], *, out: File = "report.html", iou: floa
 
     Args:
         runs: folders of runs, or folders that hold some, as that of `lossbox compare`
-        out: the page
+        out: the page (default: report.html in the folder, or of several in the working directory); only an earlier page is overwritten
         iou: IoU from which a detection is right; in (0, 1)
         resamples: draws of the images behind the intervals; 0 leaves these out
 
@@ -44,7 +47,7 @@ def write_report(runs: Sequence[Folder], *, out: File = "report.html", iou: floa
 
     Raises:
         FileNotFoundError: a folder that is no run and holds none; it is named.
-        ValueError: an option out of range, or a file of a run that cannot be read; it is named.
+        ValueError: an option out of range, a file of a run that cannot be read, or a file of another kind at ``out``; it is named.
     """
     if not 0 < iou < 1:
         raise ValueError(f"iou: a number in (0, 1) expected, got {iou}")
@@ -55,6 +58,9 @@ def write_report(runs: Sequence[Folder], *, out: File = "report.html", iou: floa
 
     paths = [Path(run) for run in ([runs] if isinstance(runs, str | Path) else runs)]
     folders = report.find_runs(paths)
+    target = Path(out) if out is not None else (paths[0] if len(paths) == 1 else Path()) / "report.html"
+    if target.exists() and not (target.is_file() and PAGE in target.read_bytes()):
+        raise ValueError(f"out: {target} is there and no page of lossbox report; --out names another file")
     names = report.names_of(folders)
     most = len(folders) - 1 if resamples else 0
     with stages(len(folders) + most + 1) as stage:
@@ -67,8 +73,8 @@ def write_report(runs: Sequence[Folder], *, out: File = "report.html", iou: floa
             stage(f"comparing {read[other].name} with {read[base].name}")
             intervals += comparison.interval_rows(read[base], read[other], tau=iou, resamples=resamples)
         stage("writing the page")
-        command = report.report_command(paths, Path(out), tau=iou)
-        page = report.write_page(Path(out), read, command=command, tau=iou, intervals=intervals)
+        command = report.report_command(paths, target, tau=iou)
+        page = report.write_page(target, read, command=command, tau=iou, intervals=intervals)
     return Report(page, tuple(folders), tuple(f"{run.name}: {note}" for run in read for note in run.notes))
 
 

@@ -120,7 +120,7 @@ def thumbnail(path: Path, *, side: int = SIDE) -> tuple[str | None, tuple[int, i
         with Image.open(path) as opened:
             size = opened.size
             opened.draft("RGB", (side, side))  # a JPEG is decoded at about this size
-            small = (opened.convert("RGBA") if opened.mode == "P" else opened).convert("RGB")
+            small = opened.convert("RGBA").convert("RGB")  # of a palette with transparency Pillow wants the first
         small.thumbnail((side, side))
         written = io.BytesIO()
         small.save(written, "WEBP", quality=70)

@@ -74,7 +74,11 @@ function drawTraining() {
   while (place.children.length < shown.length) place.append(element("div", { class: "chart" }));
   shown.forEach(([title, lines], index) => {
     const traces = lines.map(([name, [steps, values], style]) => ({ x: steps, y: values, name: brief(name), line: style, mode: steps.length < 60 ? "lines+markers" : "lines", marker: { size: 5 } }));
-    draw(place.children[index], traces, layout(title, "step", "", { showlegend: true }), "nothing was logged");
+    const all = (key) => traces.flatMap((trace) => trace[key]).filter(Number.isFinite);
+    const [first, last] = [Math.min(...all("x")), Math.max(...all("x"))];
+    const xaxis = last - first < 6 ? { dtick: 1 } : {}; // steps are whole numbers
+    const yaxis = title === "Learning rate" ? { range: [0, 1.1 * Math.max(...all("y")) || 1], exponentformat: "e" } : {};
+    draw(place.children[index], traces, layout(title, "step", "", { showlegend: true, xaxis, yaxis }), "nothing was logged");
   });
 }
 
