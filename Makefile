@@ -58,6 +58,8 @@ format: venv    ## put the code in its form
 bench: venv     ## speed and memory of losses, assignment, training steps and evaluation beside other libraries -> benchmarks/results/*.json
 	$(BIN)/python benchmarks/ranking.py
 	$(BIN)/python benchmarks/sizes.py
+	$(BIN)/python benchmarks/launches.py
+	$(BIN)/python benchmarks/scaling.py
 	$(BIN)/python benchmarks/losses.py
 	$(BIN)/python benchmarks/assignment.py
 	$(BIN)/python benchmarks/step.py --precision 32-true

@@ -6,9 +6,9 @@
 
 Forward + backward on the same logits, in turns in one process, on one thread; the median of the rounds counts, in the CPU time of the
 process, which other programs on the machine change less than the time of a clock. The file is written after each size, and a run that was
-interrupted goes on from there. Peak memory is that of a process of its own, in bytes for each byte of logits, from 10^6 scores on: below,
-it is lost among what a process needs anyway. The slopes are those of a straight line through the logarithms: 1 is time in proportion to
-the size, 0 is time that does not depend on it.
+interrupted goes on from there. Peak memory is that of a process of its own, in bytes for each byte of logits, with 1,000 positives and from
+10^6 scores on: below, it is lost among what a process needs anyway. The slopes are those of a straight line through the logarithms: 1 is
+time in proportion to the size, 0 is time that does not depend on it.
 
 Beside our losses: cross-entropy and focal loss, the loop over positives of published code as far as it ends in a few seconds, AP loss of
 each thousand scores by itself (`groups`), and AP loss with the negatives put into 256 buckets, each in the place of its mean: what an
@@ -42,7 +42,7 @@ from lossbox.losses import alrp_loss, ap_loss, ndcg_loss, rank_sort_loss
 GROUP = 1_000
 BUCKETS = 256
 LOOP_PAIRS = 5 * 10**9
-SIZES = [(1_000, n) for n in (10**4, 10**5, 10**6, 10**7, 3 * 10**7)] + [(p, 10**6) for p in (1, 10, 100, 10**4)]
+SIZES = [*((1_000, n) for n in (10**4, 10**5, 10**6)), *((p, 10**6) for p in (1, 10, 100, 10**4)), (1_000, 10**7), (1_000, 3 * 10**7)]
 MEMORY_FROM = 10**6
 FIT_FROM = {"scores": 10**5, "positives": 100}
 """Smaller sizes are left out of the slopes: there the time is that of starting the operations."""
@@ -160,7 +160,7 @@ def unfinished(path: Path, about: dict[str, object]) -> list[dict[str, Any]]:
         return []
     report = json.loads(path.read_text())
     same = all(report.get(key) == value for key, value in about.items())
-    return report["rows"] if same and "slopes" not in report else []
+    return report["rows"] if same and len(report["rows"]) < len(SIZES) else []
 
 
 def main() -> None:
@@ -180,9 +180,10 @@ def main() -> None:
     done = {(row["positives"], row["scores"]) for row in rows}
     for positives, scores in track([size for size in sizes if size not in done], "time and memory"):
         row = measure(positives, scores, options.rounds)
-        if scores >= MEMORY_FROM:
+        if scores >= MEMORY_FROM and positives == 1_000:
             row["peak_memory"] = {name: measure_peak(name, row) for name in row["ms"]}
         rows.append(row)
+        rows.sort(key=lambda row: (row["positives"] != 1_000, row["scores"], row["positives"]))
         print(f"P = {positives:,}, N = {scores:,}: " + ", ".join(f"{name} {ms:.1f} ms" for name, ms in row["ms"].items()), flush=True)
         if not options.quick:
             out.write_text(json.dumps({**about, "rows": rows}, indent=2) + "\n")

@@ -64,7 +64,8 @@ def on_files(files: Any, config: Any) -> Any:
     if missing := pages.undocumented():
         raise PluginError(f"public names without a docstring: {', '.join(missing)}")
     points = int(os.environ.get("LOSSBOX_CURVE_POINTS", "57"))
-    made: dict[str, str | bytes] = {**pages.reference_pages(), "assets/stix-two-math.woff": math_font(), **measured.study_figures()}
+    made: dict[str, str | bytes] = {**pages.reference_pages(), "assets/stix-two-math.woff": math_font()}
+    made |= measured.study_figures() | measured.sizes_figure()
     for name in CATALOG:
         if files.get_file_from_path(f"{LOSSES}{name}.md") is None:
             made[f"{LOSSES}{name}.md"] = ""

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from lossbox import report
+from lossbox.report._canvas import pyplot, save_figure
 
 RESULTS = Path(__file__).parents[1] / "benchmarks" / "results"
 NUMBER = re.compile(r"\{\{\s*([\w/-]+)\s+([^{}]+?)(?:\s+(\d))?\s*\}\}")
@@ -128,6 +129,26 @@ def study_figures() -> dict[str, bytes]:
             with tempfile.TemporaryDirectory() as folder:
                 figures[f"studies/{file.stem}.svg"] = report.draw_study(found, Path(folder) / "figure.svg").read_bytes()
     return figures
+
+
+def sizes_figure() -> dict[str, bytes]:
+    """Time against the number of scores and of positives, on logarithmic axes, with the slopes; by the address of the image."""
+    found = read("sizes")
+    figure, panels = pyplot().subplots(1, 2, figsize=(10, 4.2), layout="constrained")
+    for panel, axis, title in zip(panels, ("scores", "positives"), ("1,000 positives", "10^6 scores"), strict=True):
+        rows = [
+            row for row in found["rows"] if row["positives" if axis == "scores" else "scores"] == (1_000 if axis == "scores" else 10**6)
+        ]
+        for name in found["rows"][0]["ms"]:
+            points = sorted((row[axis], row["ms"][name]) for row in rows if name in row["ms"])
+            slope = found["slopes"][name][axis]
+            label = name if slope is None else f"{name}: {slope:.2f}"
+            panel.plot(*zip(*points, strict=True), marker=".", label=label, linewidth=1.2)
+        panel.set(xscale="log", yscale="log", xlabel=f"number of {axis}", ylabel="CPU milliseconds", title=f"{title}; slope in the legend")
+        panel.grid(alpha=0.3)
+        panel.legend(fontsize=7)
+    with tempfile.TemporaryDirectory() as folder:
+        return {"theory/sizes.svg": save_figure(figure, Path(folder) / "figure.svg").read_bytes()}
 
 
 TABLES = {"accuracy": accuracy_table, "speed": speed_table, "overlap": overlap_table, "study": study, "ranks": ranks, "rows": rows}

@@ -1,22 +1,31 @@
-"""What `make bench-check` says of measured ratios; no time is measured here."""
+"""What benchmarks make of what they measured; no time is measured here."""
 
 import copy
 import importlib
 import json
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+import torch
+
+from lossbox.losses import _distributed, alrp_loss
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 pytest.importorskip("lightning", reason="the benchmarks need lossbox[train]")
 
 
+@pytest.fixture(scope="module", autouse=True)
+def path():
+    sys.path.insert(0, str(BENCHMARKS))
+    yield
+    sys.path.remove(str(BENCHMARKS))
+
+
 @pytest.fixture(scope="module")
 def check():
-    sys.path.insert(0, str(BENCHMARKS))
-    yield importlib.import_module("check")
-    sys.path.remove(str(BENCHMARKS))
+    return importlib.import_module("check")
 
 
 @pytest.fixture(scope="module")
@@ -73,3 +82,35 @@ def test_an_unknown_machine_ends_with_2_before_anything_is_measured(check, monke
     monkeypatch.setattr(sys, "argv", ["check.py"])
     assert check.main() == 2
     assert "no times of NONE" in capsys.readouterr().out
+
+
+def test_the_exchange_of_the_scaling_page_is_that_of_the_loss(monkeypatch):
+    scaling = importlib.import_module("scaling")
+    sent = []
+
+    def all_gather(parts, own):
+        sent.append(own.nbytes)
+        for part in parts:
+            part.copy_(own)
+
+    def all_reduce(values):
+        sent.append(values.nbytes)
+        values *= 2
+
+    job = {"is_initialized": True, "get_world_size": 2, "get_rank": 0}
+    stub = SimpleNamespace(
+        is_available=lambda: True, all_gather=all_gather, all_reduce=all_reduce, **{k: lambda v=v: v for k, v in job.items()}
+    )
+    monkeypatch.setattr(_distributed, "dist", stub)
+    monkeypatch.setattr(scaling, "IMAGES", 1)
+    monkeypatch.setattr(scaling, "POSITIVES", 5)
+    alrp_loss(torch.randn(30), torch.tensor([1] * 5 + [0] * 25), torch.rand(5), global_batch=True)
+    assert sorted(sent) == [8, 8 * 5, 8 * 5, scaling.interval_bytes(processes=2)]
+    assert scaling.ranking_bytes(processes=2) == sum(sent)  # of a reduction between two, half is received twice
+
+
+def test_a_tree_needs_fewer_messages_and_a_ring_fewer_bytes():
+    scaling = importlib.import_module("scaling")
+    slow_start, slow_bytes = {"latency": 1.0, "per_byte": 0.0}, {"latency": 0.0, "per_byte": 1.0}
+    assert (scaling.gather(slow_start, 8, 5, "ring"), scaling.gather(slow_start, 8, 5, "tree")) == (7, 3)
+    assert (scaling.reduce(slow_bytes, 8, 80, "ring"), scaling.reduce(slow_bytes, 8, 80, "tree")) == (140, 480)

@@ -43,17 +43,13 @@ class Knots(NamedTuple):
     low: Tensor  # (P,) index of s_i - delta
     high: Tensor  # (P,) index of s_i + delta; the same as `low` where delta = 0
     delta: float
+    gaps: Tensor  # (K - 1,) from each knot to the next; 0 to that of another group
     segments: Segments | None = None  # where each group's are
 
     @property
     def step_at_zero(self) -> float:
         """H(0): what a score contributes to its own sum."""
         return 1.0 if self.delta == 0 else 0.5
-
-    def gaps(self) -> Tensor:
-        """(K - 1,) from each knot to the next; 0 to that of another group."""
-        gaps = self.position.diff()
-        return gaps if self.segments is None else torch.where(self.segments.from_start[1:] > 0, gaps, 0.0)
 
 
 class Located(NamedTuple):
@@ -84,7 +80,10 @@ def place_knots(positive_scores: Tensor, delta: float, group: Tensor | None = No
         position, place = position[order], _inverse(order)[num_groups:]
         # what stands in front of a group's knots has the position of the first: no score is far from it
         position = torch.where(segments.from_start == 0, torch.cat([position[1:], position.new_zeros(1)]), position)
-    return Knots(position, place[:size], place[-size:] if size else place, delta, segments)
+    gaps = position.diff()
+    if segments is not None:
+        gaps = torch.where(segments.from_start[1:] > 0, gaps, 0.0)
+    return Knots(position, place[:size], place[-size:] if size else place, delta, gaps, segments)
 
 
 def locate(knots: Knots, scores: Tensor, counted: Tensor | None = None, group: Tensor | None = None) -> Located:
@@ -101,8 +100,10 @@ def locate(knots: Knots, scores: Tensor, counted: Tensor | None = None, group: T
     if num_intervals == 1:
         return Located(torch.zeros_like(scores, dtype=torch.int32), torch.zeros_like(scores), position.new_zeros(1), position.new_zeros(1))
     # The smallest numbers of the scores' dtype that are not below the knots: `score >= knot` is then the same in that dtype.
-    edges = position.to(scores.dtype)
-    edges = torch.where(edges.to(position.dtype) < position, torch.nextafter(edges, torch.full_like(edges, torch.inf)), edges)
+    edges = position
+    if scores.dtype != position.dtype:
+        edges = position.to(scores.dtype)
+        edges = torch.where(edges.to(position.dtype) < position, torch.nextafter(edges, torch.full_like(edges, torch.inf)), edges)
     if group is not None:
         place = _place_in_groups(knots, edges, scores, counted, group)
     else:
@@ -151,7 +152,7 @@ def _place_in_groups(
     """The same within the group of each score, by a binary search of all scores of a part at once."""
     segments = knots.segments
     assert segments is not None
-    base, width = knots.position, torch.cat([knots.gaps(), knots.position.new_zeros(1)])
+    base, width = knots.position, torch.cat([knots.gaps, knots.position.new_zeros(1)])
     jumps = [1 << r for r in reversed(range((segments.longest - 1).bit_length()))]
     edges, as_integer, sign_bit = signed_edges(edges)
     bits = scores.view(as_integer)
@@ -195,7 +196,7 @@ def sums_above(knots: Knots, located: Located) -> Tensor:
         return above.index_select(0, knots.low)
     # A(t) = sum_j v_j max(s_j - t, 0), from the highest knot down; then F(i) = (A(low) - A(high)) / (2 delta).
     area = located.offset_sum[1:].clone()
-    area[:-1] += above[1:] * knots.gaps()
+    area[:-1] += above[1:] * knots.gaps
     area = sum_down(area, knots.segments)
     return (area.index_select(0, knots.low) - area.index_select(0, knots.high)) / (2 * knots.delta)
 
@@ -206,10 +207,11 @@ def sums_below(knots: Knots, weight: Tensor) -> tuple[Tensor, Tensor]:
     if knots.delta == 0:
         value = torch.cat([zero, sum_up(step.scatter_(0, knots.low, weight), knots.segments)])
         return value, torch.zeros_like(value)
-    step[knots.low] = weight / (2 * knots.delta)
-    step[knots.high] = -weight / (2 * knots.delta)
+    steeper = weight / (2 * knots.delta)
+    step[knots.low] = steeper
+    step[knots.high] = -steeper
     slope = sum_up(step, knots.segments)
-    rise = torch.cat([zero, slope[:-1] * knots.gaps()])
+    rise = torch.cat([zero, slope[:-1] * knots.gaps])
     return torch.cat([zero, sum_up(rise, knots.segments)]), torch.cat([zero, slope])
 
 

@@ -134,8 +134,9 @@ class Ranking:
         """
         scale = self.weight if normalizer is None else self.weight * self.num_positives / normalizer
         phi, above = (None, self.false_positives) if pmf is None else self._weigh_negatives(pmf)
-        excess = (torch.where(above > 0, excess, 0.0) * scale)[None]
-        return self._attach((value * scale).sum()[None], -excess, excess / torch.where(above > 0, above, 1.0), phi).squeeze(0)
+        outranked = above > 0
+        excess = (torch.where(outranked, excess, 0.0) * scale)[None]
+        return self._attach((value * scale).sum()[None], -excess, excess / torch.where(outranked, above, 1.0), phi).squeeze(0)
 
     def attach_gradient(
         self, values: Float[Tensor, " v"], at_positives: Float[Tensor, "v p"], to_negatives: Float[Tensor, "v p"]
@@ -279,8 +280,10 @@ def _gradient_of_logits(
     upstream: Tensor,
 ) -> Tensor:
     """The N-sized work of the backward pass: the positives' shares, summed at every negative."""
-    upstream = upstream.to(knots.position.dtype) * processes.size
-    share, own = ((part * upstream[:, None]).sum(0) for part in (share, at_positives))
+    upstream = upstream.to(knots.position.dtype)
+    if processes.size > 1:
+        upstream = upstream * processes.size
+    share, own = (part[0] * upstream if len(part) == 1 else (part * upstream[:, None]).sum(0) for part in (share, at_positives))
     table = _knots.sums_below(knots, share)
     gradient = _knots.evaluate(*table, interval, offset)
     if phi is not None:
