@@ -42,20 +42,21 @@ def compare(
     A study is a YAML file of some 20 lines: what is compared, what is measured, what must hold. Where something that must hold does not,
     the command names run, step and value, and ends with 2. One of your own is given by its path; these ship:
 
-      ablation           aLRP step by step: AP loss, ranked boxes, self-balance, GIoU, ATSS (Table 2)
-      ap-variants        AP loss with three box losses, with and without self-balance (Table A.12)
-      balance            how hard each loss pushes negatives and positives, step by step (Figure 4)
-      balancing          self-balance beside constant and learned weights, and its first weight (Tables 3, 4)
-      bounds             AP if the scores were in order of the IoU, and in inverse order (Table 5)
-      curves             the two parts of the loss and the self-balance over training (Figure 3)
-      detectors          four detectors with their own losses, AP loss and aLRP (Tables 6, 8)
-      epochs-foveabox    FoveaBox by length of training: where aLRP and its baseline cross
-      hyper-parameters   how many each combination of losses has (Tables 1, A.11)
-      long-tail          AP of rare and frequent classes: one ranking of all scores, or one for each class
-      regression-curves  smooth and balanced L1 at several beta, the widely used wrong form beside the right one
-      time               seconds per step by loss, the same network (Section 5.1)
-      toy                three detectors that only aLRP and AP tell apart (Figure 1)
-      wrong-target       aLRP with a target error of 0: the balance breaks (Figure A.7)
+      ablation            aLRP step by step: AP loss, ranked boxes, self-balance, GIoU, ATSS (Table 2)
+      ap-variants         AP loss with three box losses, with and without self-balance (Table A.12)
+      balance             how hard each loss pushes negatives and positives, step by step (Figure 4)
+      balancing           self-balance beside constant and learned weights, and its first weight (Tables 3, 4)
+      bounds              AP if the scores were in order of the IoU, and in inverse order (Table 5)
+      curves              the two parts of the loss and the self-balance over training (Figure 3)
+      detectors           four detectors with their own losses, AP loss and aLRP (Tables 6, 8)
+      epochs-faster-rcnn  Faster R-CNN by length of training: does aLRP catch up with its baseline
+      epochs-foveabox     FoveaBox by length of training: where aLRP and its baseline cross
+      hyper-parameters    how many each combination of losses has (Tables 1, A.11)
+      long-tail           AP of rare and frequent classes: one ranking of all scores, or one for each class
+      regression-curves   smooth and balanced L1 at several beta, the widely used wrong form beside the right one
+      time                seconds per step by loss, the same network (Section 5.1)
+      toy                 three detectors that only aLRP and AP tell apart (Figure 1)
+      wrong-target        aLRP with a target error of 0: the balance breaks (Figure A.7)
 
     Args:
         names: of recipes, or of one study; or their paths
