@@ -1,6 +1,6 @@
 """Drawn data sets, written in every layout and read again: what was written is used, or named.
 
-More examples by hand: LOSSBOX_EXAMPLES=3000 pytest tests/coco/test_any_layout.py
+More examples by hand: LOSSBOX_EXAMPLES=3000 pytest --timeout 0 tests/coco/test_any_layout.py
 """
 
 import csv
