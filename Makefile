@@ -17,8 +17,10 @@ venv: .venv/installed  ## create .venv and install the package with everything i
 demo: venv      ## make the digits data set, train a small RetinaNet with aLRP, evaluate, draw: some 4 CPU minutes
 	$(BIN)/lossbox demo
 
-test: venv      ## all tests and all doctests
-	$(BIN)/pytest
+# The tests of one file stay in one process, which makes their data once.
+PROCESSES ?= 2
+test: venv      ## all tests and all doctests, in two processes; `make test PROCESSES=4` in four
+	$(BIN)/pytest --numprocesses $(PROCESSES) --dist loadfile
 
 # Ultralytics is AGPL-3.0: it stays out of the extras, and of .venv
 INTEGRATIONS := ultralytics==8.4.190 transformers==5.24.0 accelerate scipy rfdetr==1.11.2 pytorch-lightning torchmetrics faster-coco-eval pycocotools
