@@ -86,12 +86,12 @@ def compare(
     seeds = study.seeds if seeds is None else seeds
     if not seeds or len(set(seeds)) < len(seeds):
         raise ValueError(f"seeds: at least one, each once, expected, got {' '.join(map(str, seeds)) or 'none'}")
-    from . import grid
+    from . import grid, grid_options
 
     folder = Path(out or ("runs/compare" if study.name == RECIPES else f"runs/studies/{study.name}"))
-    words = [*grid.data_options(study, data, folder), *overrides]
+    words = [*grid_options.data_options(study, data, folder), *overrides]
     if minutes is not None:
-        words += grid.epochs_option(study, minutes * 60 * jobs / max(len(seeds), 1), folder, words)
+        words += grid_options.epochs_option(study, minutes * 60 * jobs / max(len(seeds), 1), folder, words)
     cells = grid.cells_of(study, seeds, folder, words)
     grid.prepare(cells)
     grid.run_all(cells, jobs)
