@@ -268,7 +268,7 @@ def _print(part: str, found: Mapping[str, Any], limit: int, recipe: str) -> None
     if turned := found["turned"]:
         print(f"  note: {len(turned)} images have an EXIF orientation, which is not applied: {turned[0]}, ...")
     if found["boxes"]:
-        _print_fit(recipe, found.get("anchors"), found["auto"])
+        _print_fit(recipe, found.get("anchors"), None if part == "val" else found["auto"])
     _print_bad([row["message"] for row in found["bad"]], limit, "  bad records")
     print(f"  images with their boxes: {found['sheet']}; histograms: {found['histograms']}")
 
@@ -282,13 +282,15 @@ def _print_bad(messages: Sequence[str], limit: int, what: str) -> None:
             print(f"    and {len(messages) - limit} more (--limit, --json)")
 
 
-def _print_fit(recipe: str, anchors: Mapping[str, Any] | None, auto: Mapping[str, Mapping[str, Any]]) -> None:
-    """How the anchors of the recipe fit, and what ``auto`` would choose for it."""
+def _print_fit(recipe: str, anchors: Mapping[str, Any] | None, auto: Mapping[str, Mapping[str, Any]] | None) -> None:
+    """How the anchors of the recipe fit, and what ``auto`` would choose for it; None for images that are not trained on."""
     if anchors:
         size = " x ".join(map(str, dict.fromkeys(anchors["image_size"])))
         print(f"  {f'best IoU with an anchor at {size} px':<42}{_percentiles(anchors['best_iou'])}")
         poor = f"{anchors['share_below_0.5']:.1%} of the boxes have no anchor of IoU >= {POOR} with anchor_scale {anchors['anchor_scale']}"
         print(f"  {poor}: an assigner by overlap has one positive for each of them, ATSS adapts")
+    if auto is None:
+        return
     print(f"  auto would choose for {recipe}:")
     print(f"    image_size {auto['image_size']['value']}: {auto['image_size']['reason']}")
     if anchors:
