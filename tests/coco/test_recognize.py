@@ -224,6 +224,9 @@ def test_no_layout_is_an_error_that_says_what_is_there(tmp_path):
         ValueError, match=r"found 1 images, 1 .json, 1 .txt, 1 .xml, .*boxes.json with the keys \['annotations', 'images'\]"
     ):
         recognize(tmp_path)
+    text(tmp_path / "boxes.json", '{"images": []} and more')
+    with pytest.raises(ValueError, match=r"boxes.json which is not JSON: Extra data: line 1 column 16"):
+        recognize(tmp_path)
 
 
 def test_one_line_about_the_data(tmp_path):

@@ -201,7 +201,7 @@ def test_a_detector_without_anchors_has_an_image_size_only(tmp_path, capsys):
     ("words", "message"),
     [
         ([], "DATA: a folder of data, a COCO JSON and the folder"),
-        (["data.json"], "a split needs two different images at least, got 1"),
+        (["data.json"], "a split into train and val needs two different images at least, got 1 (data"),
         (["none.json", "data"], "none.json does not exist"),
         (["broken.json", "data"], "broken.json: is not JSON"),
         (["data.json", "nowhere"], "image_root: nowhere is not a folder"),

@@ -265,8 +265,8 @@ def _inventory(files: _Files) -> str:
     texts = [f"{sum(count[suffix] for suffix in SUFFIXES)} images", *others]
     for file in [file for file in there if file.suffix.lower() == ".json"][:1]:
         content = files.json(file)
-        what = f"the keys {brief(sorted(content))}" if isinstance(content, Mapping) else "no object that can be read"
-        texts.append(f"{file} with {what}")
+        what = f"the keys {brief(sorted(content))}" if isinstance(content, Mapping) else "no object"
+        texts.append(f"{file} which {files.broken[file].rule}" if file in files.broken else f"{file} with {what}")
     return ", ".join(texts)
 
 

@@ -114,7 +114,8 @@ def split(
     if looks and max(map(len, groups)) > max(share, 1 - share) * len(images):
         groups = _dealt(images, same_groups(paths, {}))
     if len(groups) < 2:
-        raise ValueError(f"a split needs two different images at least, got {len(images)}")
+        first = f" ({paths[0]})" if paths else ""
+        raise ValueError(f"a split into train and val needs two different images at least, got {len(images)}{first}")
     random.Random(seed).shuffle(groups)
     classes = [{box.name for image in group for box in image.boxes} or {NO_OBJECTS} for group in groups]
     count = Counter(name for names in classes for name in names)
