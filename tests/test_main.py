@@ -113,7 +113,9 @@ def test_ctrl_c_is_one_line(capsys, monkeypatch):
     for stop in (of_python, of_lightning):
         monkeypatch.setattr("lossbox.programs.fit.run", stop)
         assert main(["fit"]) == 130
-        assert capsys.readouterr().err == "\nlossbox fit: interrupted; --ckpt_path last goes on from the last whole epoch\n"
+        assert (
+            capsys.readouterr().err == "\nlossbox fit: interrupted; --ckpt_path last goes on from the last whole epoch, if there is one\n"
+        )
     monkeypatch.setattr("lossbox.programs.fit.run", lambda _: sys.exit(3))
     with pytest.raises(SystemExit, match="3"):
         main(["fit"])

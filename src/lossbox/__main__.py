@@ -130,7 +130,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         # Lightning turns Ctrl-C into an exit of its own.
         if debug or (not isinstance(stopped, KeyboardInterrupt) and not isinstance(stopped.__context__, KeyboardInterrupt)):
             raise
-        hint = "; --ckpt_path last goes on from the last whole epoch" if name == "fit" else ""
+        hint = "; --ckpt_path last goes on from the last whole epoch, if there is one" if name == "fit" else ""
         print(f"\nlossbox {name}: interrupted{hint}", file=sys.stderr)
         return 130
     except BrokenPipeError:

@@ -163,6 +163,22 @@ def test_a_study_on_a_folder_of_data_goes_on_where_it_stopped(tmp_path, capsys, 
     assert "holds a run with other options" in capsys.readouterr().err
 
 
+def test_a_misspelled_number_is_named_and_the_runs_stay(tmp_path, capsys, monkeypatch):
+    text = """
+        title: Mine
+        call: lossbox.analysis.regression.regression_curve
+        variants: {one: {form: smooth L1, points: 3, beta: 1.0}}
+        measure: [value_at_O.4]
+    """
+    (tmp_path / "mine.yaml").write_text(textwrap.dedent(text))
+    monkeypatch.chdir(tmp_path)
+    assert main(["compare", "mine.yaml"]) == 2
+    assert "measure: no run has a number value_at_O.4; did you mean value_at_0.4?" in capsys.readouterr().err
+    (tmp_path / "mine.yaml").write_text(textwrap.dedent(text).replace("O.4", "0.4"))
+    assert main(["compare", "mine.yaml"]) == 0
+    assert "1 of 1 runs are done already" in capsys.readouterr().out
+
+
 def test_a_mistake_in_the_last_variant_is_found_before_the_first_is_trained(tiny_run, tmp_path, capsys):
     text = f"""
         title: box weights
@@ -179,6 +195,11 @@ def test_a_mistake_in_the_last_variant_is_found_before_the_first_is_trained(tiny
     assert "self_balanced" in said.err
     assert "training RetinaNet" not in said.out
     assert not list(tmp_path.glob("out/*/*/checkpoints"))
+    # nothing has begun: a study with the mistake mended takes the same folders
+    words = ["compare", str(tmp_path / "weights.yaml"), "--seeds", "0", "--out", str(tmp_path / "out")]
+    (tmp_path / "weights.yaml").write_text(textwrap.dedent(text).replace("{}", "{trainer.max_epochs: 1}"))
+    assert main(words) == 2
+    assert "misspelled: " in capsys.readouterr().err
 
 
 def test_jobs_train_side_by_side_what_they_train_one_after_another(tiny_run, tmp_path, capsys, monkeypatch):

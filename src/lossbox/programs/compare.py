@@ -15,7 +15,7 @@ from .command import File, Folder, command
 from .recipes import find_recipe, shipped_recipes
 
 if TYPE_CHECKING:
-    from ..analysis import Study
+    from ..analysis import Run, Study
 
 RECIPES = "accuracy"
 """The name of the study that several recipes make."""
@@ -108,6 +108,7 @@ def _written(study: Study, cells: Sequence[Any], line: str, folder: Path, json: 
 
     runs = [analysis.with_step_numbers(read_run(cell)) for cell in cells]
     analysis.check_one_precision(runs)
+    _check_measured(study, runs)
     draw = analysis.curves_of_runs if (study.plot or {}).get("of") == "runs" else analysis.curves
     result = {
         "study": study.name,
@@ -131,6 +132,16 @@ def _written(study: Study, cells: Sequence[Any], line: str, folder: Path, json: 
     if study.plot:
         files.append(str(report.draw_study(result, folder / f"{study.name}.png")))
     return result | {"files": files}
+
+
+def _check_measured(study: Study, runs: Sequence[Run]) -> None:
+    """Raises ValueError where a number of the table is in no run; the runs stay, so that a study with another name goes on."""
+    there = sorted({name for run in runs for name in run.numbers})
+    unvalidated = "AP" not in there and any(variant.recipe for variant in study.variants)  # trainer.limit_val_batches 0
+    for name in study.measure:
+        if name not in there and not unvalidated:
+            near = near_name(name, there, otherwise=f"there are {', '.join(there)}")
+            raise ValueError(f"measure: no run has a number {name}{near}")
 
 
 def find_study(names: Sequence[str], variants: Sequence[str] | None = None) -> Study:

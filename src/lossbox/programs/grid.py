@@ -114,11 +114,15 @@ def with_options(recipe: Mapping[str, Any], options: Mapping[str, Any]) -> dict[
     return result
 
 
+BEGUN = ("steps.jsonl", "checkpoints", "run.json")
+"""What is in the folder of a run that has begun."""
+
+
 def prepare(cells: Sequence[Cell]) -> None:
-    """Writes what is run into each folder; nothing is run yet.
+    """Writes what is run into each folder; nothing is run yet. What a study that was refused left there is replaced.
 
     Raises:
-        ValueError: a folder holds a run of something else.
+        ValueError: a folder holds a run of something else that has begun.
     """
     import yaml
 
@@ -128,7 +132,7 @@ def prepare(cells: Sequence[Cell]) -> None:
         else:
             said = {"recipe": recipe_of(cell.variant), "options": list(cell.words)}
         text, file = yaml.safe_dump(said, sort_keys=False, width=1000), cell.out / "variant.yaml"
-        if file.is_file() and file.read_text() != text:
+        if file.is_file() and file.read_text() != text and any((cell.out / name).exists() for name in BEGUN):
             raise ValueError(f"out: {cell.out} holds a run with other options (variant.yaml); name another folder by --out")
         cell.out.mkdir(parents=True, exist_ok=True)
         file.write_text(text)
