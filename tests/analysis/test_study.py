@@ -40,7 +40,8 @@ def test_options_of_all_come_first_and_a_variant_may_name_another_recipe_or_a_ca
 @pytest.mark.parametrize(
     ("more", "said"),
     [
-        ({"title": None, "measures": ["AP"]}, "no key measures; a study has"),
+        ({"title": None, "measures": ["AP"]}, "no key measures; did you mean measure?"),
+        ({"zzz": 1}, "no key zzz; a study has"),
         ({"variants": {}}, "variants: at least one"),
         ({"recipe": None}, "variants: a: a recipe or a call"),
         ({"variants": {"a": {"recipe": "r", "call": "f"}}}, "a recipe or a call"),
@@ -64,7 +65,8 @@ def test_a_file_that_is_no_study_is_named(tmp_path):
     for text, said in (
         ("a: [", "is not YAML"),
         ("[1]", "title, variants and measure expected"),
-        ("title: a", "title, variants and measure"),
+        ("title: a", "title, variants and measure expected, got no variants"),
+        ("mesure: [AP]", "no key mesure; did you mean measure?"),
     ):
         path.write_text(text)
         with pytest.raises(ValueError, match=rf"mine\.yaml.*{said}"):

@@ -31,6 +31,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
+from ..messages import near_name
 from .claims import compiled, evaluate, names_in
 
 STUDIES = Path(__file__).parent / "studies"
@@ -191,10 +192,13 @@ def parse_study(name: str, content: Any) -> Study:
         (Variant(name='a', recipe='r', call=None, options={}),)
     """
     known = {field.name for field in fields(Study)} - {"name"} | {"recipe", "call", "options"}
-    if not isinstance(content, dict) or not {"title", "variants", "measure"} <= content.keys():
+    if not isinstance(content, dict):
         raise ValueError("title, variants and measure expected")
     if unknown := sorted(content.keys() - known):
-        raise ValueError(f"no key {unknown[0]}; a study has {', '.join(sorted(known))}")
+        there = f"a study has {', '.join(sorted(known))}"
+        raise ValueError(f"no key {unknown[0]}{near_name(str(unknown[0]), known, otherwise=there)}")
+    if missing := [key for key in ("title", "variants", "measure") if key not in content]:
+        raise ValueError(f"title, variants and measure expected, got no {missing[0]}")
     variants = tuple(_variant(name, said or {}, content) for name, said in content["variants"].items())
     if not variants:
         raise ValueError("variants: at least one expected")

@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ..boxes import paired_iou
-from ..boxes.overlap import _center_distance, _corners, _enclosing_size, _safe_ratio, _size
+from ..boxes.overlap import _center_distance, _corners, _enclosing_size, _paired_areas, _safe_ratio, _size
 from ._checks import check_not_negative, check_positive
 from ._logspace import power
 from ._reduce import Reduction, reduce_loss
@@ -157,7 +157,8 @@ def siou_loss(
     size, target_size = _size(low, high), _size(other_low, other_high)
     change = _safe_ratio((size - target_size).abs(), torch.maximum(size, target_size))
     shape = power(-torch.expm1(-change), theta)
-    loss = 1 - paired_iou(boxes, targets) + (distance + shape).sum(-1) / 2
+    iou = _safe_ratio(*_paired_areas(*corners))  # not paired_iou: that of half-precision boxes would be rounded before it is added to
+    loss = 1 - iou + (distance + shape).sum(-1) / 2
     return reduce_loss(loss, weight=weight, reduction=reduction, normalizer=normalizer)
 
 
@@ -196,7 +197,7 @@ def wiou_loss(
     """
     corners = _corners(boxes, targets)
     far = torch.exp(_center_distance(corners, _enclosing_size(*corners).detach()))
-    loss = (1 - paired_iou(boxes, targets)) * far
+    loss = (1 - _safe_ratio(*_paired_areas(*corners))) * far
     return reduce_loss(loss, weight=weight, reduction=reduction, normalizer=normalizer)
 
 

@@ -57,7 +57,7 @@ def export(
 
     Args:
         model: the file to write: .onnx, .xml or .pt2
-        ckpt: the checkpoint, as a rule OUT/checkpoints/best.ckpt
+        ckpt: OUT/checkpoints/best.ckpt or last.ckpt of a run, or OUT, the folder of the run
         config: its resolved recipe (default: OUT/config.yaml)
         size: height and width of the images in pixels (default: a square that any image of the validation fits into)
         nms: put thresholds and non-maximum suppression into the file
@@ -82,10 +82,11 @@ def export(
     import torch
 
     from ..data.transforms import shorter_and_longer
-    from ..training.checkpoint import config_of
+    from ..training.checkpoint import checkpoint_of, config_of
     from ..training.load import load_trained
     from .model_card import write_card
 
+    ckpt = Path(checkpoint_of(Path(), ckpt))
     config = Path(config) if config else config_of(ckpt)
     cut = {} if thresholds is None else {"thresholds": str(thresholds)}
     trained = load_trained(ckpt, config, device="cpu", decoder=cut)
