@@ -29,7 +29,7 @@ COMMANDS = {
     "report": "write one HTML page about a run, or several beside each other: curves, classes, confusion, worst images, recipe",
     "losses": "list the losses: family, hyper-parameters, range, paper; or explain and draw one",
     "compare": "train recipes with several seeds and write their accuracy, mean and spread; or re-run a study of the papers",
-    "convert": "make COCO JSON of a folder of COCO, Pascal VOC or YOLO data",
+    "convert": "make COCO JSON of a folder in any layout that fit takes",
     "check": "look at a data set before training: bad records, broken images, classes, box sizes against anchors, a sheet of images",
     "digits": "write the embedded data set: handwritten digits on photographs, as images and COCO JSON",
 }

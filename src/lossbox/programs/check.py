@@ -45,7 +45,7 @@ def check(
     wrong option.
 
     Args:
-        data: a folder of COCO, Pascal VOC or YOLO data, recognized and split as by `lossbox fit DATA`; or with IMAGES COCO detection JSON
+        data: a folder of data, recognized and split as by `lossbox fit DATA`; or with IMAGES COCO detection JSON
         images: the folder that its file names are relative to
         config: a recipe: check its training and validation part, at its image size, against its anchors (those of own_data without it)
         out: where the images go (default: runs/check/NAME, that of the folder, of folder and JSON, or of the recipe)
