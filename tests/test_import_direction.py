@@ -28,7 +28,7 @@ MAY_IMPORT = {
     "decoding": {"boxes", "records"},
     "objective": {"losses", "boxes", "records"},
     "report": {"losses", "metrics", "records"},
-    "analysis": {"losses", "metrics", "records"},
+    "analysis": {"losses", "metrics", "records", "messages"},
     "integrations": {"losses", "boxes", "objective", "records", "messages"},
     "training": TENSORS | PARTS | {"report", "messages"},
     "programs": TENSORS | PARTS | {"training", "report", "analysis", "messages"},
