@@ -111,3 +111,25 @@ def coco_folder(tmp_path):
     for i in (5, 6, 7):
         Image.fromarray(rng.integers(0, 256, (30, 40, 3), dtype=np.uint8)).save(folder.images / f"{i}.png")
     return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_recipe():
+    """The sections of a recipe, to be changed and written: a RetinaNet of two levels with aLRP on the data that ``write_digits`` wrote."""
+
+    def recipe(digits, *, trainer=None, **data):
+        paths = {name: str(getattr(digits, name)) for name in ("train_annotations", "train_images", "val_annotations", "val_images")}
+        head = {"backbone": {"stages": 2, "strides": [4, 8], "channels": 8}, "head_convs": 1, "scales": [1.0], "ratios": [1.0]}
+        return {
+            "data": {**paths, "image_size": 64, "batch_size": 2, **data},
+            "model": {
+                "detector": {"class_path": "lossbox.detectors.RetinaNet", "init_args": head},
+                "assigner": {"class_path": "lossbox.assignment.ATSSAssigner"},
+                "objective": {"class_path": "lossbox.objective.ALRPObjective"},
+                "decoder": {"class_path": "lossbox.decoding.Decoder", "init_args": {}},
+                "optimizer": {"class_path": "lossbox.training.WarmupCosine", "init_args": {}},
+            },
+            "trainer": {"accelerator": "cpu", "max_epochs": 1, "log_every_n_steps": 1, "num_sanity_val_steps": 0, **(trainer or {})},
+        }
+
+    return recipe

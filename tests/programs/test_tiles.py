@@ -19,23 +19,12 @@ def digits(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def run(digits, tmp_path_factory):
+def run(digits, tiny_recipe, tmp_path_factory):
     """A run of one epoch on tiles of 96 px, and what it said."""
     out = tmp_path_factory.mktemp("run")
-    paths = {name: str(getattr(digits, name)) for name in ("train_annotations", "train_images", "val_annotations", "val_images")}
-    head = {"backbone": {"stages": 2, "strides": [4, 8], "channels": 8}, "head_convs": 1, "scales": [1.0], "ratios": [1.0]}
-    content = {
-        "data": {**paths, "image_size": "auto", "batch_size": 3},
-        "model": {
-            "detector": {"class_path": "lossbox.detectors.RetinaNet", "init_args": head},
-            "assigner": {"class_path": "lossbox.assignment.ATSSAssigner"},
-            "objective": {"class_path": "lossbox.objective.ALRPObjective"},
-            "decoder": {"class_path": "lossbox.decoding.Decoder", "init_args": {"score_threshold": 0.001, "max_detections": 9}},
-            "optimizer": {"class_path": "lossbox.training.WarmupCosine"},
-        },
-        "trainer": {"accelerator": "cpu", "max_epochs": 1, "log_every_n_steps": 1, "num_sanity_val_steps": 0},
-        "artifacts": False,
-    }
+    content = tiny_recipe(digits, image_size="auto", batch_size=3)
+    content["model"]["decoder"]["init_args"] = {"score_threshold": 0.001, "max_detections": 9}
+    content["artifacts"] = False
     (out / "recipe.yaml").write_text(yaml.safe_dump(content))
     assert main(["fit", "--config", str(out / "recipe.yaml"), "--out", str(out), "--tile", "96", "--overlap=0.25"]) == 0
     return out

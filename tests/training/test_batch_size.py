@@ -44,34 +44,13 @@ def test_an_error_that_is_not_about_memory_is_raised():
         largest_batch(peak, limit=1000, most=8)
 
 
-def test_on_a_cpu_it_is_a_stated_number_that_the_run_keeps(tmp_path, capsys):
+def test_on_a_cpu_it_is_a_stated_number_that_the_run_keeps(tiny_recipe, tmp_path, capsys):
     digits = write_digits(tmp_path / "digits", train_images=17, val_images=2, size=64, progress=False)
-    paths = {name: str(getattr(digits, name)) for name in ("train_annotations", "train_images", "val_annotations", "val_images")}
-    head = {"backbone": {"stages": 2, "strides": [4, 8], "channels": 8}, "head_convs": 1, "scales": [1.0], "ratios": [1.0]}
-    content = {
-        "out": str(tmp_path / "run"),
-        "data": {**paths, "image_size": 64, "batch_size": "auto"},
-        "model": {
-            "detector": {"class_path": "lossbox.detectors.retinanet.RetinaNet", "init_args": head},
-            "assigner": {"class_path": "lossbox.assignment.ATSSAssigner"},
-            "objective": {"class_path": "lossbox.objective.ALRPObjective"},
-            "decoder": {"class_path": "lossbox.decoding.Decoder"},
-            "optimizer": {"class_path": "lossbox.training.WarmupCosine"},
-        },
-        "trainer": {
-            "accelerator": "cpu",
-            "max_epochs": 40,
-            "num_sanity_val_steps": 0,
-            "callbacks": [  # of Lightning, by class path; the rate is 0, so that nothing gets better
-                {
-                    "class_path": "lightning.pytorch.callbacks.EarlyStopping",
-                    "init_args": {"monitor": "val/AP", "mode": "max", "patience": 2},
-                }
-            ],
-        },
-        "artifacts": False,
-    }
-    content["model"]["optimizer"]["init_args"] = {"learning_rate": 0.0}
+    stopping = {"monitor": "val/AP", "mode": "max", "patience": 2}
+    callbacks = [{"class_path": "lightning.pytorch.callbacks.EarlyStopping", "init_args": stopping}]  # of Lightning, by class path
+    content = tiny_recipe(digits, batch_size="auto", trainer={"max_epochs": 40, "log_every_n_steps": None, "callbacks": callbacks})
+    content |= {"out": str(tmp_path / "run"), "artifacts": False}
+    content["model"]["optimizer"]["init_args"] = {"learning_rate": 0.0}  # so that nothing gets better
     recipe = tmp_path / "recipe.yaml"
     recipe.write_text(yaml.safe_dump(content))
     assert main(["fit", "--config", str(recipe)]) == 0

@@ -21,24 +21,12 @@ SECONDS = 3.0
 
 
 @pytest.fixture(scope="module")
-def recipe(tmp_path_factory):
+def recipe(tiny_recipe, tmp_path_factory):
     """A run of 1,000 epochs of two steps, if nothing stops it."""
     root = tmp_path_factory.mktemp("budget")
     digits = write_digits(root / "digits", train_images=4, val_images=2, size=64, progress=False)
-    paths = {name: str(getattr(digits, name)) for name in ("train_annotations", "train_images", "val_annotations", "val_images")}
-    head = {"backbone": {"stages": 2, "strides": [4, 8], "channels": 8}, "head_convs": 1, "scales": [1.0], "ratios": [1.0]}
-    content = {
-        "data": {**paths, "image_size": 64, "start_scale": 0.5, "batch_size": 2},
-        "model": {
-            "detector": {"class_path": "lossbox.detectors.retinanet.RetinaNet", "init_args": head},
-            "assigner": {"class_path": "lossbox.assignment.ATSSAssigner"},
-            "objective": {"class_path": "lossbox.objective.ALRPObjective"},
-            "decoder": {"class_path": "lossbox.decoding.Decoder"},
-            "optimizer": {"class_path": "lossbox.training.WarmupCosine", "init_args": {"learning_rate": 1.0e-3}},
-        },
-        "trainer": {"accelerator": "cpu", "max_epochs": 1000, "log_every_n_steps": 1, "num_sanity_val_steps": 0},
-        "artifacts": True,
-    }
+    content = tiny_recipe(digits, start_scale=0.5, trainer={"max_epochs": 1000})
+    content["model"]["optimizer"]["init_args"] = {"learning_rate": 1.0e-3}
     (root / "recipe.yaml").write_text(yaml.safe_dump(content))
     return root / "recipe.yaml"
 

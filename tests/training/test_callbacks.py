@@ -35,21 +35,10 @@ def digits(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def recipe(digits, tmp_path_factory):
+def recipe(digits, tiny_recipe, tmp_path_factory):
     """The path of a recipe of a tiny run: two epochs of three steps."""
-    paths = {name: str(getattr(digits, name)) for name in ("train_annotations", "train_images", "val_annotations", "val_images")}
-    head = {"backbone": {"stages": 2, "strides": [4, 8], "channels": 8}, "head_convs": 1, "scales": [1.0], "ratios": [1.0]}
-    content = {
-        "data": {**paths, "image_size": 96, "batch_size": 2, "augmentation": {"scale_jitter": [0.7, 1.4]}},
-        "model": {
-            "detector": {"class_path": "lossbox.detectors.retinanet.RetinaNet", "init_args": head},
-            "assigner": {"class_path": "lossbox.assignment.ATSSAssigner"},
-            "objective": {"class_path": "lossbox.objective.ALRPObjective"},
-            "decoder": {"class_path": "lossbox.decoding.Decoder", "init_args": {"score_threshold": 0.001}},
-            "optimizer": {"class_path": "lossbox.training.WarmupCosine"},
-        },
-        "trainer": {"accelerator": "cpu", "max_epochs": 2, "log_every_n_steps": 1, "num_sanity_val_steps": 0},
-    }
+    content = tiny_recipe(digits, image_size=96, augmentation={"scale_jitter": [0.7, 1.4]}, trainer={"max_epochs": 2})
+    content["model"]["decoder"]["init_args"] = {"score_threshold": 0.001}
     folder = tmp_path_factory.mktemp("recipe")
     (folder / "plain.yaml").write_text(yaml.safe_dump(content))
     content["trainer"]["callbacks"] = [{"class_path": "lossbox.training.EMAWeights", "init_args": EMA}]

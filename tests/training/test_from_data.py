@@ -21,24 +21,11 @@ def digits(tmp_path):
 
 
 @pytest.fixture
-def words(digits, tmp_path):
+def words(digits, tiny_recipe, tmp_path):
     """A tiny run whose detector has an anchor of one shape on a place."""
-    paths = {name: str(getattr(digits, name)) for name in ("train_annotations", "train_images", "val_annotations", "val_images")}
-    backbone = {"stages": 2, "strides": [4, 8], "channels": 8}
-    detector = {"backbone": backbone, "head_convs": 1, "scales": [1.0], "ratios": [1.0], "anchor_scale": "auto"}
-    content = {
-        "out": str(tmp_path / "run"),
-        "data": {**paths, "image_size": "auto", "batch_size": 2},
-        "model": {
-            "detector": {"class_path": "lossbox.detectors.retinanet.RetinaNet", "init_args": detector},
-            "assigner": {"class_path": "lossbox.assignment.ATSSAssigner"},
-            "objective": {"class_path": "lossbox.objective.ALRPObjective"},
-            "decoder": {"class_path": "lossbox.decoding.Decoder"},
-            "optimizer": {"class_path": "lossbox.training.WarmupCosine"},
-        },
-        "trainer": {"accelerator": "cpu", "max_epochs": 1, "log_every_n_steps": 1, "num_sanity_val_steps": 0},
-        "artifacts": False,
-    }
+    content = tiny_recipe(digits, image_size="auto")
+    content["model"]["detector"]["init_args"]["anchor_scale"] = "auto"
+    content |= {"out": str(tmp_path / "run"), "artifacts": False}
     (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(content))
     return ["--config", str(tmp_path / "recipe.yaml")]
 

@@ -23,8 +23,12 @@ CPU = torch.device("cpu")
 
 
 @pytest.fixture(scope="module")
-def paths(tmp_path_factory):
-    digits = write_digits(tmp_path_factory.mktemp("digits"), train_images=4, val_images=2, size=64, progress=False)
+def digits(tmp_path_factory):
+    return write_digits(tmp_path_factory.mktemp("digits"), train_images=4, val_images=2, size=64, progress=False)
+
+
+@pytest.fixture(scope="module")
+def paths(digits):
     return {name: str(getattr(digits, name)) for name in ("train_annotations", "train_images", "val_annotations", "val_images")}
 
 
@@ -88,19 +92,8 @@ def test_an_optimizer_needs_a_number(optimizer):
         optimizer(learning_rate="auto")(torch.nn.Linear(1, 1), 9)
 
 
-def test_a_run_with_auto_is_the_run_with_the_number_and_goes_on_with_it(paths, tmp_path, capsys, monkeypatch):
-    head = {"backbone": {"stages": 2, "strides": [4, 8], "channels": 8}, "head_convs": 1, "scales": [1.0], "ratios": [1.0]}
-    content = {
-        "data": {**paths, "image_size": 64},
-        "model": {
-            "detector": {"class_path": "lossbox.detectors.RetinaNet", "init_args": head},
-            "assigner": {"class_path": "lossbox.assignment.ATSSAssigner"},
-            "objective": {"class_path": "lossbox.objective.ALRPObjective"},
-            "decoder": {"class_path": "lossbox.decoding.Decoder"},
-            "optimizer": {"class_path": "lossbox.training.WarmupCosine"},
-        },
-        "trainer": {"accelerator": "cpu", "max_epochs": 1, "log_every_n_steps": 1, "num_sanity_val_steps": 0, "limit_val_batches": 0},
-    }
+def test_a_run_with_auto_is_the_run_with_the_number_and_goes_on_with_it(digits, tiny_recipe, tmp_path, capsys, monkeypatch):
+    content = tiny_recipe(digits, batch_size=16, trainer={"limit_val_batches": 0})  # more than there are: --batch_size says another
     (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(content))
     monkeypatch.setattr(cli, "find_learning_rate", partial(find_learning_rate, steps=20))
 

@@ -24,21 +24,10 @@ def digits(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def checkpoint(digits, tmp_path_factory):
+def checkpoint(digits, tiny_recipe, tmp_path_factory):
     out = tmp_path_factory.mktemp("run")
-    paths = {name: str(getattr(digits, name)) for name in ("train_annotations", "train_images", "val_annotations", "val_images")}
-    head = {"backbone": {"stages": 2, "strides": [4, 8], "channels": 8}, "head_convs": 1, "scales": [1.0], "ratios": [1.0]}
-    content = {
-        "data": {**paths, "image_size": 96, "batch_size": 2},
-        "model": {
-            "detector": {"class_path": "lossbox.detectors.RetinaNet", "init_args": head},
-            "assigner": {"class_path": "lossbox.assignment.ATSSAssigner"},
-            "objective": {"class_path": "lossbox.objective.ALRPObjective"},
-            "decoder": {"class_path": "lossbox.decoding.Decoder", "init_args": {"score_threshold": 0.001, "max_detections": 7}},
-            "optimizer": {"class_path": "lossbox.training.WarmupCosine"},
-        },
-        "trainer": {"accelerator": "cpu", "max_epochs": 1, "log_every_n_steps": 1, "num_sanity_val_steps": 0, "limit_val_batches": 0},
-    }
+    content = tiny_recipe(digits, image_size=96, trainer={"limit_val_batches": 0})
+    content["model"]["decoder"]["init_args"] = {"score_threshold": 0.001, "max_detections": 7}
     (out / "recipe.yaml").write_text(yaml.safe_dump(content))
     LossboxCLI(["fit", "--config", str(out / "recipe.yaml"), "--out", str(out), "--artifacts", "false"])
     return out / "checkpoints" / "last.ckpt"

@@ -229,6 +229,5 @@ class RankingWeights:
         """The weighted sum; arguments and result as of ``CARLWeights``. No gradient flows to the logits."""
         ranking = rank_positives(logits, targets, delta=self.delta, global_batch=global_batch)
         weight = ranking.sum_below(1 / ranking.rank, hard=True) / max(len(ranking), 1)
-        return (
-            ranking.weighted_sum(ranking.join(values, "values"), weight) + upcast(logits.reshape(-1)[:0]).sum()
-        )  # a live graph for the logits too
+        nothing = upcast(logits.reshape(-1)[:0]).sum()  # a live graph for the logits too
+        return ranking.weighted_sum(ranking.join(values, "values"), weight) + nothing
