@@ -18,6 +18,7 @@ import json
 import statistics
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -33,25 +34,27 @@ SIZE, ANNOTATORS, BATCH = 64, 5, 8
 RATES = (3e-3, 1e-2)
 
 
+def level(center: np.ndarray, radii: np.ndarray, angle: float, power: int, shift: np.ndarray, grow: float) -> np.ndarray:
+    """At each pixel how far out of a turned superellipse it is: 1 on its border."""
+    y, x = np.mgrid[:SIZE, :SIZE].astype(np.float32)
+    u, v = x - center[0] - shift[0], y - center[1] - shift[1]
+    along, across = u * np.cos(angle) + v * np.sin(angle), v * np.cos(angle) - u * np.sin(angle)
+    return (np.abs(along / (radii[0] + grow)) ** power + np.abs(across / (radii[1] + grow)) ** power) ** (1 / power)
+
+
 def draw(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
     """An image (1, s, s) and the share of the annotators that marked each pixel, (s, s)."""
-    y, x = np.mgrid[:SIZE, :SIZE].astype(np.float32)
     image, marks = np.zeros((SIZE, SIZE), np.float32), np.zeros((ANNOTATORS, SIZE, SIZE), bool)
     for _ in range(rng.integers(2, 6)):
         center, radii, angle, power = rng.uniform(10, 54, 2), rng.uniform(5, 18, 2), rng.uniform(0, np.pi), rng.choice([2, 6])
-
-        def level(shift: np.ndarray, grow: float) -> np.ndarray:
-            u, v = x - center[0] - shift[0], y - center[1] - shift[1]  # noqa: B023
-            along, across = u * np.cos(angle) + v * np.sin(angle), v * np.cos(angle) - u * np.sin(angle)  # noqa: B023
-            return (np.abs(along / (radii[0] + grow)) ** power + np.abs(across / (radii[1] + grow)) ** power) ** (1 / power)  # noqa: B023
-
+        shape = partial(level, center, radii, angle, power)
         contrast = rng.uniform(0.1, 1) * rng.choice([-1, 1])
-        inside = level(np.zeros(2), 0.0) <= 1
+        inside = shape(np.zeros(2), 0.0) <= 1
         image = np.where(inside, contrast, image)
         for one in range(ANNOTATORS):
             marks[one] &= ~inside  # what lies behind is hidden
             if rng.random() < 0.3 + abs(contrast):
-                drawn = level(rng.normal(0, 0.25, 2), rng.normal(0, 0.15)) <= 1
+                drawn = shape(rng.normal(0, 0.25, 2), rng.normal(0, 0.15)) <= 1
                 marks[one] |= drawn & ~(np.roll(drawn, 1, 0) & np.roll(drawn, -1, 0) & np.roll(drawn, 1, 1) & np.roll(drawn, -1, 1))
     return (image + rng.normal(0, 0.15, image.shape)).astype(np.float32)[None], marks.mean(0).astype(np.float32)
 
