@@ -162,8 +162,8 @@ def test_batches_of_tiles(digits):
     [
         ({"tile": 6}, "tile: 32 pixels or more expected, or 0 for whole images, got 6"),
         ({"tile": -640}, "tile: 32 pixels or more expected, or 0 for whole images, got -640"),
-        ({"tile": 64, "overlap": 1.0}, r"overlap: a number in \[0, 1\) expected, got 1.0"),
-        ({"overlap": -0.1}, r"overlap: a number in \[0, 1\) expected, got -0.1"),
+        ({"tile": 64, "overlap": 1.0}, r"overlap: a number in \[0, 0.75\] expected, got 1.0"),
+        ({"overlap": -0.1}, r"overlap: a number in \[0, 0.75\] expected, got -0.1"),
     ],
 )
 def test_options_out_of_range(digits, options, said):

@@ -328,8 +328,8 @@ def test_tiles_of_a_file_are_counted_and_found_as_from_python(tiny_run, tmp_path
     assert [row["score"] for row in rows] == [score for one in found for score in one.scores.tolist()]
     assert rows[0]["bbox"] == [*found[0].boxes[0, :2].tolist(), *(found[0].boxes[0, 2:] - found[0].boxes[0, :2]).tolist()]
     words = ["--ckpt", tiny_run.checkpoint, "--out", tmp_path / "out", tiny_run.images]
-    assert "--tile: a number of pixels >= 1 expected, got -1" in fails(capsys, *words, "--tile", "-1")
-    assert "--overlap: a number in [0, 1) expected, got 1.0" in fails(capsys, *words, "--tile", "9", "--overlap", "1")
+    assert "--tile: 32 pixels or more expected, or 0 for whole images, got -1" in fails(capsys, *words, "--tile", "-1")
+    assert "--overlap: a number in [0, 0.75] expected, got 0.99" in fails(capsys, *words, "--tile", "40", "--overlap", "0.99")
 
 
 @pytest.fixture

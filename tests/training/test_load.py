@@ -243,5 +243,5 @@ def test_an_image_no_larger_than_a_tile_is_as_without_tiles(detector, files):
     for one, other in zip(detector.predict(files), detector.predict(files, tile=96), strict=True):
         assert same(one, other)
         assert one.path == other.path
-    with pytest.raises(ValueError, match=r"overlap: a number in \[0, 1\) expected, got 1"):
+    with pytest.raises(ValueError, match=r"overlap: a number in \[0, 0.75\] expected, got 1"):
         detector.predict(files, tile=96, overlap=1)

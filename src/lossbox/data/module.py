@@ -22,12 +22,13 @@ try:
 except ImportError as error:
     raise ImportError("lossbox.data.module needs Lightning: pip install 'lossbox[train]'") from error
 
+from ..boxes import check_tiling
 from ..coco.columns import GroundTruth
 from ..coco.read import CocoAnnotations, OnBadBox, read_coco
 from ..records import Batch, Targets
 from .images import CocoDataset, Phase, TiledImages
 from .mosaic import mosaic_of_four
-from .tiles import check_tiles, cut_into_tiles
+from .tiles import cut_into_tiles
 from .transforms import MIRROR, Augmentation, eval_transforms, shorter_and_longer, train_transforms
 
 PAD_MULTIPLE = 32
@@ -117,7 +118,7 @@ class CocoDataModule(LightningDataModule):
         eval_size: the same for validation; that of the training by default.
         tile: cut images into squares of so many pixels, 32 or more: each is an image of its own for the training (see ``cut_into_tiles``),
             and what is found in the tiles of an image is merged in the validation; None or 0: images are not cut.
-        overlap: fraction of its side that a tile shares with the next, in [0, 1).
+        overlap: fraction of its side that a tile shares with the next, in [0, 0.75].
         batch_size: images, or tiles, per step in each process; in a recipe ``auto`` has it decided by the memory of the GPU.
         num_workers: processes that prepare images beside the training; 0 prepares them in between.
         augmentation: what training images go through.
@@ -163,7 +164,7 @@ class CocoDataModule(LightningDataModule):
         self.val_annotations, self.val_images = Path(val_annotations), Path(val_images)
         self.batch_size, self.num_workers, self.cache, self.seed = batch_size, num_workers, cache, seed
         self.on_bad_box, self.allow_empty = on_bad_box, allow_empty
-        check_tiles(tile, overlap)
+        check_tiling(tile or None, overlap)
         self.tile, self.overlap = tile or None, overlap
         if not 0 < start_scale <= 1:
             raise ValueError(f"start_scale: a number in (0, 1] expected, got {start_scale}")

@@ -10,9 +10,6 @@ import torch
 from ..boxes import box_area, check_tiling, tile_corners
 from ..coco.read import CocoAnnotations, CocoImage
 
-LEAST_TILE = 32
-"""Pixels of the side of a tile: a smaller one is a slip of the pen, and would cut a data set into millions."""
-
 
 def cut_into_tiles(annotations: CocoAnnotations, *, tile: int, overlap: float = 0.2, min_visible: float = 0.4) -> CocoAnnotations:
     """The tiles of all images as images of their own, image by image, row by row; those without boxes too.
@@ -42,18 +39,11 @@ def cut_into_tiles(annotations: CocoAnnotations, *, tile: int, overlap: float = 
         >>> [(part.corner, part.boxes.tolist(), part.crowd.tolist()) for part in tiles]
         [((0, 0), [[70.0, 10.0, 100.0, 20.0]], [False]), ((0, 80), [[0.0, 10.0, 30.0, 20.0]], [False])]
     """
-    check_tiles(tile, overlap)
+    check_tiling(tile, overlap)
     if not 0 <= min_visible <= 1:
         raise ValueError(f"min_visible: a number in [0, 1] expected, got {min_visible}")
     tiles = [part for image in annotations.images for part in _tiles(image, tile, overlap, min_visible)]
     return replace(annotations, images=tiles)
-
-
-def check_tiles(tile: int | None, overlap: float) -> None:
-    """Raises ValueError where an option of a data set in tiles is out of its range; None or 0 stand for whole images."""
-    if tile and tile < LEAST_TILE:
-        raise ValueError(f"tile: {LEAST_TILE} pixels or more expected, or 0 for whole images, got {tile}")
-    check_tiling(tile or None, overlap)
 
 
 def _tiles(image: CocoImage, tile: int, overlap: float, min_visible: float) -> Iterator[CocoImage]:

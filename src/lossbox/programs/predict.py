@@ -101,9 +101,9 @@ def predict(
         no_images: draw none
         draw_threshold: draw boxes whose written score reaches this (default: 0.3; with --thresholds all)
         skip_bad: leave out images that cannot be read, and say how many
-        tile: cut large images into squares of so many pixels, and look for objects in each as in an image of its own; 0: do not (default:
-            as in the training)
-        overlap: fraction of its side that a tile shares with the next (default: as in the training)
+        tile: cut large images into squares of so many pixels, 32 or more, and look for objects in each as in an image of its own; 0: do
+            not (default: as in the training)
+        overlap: fraction of its side that a tile shares with the next, at most 0.75 (default: as in the training)
         batch_size: images, or tiles, at a time (default: the recipe's)
         device: cpu, cuda, cuda:1, ...; auto: a GPU where there is one
 

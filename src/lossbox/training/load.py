@@ -158,9 +158,9 @@ class Trained:
             score_threshold: only scores above it, in [0, 1); as the detector was loaded by default.
             max_detections: per image, >= 1; as the detector was loaded by default.
             batch_size: images at a time, or tiles, >= 1; as the recipe says by default.
-            tile: side in pixels of the tiles into which large images are cut, >= 1, each an image of its own for the detector; 0 stands for
-                whole images. By default as in the training. See ``lossbox.boxes.tile_corners``.
-            overlap: fraction of its side that a tile shares with the next, in [0, 1); by default as in the training.
+            tile: side in pixels of the tiles into which large images are cut, >= 32, each an image of its own for the detector; 0 stands
+                for whole images. By default as in the training. See ``lossbox.boxes.tile_corners``.
+            overlap: fraction of its side that a tile shares with the next, in [0, 0.75]; by default as in the training.
 
         Returns:
             One record per image, of a single image too.
