@@ -7,7 +7,19 @@ from pathlib import Path
 import pytest
 from jsonargparse import ArgumentParser
 
-from lossbox.analysis import Run, by_rank, check, curves, paired_differences, parse_study, read_study, shipped_studies, with_step_numbers
+from lossbox.analysis import (
+    Numbers,
+    Run,
+    by_rank,
+    check,
+    check_numbers,
+    curves,
+    paired_differences,
+    parse_study,
+    read_study,
+    shipped_studies,
+    with_step_numbers,
+)
 from lossbox.objective import Objective
 from lossbox.programs.grid import recipe_of
 from lossbox.programs.recipes import find_recipe
@@ -53,6 +65,13 @@ def test_options_of_all_come_first_and_a_variant_may_name_another_recipe_or_a_ca
         ({"must_hold": [{"run": "AP > 0", "of": "c*"}]}, r"must_hold: no variant c\*"),
         ({"must_hold": [{"each step": "AP > 0"}]}, "one of run, every step, some step, equal"),
         ({"must_hold": [{"equal": {"c": {"AP": 1}}}]}, "no variant c"),
+        ({"plot": {"x": "step"}}, "plot: x and y expected, and perhaps log and of: runs, got"),
+        ({"plot": {"x": "step", "y": ["a"], "of": "steps"}}, "plot: x and y expected, and perhaps log and of: runs, got"),
+        ({"plot": {"x": "step", "y": "total"}}, "plot: y: a list of names expected, got 'total'"),
+        (
+            {"plot": {"x": "step", "y": ["total"], "log": ["totel"]}},
+            r"plot: log: a name that y has expected, got totel; did you mean total\?",
+        ),
     ],
 )
 def test_what_is_no_study_is_refused(more, said):
@@ -106,8 +125,35 @@ def test_a_rule_about_some_variants_leaves_the_others_alone():
 
 
 def test_a_number_that_is_not_there_is_named_with_those_that_are():
-    with pytest.raises(ValueError, match="no number APx; there are AP, oLRP"):
-        rule({"run": "APx > 0"}, Run("a", 0, {"AP": 1.0, "oLRP": 0.5, "name": "n"}, []))
+    for name, near in (("zzz", "there are AP, oLRP"), ("APx", r"did you mean AP\?")):
+        with pytest.raises(ValueError, match=f"no number {name}; {near}"):
+            rule({"run": f"{name} > 0"}, Run("a", 0, {"AP": 1.0, "oLRP": 0.5, "name": "n"}, []))
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        ({"measure": ["AP5O"]}, r"measure: no run has a number AP5O; did you mean AP50\?"),
+        ({"must_hold": [{"run": "oLPR < 1"}]}, r"must_hold: 'run: oLPR < 1': no run of [ab] has a number oLPR; did you mean oLRP\?"),
+        ({"must_hold": [{"every step": "AP < 1"}]}, "no run of [ab] has a number AP; there are step, total"),
+        ({"must_hold": [{"run": "total < 1"}]}, r"has a number total; did you mean total_last\?"),
+        ({"must_hold": [{"some step": "balance < 1", "of": "b"}]}, "no run of b has a number balance"),
+        ({"must_hold": [{"equal": {"a": {"AP5O": 1}}}]}, r"no run of a has a number AP5O; did you mean AP50\?"),
+        ({"plot": {"x": "steps", "y": ["total"]}}, r"plot: no run has a number steps; did you mean step\?"),
+        ({"plot": {"x": "step", "y": ["total", "total / totel"]}}, r"plot: no run has a number totel; did you mean total\?"),
+        ({"plot": {"of": "runs", "x": "AP", "y": ["value_at_0.5"]}}, r"has a number value_at_0.5; did you mean value_at_0.4\?"),
+    ],
+)
+def test_a_name_that_no_run_has_is_refused_with_the_near_one(more, said):
+    known = Numbers(["AP", "AP50", "oLRP", "total_last", "value_at_0.4"], ["step", "total"])
+    right = {"must_hold": [{"run": "AP <= AP50"}], "plot": {"x": "step", "y": ["total", "total / step"]}}
+    check_numbers(study(**right), {"a": known, "b": known})
+    with pytest.raises(ValueError, match=said):
+        check_numbers(study(**right | more), {"a": known, "b": known})
+
+
+def test_of_a_variant_whose_numbers_are_not_known_yet_nothing_is_refused():
+    check_numbers(study(measure=["x"], must_hold=[{"run": "y > 0", "of": "b"}]), {"a": Numbers(["AP"], [])})
 
 
 def test_numbers_as_given_and_lists_of_them():

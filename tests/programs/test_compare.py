@@ -8,6 +8,8 @@ import pytest
 
 from lossbox.__main__ import main
 from lossbox.analysis import shipped_studies
+from lossbox.programs.grid_numbers import of_training
+from lossbox.training.cli import LossboxCLI
 
 STUDIES = shipped_studies()
 
@@ -143,6 +145,12 @@ def test_a_study_on_a_folder_of_data_goes_on_where_it_stopped(tmp_path, capsys, 
         assert run["lower"] <= run["AP"] <= run["upper"]
         assert run["precision"] == "32-true"
         assert 0 <= run["AP_frequent"] <= 1
+    numbers = of_training(LossboxCLI(["validate", "--config", str(out / "learned" / "seed-0" / "config.yaml")], dry=True).model)
+    rows = [json.loads(line) for line in (out / "learned" / "seed-0" / "steps.jsonl").read_text().splitlines()]
+    listed = {name for name in rows[0] if name.startswith("rank_")}
+    assert set(numbers.of_steps) == set().union(*rows) - listed
+    other = {"variant", "seed", "precision", "accelerator"}
+    assert set(document["runs"][1]) - other == set(numbers.of_run)  # what is said of a training before it is what it has
     assert document["runs"][1]["weight_localization_last"] != 1  # the learned weight reached the optimizer
     assert document["runs"][1]["weight_localization_last"] == pytest.approx(1, abs=0.1)
     assert document["command"].endswith("--data mine --minutes 0.001 --data.batch_size 2")
@@ -177,6 +185,24 @@ def test_a_misspelled_number_is_named_and_the_runs_stay(tmp_path, capsys, monkey
     (tmp_path / "mine.yaml").write_text(textwrap.dedent(text).replace("O.4", "0.4"))
     assert main(["compare", "mine.yaml"]) == 0
     assert "1 of 1 runs are done already" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("key", "said"),
+    [
+        ("must_hold: [{every step: clasification >= 0}]", "no run of plain has a number clasification; did you mean classification?"),
+        ("plot: {x: step, y: [weight_lokalization]}", "plot: no run has a number weight_lokalization; did you mean weight_localization?"),
+        ("must_hold: [{run: weight_localization_lest > 0}]", "_lest; did you mean weight_localization_last?"),
+    ],
+)
+def test_a_number_that_no_training_will_have_is_refused_before_the_first(key, said, tiny_run, tmp_path, capsys):
+    text = f"title: mine\nrecipe: {tiny_run.config}\nvariants: {{plain: {{}}}}\nmeasure: [AP]\n{key}\n"
+    (tmp_path / "mine.yaml").write_text(text)
+    assert main(["compare", str(tmp_path / "mine.yaml"), "--seeds", "0", "--out", str(tmp_path / "out")]) == 2
+    printed = capsys.readouterr()
+    assert said in printed.err
+    assert "training RetinaNet" not in printed.out
+    assert not list(tmp_path.glob("out/*/*/checkpoints"))
 
 
 def test_a_mistake_in_the_last_variant_is_found_before_the_first_is_trained(tiny_run, tmp_path, capsys):

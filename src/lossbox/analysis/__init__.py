@@ -3,6 +3,7 @@
 ``lossbox compare STUDY`` trains, prints and draws them.
 """
 
+from .numbers import Numbers, check_numbers
 from .study import Rule, Run, Study, Variant, check, only, parse_study, read_study, shipped_studies
 from .summary import (
     ap_by_frequency,
@@ -21,6 +22,7 @@ from .toy import TOY_DETECTORS, TOY_IOUS, toy_detector
 __all__ = [
     "TOY_DETECTORS",
     "TOY_IOUS",
+    "Numbers",
     "Rule",
     "Run",
     "Study",
@@ -28,6 +30,7 @@ __all__ = [
     "ap_by_frequency",
     "by_rank",
     "check",
+    "check_numbers",
     "check_one_precision",
     "curves",
     "curves_of_runs",

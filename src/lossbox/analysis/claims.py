@@ -25,21 +25,25 @@ def compiled(claim: str) -> CodeType:
     try:
         tree = ast.parse(str(claim), mode="eval")
     except SyntaxError as error:
-        raise ValueError(f"must_hold: {claim!r} is no comparison: {error.msg}") from None
+        raise ValueError(f"{claim!r} is no comparison: {error.msg}") from None
     for node in ast.walk(tree):
         called = isinstance(node, ast.Call) and not (isinstance(node.func, ast.Name) and node.func.id in _FUNCTIONS)
         if called or not isinstance(node, _ALLOWED):
-            raise ValueError(f"must_hold: {claim!r}: arithmetic, comparisons and {', '.join(_FUNCTIONS)} of numbers by name expected")
-    return compile(tree, "<must_hold>", "eval")
+            raise ValueError(f"{claim!r}: arithmetic, comparisons and {', '.join(_FUNCTIONS)} of numbers by name expected")
+    return compile(tree, "<claim>", "eval")
 
 
 def names_in(claim: str) -> set[str]:
     """The numbers that a comparison is about.
 
+    Raises:
+        ValueError: it is none, see :func:`compiled`.
+
     Example:
         >>> sorted(names_in("abs(upper - AP) <= 0.1"))
         ['AP', 'upper']
     """
+    compiled(claim)
     return {node.id for node in ast.walk(ast.parse(claim, mode="eval")) if isinstance(node, ast.Name)} - _FUNCTIONS.keys()
 
 

@@ -88,7 +88,8 @@ class Study:
         variants: what is compared; the first is what the others are compared with, unless ``baseline`` names another.
         measure: the numbers of the table.
         must_hold: rules.
-        plot: ``x`` and ``y``, columns of the steps or rows of a run; None draws nothing.
+        plot: ``x``, a column of the steps or rows of a run, and ``y``, a list of them; ``log``, those of ``y`` on a logarithmic axis;
+            ``of``, ``runs`` for numbers of the runs; None draws nothing.
         baseline: the name of a variant.
         seeds: what is trained where nobody says other seeds.
     """
@@ -213,7 +214,7 @@ def parse_study(name: str, content: Any) -> Study:
         source=content.get("source", ""),
         paper=" ".join(content.get("paper", "").split()),
         must_hold=tuple(_rule(rule, names) for rule in content.get("must_hold", ())),
-        plot=content.get("plot"),
+        plot=_plot(content.get("plot")),
         baseline=baseline,
         seeds=tuple(content.get("seeds", (0, 1, 2))),
     )
@@ -240,9 +241,26 @@ def _rule(said: Mapping[str, Any], variants: Sequence[str]) -> Rule:
         patterns = [said["of"]] if isinstance(said.get("of"), str) else said.get("of", ["*"])
         of = [name for name in variants if any(fnmatchcase(name, pattern) for pattern in patterns)]
         _check_names("must_hold", [pattern for pattern in patterns if not any(fnmatchcase(name, pattern) for name in variants)], variants)
-        compiled(claim)
+        try:
+            compiled(claim)
+        except ValueError as error:
+            raise ValueError(f"must_hold: {error}") from None
     _check_names("must_hold", of, variants)
     return Rule(where[0], claim, tuple(of), float(said.get("within", 0)))
+
+
+def _plot(said: Any) -> Mapping[str, Any] | None:
+    if said is None:
+        return None
+    if not isinstance(said, dict) or not {"x", "y"} <= said.keys() <= {"x", "y", "log", "of"} or said.get("of", "runs") != "runs":
+        raise ValueError(f"plot: x and y expected, and perhaps log and of: runs, got {said}")
+    for key in ("y", "log"):
+        names = said.get(key, [])
+        if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+            raise ValueError(f"plot: {key}: a list of names expected, got {names!r}")
+    if strange := [name for name in said.get("log", []) if name not in said["y"]]:
+        raise ValueError(f"plot: log: a name that y has expected, got {strange[0]}{near_name(strange[0], said['y'])}")
+    return said
 
 
 def _check_names(key: str, names: Sequence[str], variants: Sequence[str]) -> None:
@@ -291,8 +309,9 @@ def _check_run(rule: Rule, run: Run) -> tuple[int, list[dict[str, Any]]]:
 
 def _holds(rule: Rule, record: Mapping[str, Any], names: set[str]) -> bool:
     if missing := sorted(name for name in names if name not in record):
-        numbers = ", ".join(name for name, value in record.items() if isinstance(value, int | float))
-        raise ValueError(f"must_hold: {rule.claim!r}: no number {missing[0]}; there are {numbers}")
+        numbers = [name for name, value in record.items() if isinstance(value, int | float)]
+        near = near_name(missing[0], numbers, otherwise=f"there are {', '.join(numbers)}")
+        raise ValueError(f"must_hold: {rule.claim!r}: no number {missing[0]}{near}")
     return bool(evaluate(rule.claim, record))
 
 

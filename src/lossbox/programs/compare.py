@@ -94,7 +94,7 @@ def compare(
         words += grid_options.epochs_option(study, minutes * 60 * jobs / max(len(seeds), 1), folder, words)
     cells = grid.cells_of(study, seeds, folder, words)
     grid.prepare(cells)
-    grid.run_all(cells, jobs)
+    grid.run_all(study, cells, jobs)
     given = [("--seeds", *map(str, seeds)), *([("--only", *only)] if only else [])]
     given += [(f"--{key}", str(value)) for key, value in (("data", data), ("minutes", minutes)) if value]
     line = shlex.join(["lossbox", "compare", *names, *(word for option in given for word in option), *overrides])
@@ -108,7 +108,7 @@ def _written(study: Study, cells: Sequence[Any], line: str, folder: Path, json: 
 
     runs = [analysis.with_step_numbers(read_run(cell)) for cell in cells]
     analysis.check_one_precision(runs)
-    _check_measured(study, runs)
+    _check_named(study, runs)
     draw = analysis.curves_of_runs if (study.plot or {}).get("of") == "runs" else analysis.curves
     result = {
         "study": study.name,
@@ -134,14 +134,17 @@ def _written(study: Study, cells: Sequence[Any], line: str, folder: Path, json: 
     return result | {"files": files}
 
 
-def _check_measured(study: Study, runs: Sequence[Run]) -> None:
-    """Raises ValueError where a number of the table is in no run; the runs stay, so that a study with another name goes on."""
-    there = sorted({name for run in runs for name in run.numbers})
-    unvalidated = "AP" not in there and any(variant.recipe for variant in study.variants)  # trainer.limit_val_batches 0
-    for name in study.measure:
-        if name not in there and not unvalidated:
-            near = near_name(name, there, otherwise=f"there are {', '.join(there)}")
-            raise ValueError(f"measure: no run has a number {name}{near}")
+def _check_named(study: Study, runs: Sequence[Run]) -> None:
+    """Raises ValueError where the study names a number that no run has; the runs stay, so that a study with another name goes on."""
+    from ..analysis import Numbers, check_numbers
+    from .grid_numbers import of_validation
+
+    known = {variant: Numbers.of([run for run in runs if run.variant == variant]) for variant in {run.variant for run in runs}}
+    trained = {variant.name for variant in study.variants if variant.recipe is not None}
+    for name in trained & known.keys():
+        if "AP" not in known[name].of_run:  # trainer.limit_val_batches 0: there is nothing to show, and no wrong name
+            known[name] = Numbers({*known[name].of_run, *of_validation()}, known[name].of_steps)
+    check_numbers(study, known)
 
 
 def find_study(names: Sequence[str], variants: Sequence[str] | None = None) -> Study:

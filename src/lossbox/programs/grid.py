@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ..analysis.numbers import check_numbers
 from ..analysis.study import Run, Study, Variant
 from ..analysis.summary import THIRDS, ap_by_frequency
 from .recipes import read_recipe, resume
@@ -60,7 +61,7 @@ def cells_of(study: Study, seeds: Sequence[int], out: Path, words: Sequence[str]
     Raises:
         ValueError: two variants whose names make the same folder.
     """
-    bounds = bool({"upper", "lower"} & study.names_used)
+    bounds = any(name.split("_")[0] in ("upper", "lower") for name in study.names_used)
     frequency = bool(set(THIRDS) & study.names_used)
     cells: dict[Path, Cell] = {}
     for seed in seeds:
@@ -140,17 +141,17 @@ def prepare(cells: Sequence[Cell]) -> None:
             (cell.out / "recipe.yaml").write_text(yaml.safe_dump(said["recipe"], sort_keys=False, width=1000))
 
 
-def run_all(cells: Sequence[Cell], jobs: int) -> None:
+def run_all(study: Study, cells: Sequence[Cell], jobs: int) -> None:
     """Runs what is not done yet: one after another here, or several trainings at a time in processes of their own.
 
     Raises:
-        ValueError, FileNotFoundError: an option of a variant that is wrong; nothing is trained.
+        ValueError, FileNotFoundError: an option of a variant that is wrong, or a number that the study names; nothing is trained.
         ChildProcessError: a training in a process of its own failed; the others are finished first. Names the first one and its log.
     """
     waiting, began = [cell for cell in cells if not cell.is_done], time.monotonic()
     if len(waiting) < len(cells):
         print(f"{len(cells) - len(waiting)} of {len(cells)} runs are done already", flush=True)
-    _try_options(waiting)
+    _try_options(study, waiting)
     if jobs == 1 or all(cell.variant.recipe is None for cell in waiting):
         for done, cell in enumerate(waiting):
             if cell.variant.recipe is not None:
@@ -170,23 +171,27 @@ def run_all(cells: Sequence[Cell], jobs: int) -> None:
         raise ChildProcessError(f"{len(failed)} of {len(running)} trainings failed; the first: {failed[0]}")
 
 
-def _try_options(cells: Sequence[Cell]) -> None:
+def _try_options(study: Study, cells: Sequence[Cell]) -> None:
     """Builds what each variant trains, so that a mistake in the last one is found before the first one is trained.
 
     Raises:
-        ValueError, FileNotFoundError: an option that is wrong; names the variant.
+        ValueError, FileNotFoundError: an option that is wrong, names the variant; a number that the study names and no run will have.
     """
     from ..training.cli import LossboxCLI
+    from .grid_numbers import of_training, of_validation
 
     tried = {cell.variant.name: cell for cell in cells if cell.variant.recipe is not None and not (cell.out / "run.json").is_file()}
-    if len(tried) < 2:  # the training itself says so as soon
+    if not tried or (len(tried) == 1 and study.names_used <= of_validation() and study.plot is None):  # the training says so as soon
         return
     print(f"trying the options of {len(tried)} variants", flush=True)
+    known = {}
     for cell in tried.values():
         try:
-            LossboxCLI([*_fit_words(cell), *resume(cell.out)], dry=True)
+            cli = LossboxCLI([*_fit_words(cell), *resume(cell.out)], dry=True)
         except (ValueError, FileNotFoundError) as error:
             raise type(error)(f"{cell.variant.name}: {error}") from error
+        known[cell.variant.name] = of_training(cli.model)
+    check_numbers(study, known)
 
 
 def _fit_words(cell: Cell) -> list[str]:
