@@ -138,7 +138,7 @@ def test_no_boxes_in_a_batch():
 def test_what_does_not_fit_is_refused():
     with pytest.raises(ValueError, match="GIoULoss is no loss of class scores that a detector can take"):
         use(detector(), "giou")
-    with pytest.raises(ValueError, match="got 'no_such'"):
+    with pytest.raises(ValueError, match="is called 'no_such'; one of"):
         use(detector(), "no_such")
     with pytest.raises(ValueError, match="'detect' expected, got 'segment'"):
         use(ultralytics.YOLO("yolo11n-seg.yaml"), "ap")
