@@ -5,6 +5,7 @@ import pytest
 from PIL import Image
 
 from lossbox.coco.alike import near_duplicates, same_groups
+from lossbox.coco.checks import NO_LABEL_LEFT
 from lossbox.coco.files import Labelled
 from lossbox.coco.labels import Box, Read
 from lossbox.coco.layout import Layout, look_at_parts, read_part
@@ -121,4 +122,5 @@ def test_voc_that_counts_pixels_from_0(tmp_path, first, asked):
         assert boxes == [(0, 5, 20, 30), (1, 5, 20, 30)]
         assert [note.rule for note in layout.notes] == ["are counted from 0: boxes begin there in 1 files; --first-pixel 1 counts from 1"]
     else:
-        assert (len(boxes), len(bad)) == (1, 1)
+        assert (len(boxes), len(bad)) == (1, 2)
+        assert bad[1].rule == NO_LABEL_LEFT  # the image of the one bad box

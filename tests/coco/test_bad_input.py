@@ -8,6 +8,7 @@ import warnings
 import pytest
 from PIL import Image
 
+from lossbox.coco.checks import NO_LABEL_LEFT
 from lossbox.coco.read import BOX_FINITE, BOX_INSIDE, BOX_SHAPE, BOX_SIZE, inspect_coco, read_coco
 from lossbox.data.images import CocoDataset
 
@@ -195,6 +196,23 @@ def test_one_counted_warning_for_each_rule(coco_folder):
     assert read.dropped == {0, 2, 3, 4, 5}
 
 
+def test_an_image_that_lost_all_its_boxes_is_left_out_and_one_that_never_had_any_stays(coco_folder):
+    coco_folder.document["annotations"][1]["bbox"] = [0, 0, 0, 1]  # the only box of image 6
+    with pytest.warns(UserWarning, match="dropped") as warned:
+        read = read_coco(*coco_folder.write(), on_bad_box="drop")
+    where = f"{coco_folder.json_file}: images[2] (id 6) ('{coco_folder.images}/6.png')"
+    assert str(warned[1].message) == f"1 of 3 images dropped, the first is {where}: {NO_LABEL_LEFT}"
+    assert [(image.id, len(image.boxes)) for image in read.images] == [(5, 2), (7, 0)]
+    assert read.ground_truth.image_ids.tolist() == [5, 7]
+    inspected, bad = inspect_coco(*coco_folder.write())
+    assert [image.id for image in inspected.images] == [5, 7]
+    assert str(bad[1]) == f"{where}: {NO_LABEL_LEFT}"
+    coco_folder.document["images"] = coco_folder.document["images"][2:]
+    coco_folder.document["annotations"] = coco_folder.document["annotations"][1:2]
+    with pytest.raises(ValueError, match="no image is left; the first: "), pytest.warns(UserWarning, match="1 of 1 annotations"):
+        read_coco(*coco_folder.write(), on_bad_box="drop")
+
+
 def test_no_warning_where_nothing_is_dropped(coco_folder):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -215,7 +233,7 @@ def test_inspection_finds_what_reading_stops_at(coco_folder, broken, message):
     _, bad = inspect_coco(*files)
     assert str(bad[0]).startswith(f"{coco_folder.json_file}: {message}")
     # where an id is wrong there is none by the right id
-    assert all("is not the id of" in error.rule for error in bad[1:])
+    assert all("is not the id of" in error.rule or error.rule == NO_LABEL_LEFT for error in bad[1:])
     assert message.split(": ")[1].startswith(bad[0].rule[:20])
 
 

@@ -73,9 +73,9 @@ def test_bad_rows_are_named(tmp_path):
     _, _, found, _ = read(tmp_path, bad.append)
     assert found == {"all/a.png": [("cup", (1, 2, 4, 6))], "all/a3.png": []}
     assert [str(error).removeprefix(f"{tmp_path}/metadata.jsonl: ") for error in bad] == [
-        "row 0: objects[1]: bbox of four numbers expected, got [1.0, 2.0, 3.0]",
         "row 1: its image does not exist, got 'b.png'",
         "row 2: objects must have lists of equal length, got {'bbox': 1, 'categories': 2}",
+        "row 0: objects[1]: bbox of four numbers expected, got [1.0, 2.0, 3.0]",
         "row 0: objects[2]: names no class",
     ]
     with pytest.raises(BadLabel):

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from lossbox.coco.checks import NO_LABEL_LEFT
 from lossbox.coco.convert import coco_document
 from lossbox.coco.files import BadLabel
 from lossbox.coco.labels import Box, Read
@@ -110,17 +111,19 @@ def test_coco_bad_records_and_unused_images_are_named(tmp_path):
     document = coco(["1.jpg", "2.jpg", "2.jpg", "4.jpg"])
     document["annotations"][0]["bbox"] = [0, 0, 0, 5]
     document["annotations"][1]["category_id"] = 4
+    document["annotations"].append(document["annotations"][1] | {"id": 95, "category_id": 3})
     text(tmp_path / "train.json", document)
     with pytest.raises(BadLabel, match=r"images\[2\] \(id 9\): file_name is that of another record, got '2.jpg'"):
         recognize(tmp_path)
     bad = []
     _, found, notes = read(tmp_path, bad.append)
-    assert found == {"train": {"1.jpg": [], "2.jpg": []}}
+    assert found == {"train": {"2.jpg": [(1, 2, 11, 22)]}}
     assert [str(error).removeprefix(f"{tmp_path}/") for error in bad] == [
         "train.json: images[2] (id 9): file_name is that of another record, got '2.jpg'",
         "train.json: images[3] (id 10): the image does not exist, got '4.jpg'",
         "train.json: annotations[0] (id 90): bbox must have a positive width and height, got [0, 0, 0, 5]",
         "train.json: annotations[1] (id 91): category_id 4 is not the id of a category",
+        f"train/1.jpg: {NO_LABEL_LEFT}",
     ]
     assert notes == [f"{tmp_path}/train/3.jpg: is in no part"]
 

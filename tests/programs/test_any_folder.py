@@ -1,6 +1,7 @@
 """`lossbox fit DATA` and `lossbox check DATA`: a folder as it is, and nothing else said."""
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -74,7 +75,10 @@ def test_what_the_user_says_wins(tmp_path, words):
 def test_bad_labels_stop_or_are_counted_as_the_recipe_says(tmp_path, capsys, words):
     yolo(tmp_path / "mine", classes="[cat]")
     assert main(["fit", "mine"]) == 0  # the recipe says drop
-    assert "left out: 5, the first is " in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "left out: 5, the first is " in said
+    assert re.search(r"left out: 5, the first is \S*mine/images/\d.png: none of its labels can be used, so that it is left out", said)
+    assert len(json.loads(Path("runs/mine/data/train.json").read_text())["images"]) == 4  # and 1 in val: none is trained as background
     assert main(["fit", "mine", "--data.on_bad_box", "error"]) == 2
     assert "the class must be a whole number from 0 to 0, got '1'; --data.on_bad_box drop leaves" in capsys.readouterr().err
     (tmp_path / "my.yaml").write_text("data: {batch_size: 1}\n")
@@ -127,12 +131,12 @@ def test_check_of_a_folder_names_every_bad_label(tmp_path, capsys):
     (tmp_path / "mine/images/0.png").write_bytes(b"broken")
     assert check("mine", "--json", "found.json", "--limit", "2") == 1
     shown = capsys.readouterr().out
-    assert "bad labels and images, left out of the parts below: 6" in shown
-    assert "and 4 more" in shown
-    assert "usable without 6 bad labels and images: `lossbox fit mine` leaves them out and trains on the rest" in shown
+    assert "bad labels and images, left out of the parts below: 11" in shown
+    assert "and 9 more" in shown
+    assert "usable without 11 bad labels and images: `lossbox fit mine` leaves them out and trains on the rest" in shown
     found = json.loads(Path("found.json").read_text())
     assert found["usable"] is False
-    assert sum(map(len, found["left_out"].values())) == 6
+    assert sum(map(len, found["left_out"].values())) == 11  # five lines and the images that have no other, and a broken image
 
 
 def test_convert_splits_and_recognizes(tmp_path, capsys):
@@ -227,7 +231,7 @@ def test_check_has_a_folder_for_each_data_set_and_names_a_bad_line_once(tmp_path
         assert check(name, "--json", f"{name}.json") == 1
         shown = capsys.readouterr().out
         assert shown.count(f"{name}/labels/1.txt: line 1") == 1
-        assert "left out of the parts below: 5" in shown
+        assert "left out of the parts below: 10" in shown  # five lines, each the only one of its image
     found = json.loads(Path("mine.json").read_text())
     assert [part["sheet"] for part in found["parts"].values()] == ["runs/check/mine/train.png", "runs/check/mine/val.png"]
     assert Path("runs/check/other/train.png").is_file()

@@ -69,16 +69,18 @@ def test_every_bad_record_is_listed(tmp_path, capsys):
     rows = json.loads((tmp_path / "found.json").read_text())["parts"]["data"]["bad"]
     assert [row["record"] for row in rows] == [
         *(f"data.json: annotations[{i}] (id {i + 1})" for i in (1, 2, 3)),
+        *(f"data.json: images[{i}] (id {i + 1})" for i in (1, 2, 3)),
         "data.json: image id 1",
         "data.json: image id 5",
     ]
-    assert "is not an image that can be decoded" in rows[3]["rule"]
-    assert "has 40 x 30 pixels, the JSON states width x height = 41 x 30" in rows[4]["rule"]
+    assert "none of its labels can be used" in rows[3]["rule"]
+    assert "is not an image that can be decoded" in rows[6]["rule"]
+    assert "has 40 x 30 pixels, the JSON states width x height = 41 x 30" in rows[7]["rule"]
     assert all(row["message"] in shown for row in rows[:4])
-    assert rows[4]["message"] not in shown
-    assert "and 1 more" in shown
+    assert all(row["message"] not in shown for row in rows[4:])
+    assert "and 4 more" in shown
     assert check("data.json", "data", "--skip-images") == 1
-    assert "bad records: 3" in capsys.readouterr().out
+    assert "bad records: 6" in capsys.readouterr().out
 
 
 EMPTY = {"no boxes": ([1, 2], []), "all broken": ([1, 2], [1, 2]), "all missing": ([1, 2], [1, 2])}

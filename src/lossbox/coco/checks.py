@@ -35,6 +35,8 @@ BOX_SHAPE = "bbox must be a list of four numbers: x, y, width, height"
 """The ``rule`` of a ``BadRecord`` about a box of the wrong type or length."""
 BOX_FINITE = "bbox must be finite"
 """The ``rule`` of a ``BadRecord`` about a box not finite."""
+NO_LABEL_LEFT = "none of its labels can be used, so that it is left out: its objects would be trained as background"
+"""The rule that an image breaks whose labels all break one."""
 
 
 class Where(NamedTuple):
@@ -199,7 +201,7 @@ class Table:
         return ids
 
     def rows_of(self, key: str, known: Int[np.ndarray, " k"], kind: str) -> Int[np.ndarray, " n"]:
-        """Where the id in a field stands among the known ones."""
+        """Where the id in a field stands among the known ones; -1 of one that does not."""
         ids = self.integers(key)
         order = np.argsort(known, kind="stable")
         if not len(known):
@@ -209,7 +211,7 @@ class Table:
             unknown = known[rows] != ids
         for index in np.flatnonzero(unknown).tolist():
             self.refuse(index, f"{key} {ids[index]} is not the id of {kind}")
-        return rows
+        return np.where(unknown, -1, rows)
 
     def boxes(self) -> tuple[Float[np.ndarray, "n 4"], dict[int, str]]:
         """The field ``bbox``, and the rule that is broken by each that is no box; the caller refuses these with what it knows."""

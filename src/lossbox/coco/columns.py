@@ -91,7 +91,10 @@ class DetectionColumns:
 
 
 class Sections(NamedTuple):
-    """The three lists of a COCO file. ``image`` and ``category`` are rows of the tables; ``broken_boxes`` says which rule a box breaks."""
+    """The three lists of a COCO file.
+
+    ``image`` and ``category`` are rows of the tables, -1 where there is none; ``broken_boxes`` says which rule a box breaks.
+    """
 
     categories: Table
     category_ids: Int[np.ndarray, " c"]

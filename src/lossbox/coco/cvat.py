@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from xml.etree.ElementTree import Element
 
-from .entries import XYWH, Entry, Shape, around, around_ellipse, around_turned, entries_layout, numbers_of, pixels, points_of
+from .entries import XYWH, Entry, Shape, around, around_ellipse, around_turned, broken, entries_layout, numbers_of, pixels, points_of
 from .files import SUFFIXES, BadLabel, OnBad, files_below, stop
 from .labels import number_of, xml_of
 from .layout import Layout
@@ -39,7 +39,7 @@ def _entries(root: Path, file: Path, tree: Element, on_bad: OnBad, note: OnBad) 
         name = image.get("name", "")
         where = f"{file}: image {image.get('id', '')} ({name})"
         size = number_of(image.get("width")), number_of(image.get("height"))
-        shapes = [shape for entry in image if (shape := _shape(where, entry, entry.get("label", "").strip(), on_bad, note))]
+        shapes = [shape for entry in image if (shape := _shape(where, entry, entry.get("label", "").strip(), note))]
         yield Entry(where, name, shapes, size, image.get("subset"))
     if tree.find("track") is not None:
         yield from _frames(root, file, tree, on_bad, note)
@@ -59,7 +59,7 @@ def _frames(root: Path, file: Path, tree: Element, on_bad: OnBad, note: OnBad) -
                 on_bad(BadLabel(where, "frame must be a number"))
             elif entry.get("outside") == "1":
                 note(BadLabel(where, "is outside of the image, and not used"))
-            elif shape := _shape(where, entry, track.get("label", "").strip(), on_bad, note):
+            elif shape := _shape(where, entry, track.get("label", "").strip(), note):
                 shapes[int(frame)].append(shape)
     images = {int(found[1]): image for image in files_below(root, SUFFIXES) if (found := FRAME.fullmatch(image.stem))}
     size = number_of(tree.findtext("meta//original_size/width")), number_of(tree.findtext("meta//original_size/height"))
@@ -69,7 +69,7 @@ def _frames(root: Path, file: Path, tree: Element, on_bad: OnBad, note: OnBad) -
         yield Entry(f"{file}: frame {frame}", name, shapes.get(frame, []), size)
 
 
-def _shape(where: str, entry: Element, name: str, on_bad: OnBad, note: OnBad) -> Shape | None:
+def _shape(where: str, entry: Element, name: str, note: OnBad) -> Shape | None:
     where = f"{where}: {entry.tag}"
     if entry.tag in BOXLESS:
         note(BadLabel(where, f"is of the type {entry.tag}, has no box, and is not used"))
@@ -79,8 +79,7 @@ def _shape(where: str, entry: Element, name: str, on_bad: OnBad, note: OnBad) ->
             raise BadLabel(where, f"is a shape that is not known; {', '.join(READERS)} are")
         box = READERS[entry.tag](where, entry)
     except BadLabel as error:
-        on_bad(error)
-        return None
+        return broken(error)
     return Shape(where, name, pixels(*box), around=entry.tag != "box" or bool(number_of(entry.get("rotation"))))
 
 

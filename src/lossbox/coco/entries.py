@@ -114,7 +114,11 @@ def _read(item: Labelled, on_bad: OnBad, *, entries: Mapping[Path, Entry]) -> Re
     size = checked_size(item, entry.size, entry.where, labelled=bool(entry.shapes))
     boxes = []
     for shape in entry.shapes:
-        box = shape.box(size)
+        try:
+            box = shape.box(size)
+        except BadLabel as error:
+            on_bad(error)
+            continue
         name = normal(shape.name)
         corners = checked_corners(_cut(box, size) if shape.around else box, size)
         if not name.strip():
@@ -127,6 +131,15 @@ def _read(item: Labelled, on_bad: OnBad, *, entries: Mapping[Path, Entry]) -> Re
 
 
 # -- shapes
+
+
+def broken(error: BadLabel) -> Shape:
+    """A label that breaks a rule: it is handed over and left out when its image is read, which then has a label that cannot be used."""
+
+    def box(size: Size) -> XYWH:
+        raise error
+
+    return Shape("", "", box)
 
 
 def pixels(x: float, y: float, width: float, height: float) -> Callable[[Size], XYWH]:

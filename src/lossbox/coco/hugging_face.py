@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from .entries import XYWH, Entry, Shape, Size, entries_layout, numbers_of
+from .entries import XYWH, Entry, Shape, Size, broken, entries_layout, numbers_of
 from .files import SUFFIXES, BadLabel, OnBad, lines_of, part_of_file, stop, text_of
 from .layout import Layout
 from .look import Track, look_at
@@ -70,14 +70,16 @@ def hugging_face_layout(root: Path, files: Sequence[Path], store: Path | None, o
             try:
                 path = _image(where, row, file, folder / part / f"{file.stem}-{number:06}")
                 written = written or path.is_relative_to(folder / part)
-                entry = Entry(where, str(path), [], part=None if part == "all" else part)
-                found.append((file, entry, look_at(path).size, list(_objects(where, row.get("objects"), names, on_bad))))
+                refused: list[BadLabel] = []
+                objects = list(_objects(where, row.get("objects"), names, refused.append))
+                entry = Entry(where, str(path), [broken(error) for error in refused], part=None if part == "all" else part)
+                found.append((file, entry, look_at(path).size, objects))
             except BadLabel as error:
                 on_bad(error)
     way, in_shares = _way_of(found, notes)
     entries: dict[Path, list[Entry]] = {file: [] for file in files}
     for file, entry, _, objects in found:
-        shapes = [Shape(place, name, partial(_xywh, numbers, way, in_shares)) for place, name, numbers in objects]
+        shapes = [*entry.shapes, *(Shape(place, name, partial(_xywh, numbers, way, in_shares)) for place, name, numbers in objects)]
         entries[file].append(Entry(entry.where, entry.file_name, shapes, part=entry.part))
     return entries_layout("Hugging Face datasets", folder if written else root, entries, on_bad, notes, names=names)
 

@@ -109,8 +109,10 @@ def _read(part: str, file: Path, sections: Sections, images: Images, on_bad: OnB
             row_of[found[0]] = row
     boxes = _boxes(sections, sizes, {row: path for path, row in row_of.items()})
     _hand_over((sections.categories, records, annotations), on_bad)
+    refused = set(sections.image[~annotations.good].tolist())
     return {
-        path: Read(path, (int(sizes[row, 0]), int(sizes[row, 1])), boxes.get(row, []), records.records[row]) for path, row in row_of.items()
+        path: Read(path, (int(sizes[row, 0]), int(sizes[row, 1])), boxes.get(row, []), records.records[row], row in refused)
+        for path, row in row_of.items()
     }
 
 

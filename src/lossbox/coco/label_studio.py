@@ -13,7 +13,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
-from .entries import XYWH, Entry, Shape, Size, around, around_ellipse, around_turned, entries_layout, numbers_of, points_of
+from .entries import XYWH, Entry, Shape, Size, around, around_ellipse, around_turned, broken, entries_layout, numbers_of, points_of
 from .files import SUFFIXES, BadLabel, Images, OnBad, stop
 from .labels import number_of
 from .layout import Layout
@@ -61,7 +61,7 @@ def _entries(file: Path, tasks: Sequence[Any], images: Images, on_bad: OnBad, no
             try:
                 shapes += _shapes(place, result, labeled, note)
             except BadLabel as error:
-                on_bad(error)
+                shapes.append(broken(error))
         yield Entry(where, name, shapes, _stated_size(results))
 
 

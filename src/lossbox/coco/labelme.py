@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from .entries import XYWH, Entry, Shape, around, around_ellipse, entries_layout, pixels, points_of
+from .entries import XYWH, Entry, Shape, around, around_ellipse, broken, entries_layout, pixels, points_of
 from .files import BadLabel, OnBad, part_of_folders, stop
 from .labels import number_of
 from .layout import Layout
@@ -23,19 +23,17 @@ def is_labelme(document: Any) -> bool:
 def labelme_layout(root: Path, documents: Mapping[Path, Mapping[str, Any]], on_bad: OnBad = stop) -> Layout:
     """The images of LabelMe's files below a folder."""
     notes: list[BadLabel] = []
-    entries = {
-        file: [_entry(file, document, part_of_folders(root, file) or "all", on_bad, notes.append)] for file, document in documents.items()
-    }
+    entries = {file: [_entry(file, document, part_of_folders(root, file) or "all", notes.append)] for file, document in documents.items()}
     return entries_layout("LabelMe", root, entries, on_bad, notes)
 
 
-def _entry(file: Path, document: Mapping[str, Any], part: str, on_bad: OnBad, note: OnBad) -> Entry:
+def _entry(file: Path, document: Mapping[str, Any], part: str, note: OnBad) -> Entry:
     size = number_of(str(document.get("imageWidth"))), number_of(str(document.get("imageHeight")))
     name = PurePosixPath(str(document["imagePath"]).replace("\\", "/")).name
-    return Entry(str(file), name, list(_shapes(file, document["shapes"], on_bad, note)), size, part)
+    return Entry(str(file), name, list(_shapes(file, document["shapes"], note)), size, part)
 
 
-def _shapes(file: Path, shapes: list[Any], on_bad: OnBad, note: OnBad) -> Iterator[Shape]:
+def _shapes(file: Path, shapes: list[Any], note: OnBad) -> Iterator[Shape]:
     for number, shape in enumerate(shapes):
         where = f"{file}: shapes[{number}]"
         kind = shape.get("shape_type", "polygon") if isinstance(shape, Mapping) else None
@@ -47,7 +45,7 @@ def _shapes(file: Path, shapes: list[Any], on_bad: OnBad, note: OnBad) -> Iterat
                 raise BadLabel(where, "must have points", shape)
             yield Shape(where, str(shape.get("label") or ""), pixels(*_box(where, kind, shape["points"])), around=kind != "rectangle")
         except BadLabel as error:
-            on_bad(error)
+            yield broken(error)
 
 
 def _box(where: str, kind: Any, points: list[Any]) -> XYWH:

@@ -51,12 +51,14 @@ class Read:
         size: (width, height) of the stored image.
         boxes: the good ones.
         record: what COCO JSON says about the image, where it is from there.
+        refused: whether labels of it have been left out already.
     """
 
     image: Path
     size: tuple[int, int]
     boxes: list[Box]
     record: Mapping[str, Any] | None = None
+    refused: bool = False
 
 
 def checked_size(item: Labelled, stated: Sequence[float | None], where: str, *, labelled: bool) -> tuple[int, int]:

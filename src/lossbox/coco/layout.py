@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from itertools import combinations
 from pathlib import Path
 
+from .checks import NO_LABEL_LEFT
 from .files import BadLabel, Labelled, OnBad, in_place_of_images, stop
 from .labels import Read
 from .look import Depth, Look, Track, look_at_all
@@ -42,7 +43,7 @@ class Layout:
 def read_part(
     layout: Layout, part: str, on_bad: OnBad = stop, *, items: Iterable[Labelled] | None = None, allow_empty: bool = False
 ) -> list[Read]:
-    """What the labels of one part say.
+    """What the labels of one part say. An image that has labels, none of which can be used, breaks a rule.
 
     Args:
         layout: the data set.
@@ -65,9 +66,19 @@ def read_part(
     if not of_part:
         raise ValueError(f"{part}: no image is left; its labels name none, or none that exists")
     read, first = [], ""
+    refused: list[BadLabel] = []  # of one image
+
+    def refuse(error: BadLabel) -> None:
+        refused.append(error)
+        on_bad(error)
+
     for item in of_part if items is None else items:
+        refused.clear()
         try:
-            read.append(_checked(item, layout.read(item, on_bad), layout.notes.append))
+            found = layout.read(item, refuse)
+            if (refused or found.refused) and not found.boxes:
+                raise BadLabel(str(item.image), NO_LABEL_LEFT)
+            read.append(_checked(item, found, layout.notes.append))
         except BadLabel as error:
             first = first or str(error)
             on_bad(error)

@@ -1,6 +1,6 @@
 """COCO detection JSON as training data: the rules of ``lossbox.coco.columns``, and that images exist and boxes lie in them.
 
-An error names the file, the record and the rule that it breaks. Images without boxes are training data like any other.
+An error names the file, the record and the rule that it breaks. Images without annotations are training data like any other.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from .checks import BOX_FINITE, BOX_SHAPE, BadRecord, InsideFolder, Where, brief, load_json
+from .checks import BOX_FINITE, BOX_SHAPE, NO_LABEL_LEFT, BadRecord, InsideFolder, Where, brief, load_json
 from .columns import GroundTruth, Sections, read_sections
 
 __all__ = [
@@ -42,7 +42,7 @@ BOX_INSIDE = f"bbox must lie inside its image (less than {CLIPPED:g} px outside 
 """The ``rule`` of a ``BadRecord`` about a box outside its image."""
 
 OnBadBox = Literal["error", "drop"]
-"""What is done about a box that breaks a rule: stop, or leave it out and say how many."""
+"""What is done about a box that breaks a rule: stop, or leave it out, with an image that has no other, and say how many."""
 
 
 @dataclass(frozen=True)
@@ -84,7 +84,7 @@ class CocoAnnotations:
     Attributes:
         path: of the JSON file.
         categories: (id, name) in the order of the ids; a label is an index into this list.
-        images: in the order of the file, those without boxes too.
+        images: in the order of the file, those without annotations too.
         dropped: ids of the annotations that ``on_bad_box="drop"`` left out.
         ground_truth: the same annotations as columns, boxes as the file has them: what an evaluator compares with.
     """
@@ -121,6 +121,7 @@ def read_coco(
         image_root: the folder that each ``file_name`` is relative to; no image may lie outside it, not by a symbolic link either.
         on_bad_box: ``"error"``, or ``"drop"``: leave such annotations out, with one warning a rule that says how many they are.
             The rules are: four numbers; finite; positive width and height; inside the image, where less than 1 px outside is clipped.
+            An image all of whose annotations are left out is left out too, with a warning: its objects would be trained as background.
 
     Returns:
         The categories, and the images with their boxes.
@@ -156,6 +157,10 @@ def read_coco(
         broken = [error for error in bad if error.rule == rule]
         counted = f"{len(broken)} of {len(file.sections.annotations)} annotations dropped"
         warnings.warn(f"{counted}, the first is {broken[0]}", stacklevel=2)
+    if lost := file.refuse_unlabelled():
+        if len(lost) == len(file.images):
+            raise ValueError(f"{file.path}: no image is left; the first: {lost[0]}")
+        warnings.warn(f"{len(lost)} of {len(file.images)} images dropped, the first is {lost[0]}", stacklevel=2)
     return file.annotations()
 
 
@@ -168,7 +173,7 @@ def inspect_coco(annotation_file: str | os.PathLike[str], image_root: str | os.P
 
     Returns:
         What can be used, and every record that cannot, each with the first rule that it breaks. What refers to a bad image or category
-        is left out with it and is not listed.
+        is left out with it and is not listed. An image none of whose annotations can be used is a bad image.
 
     Raises:
         FileNotFoundError: the JSON file or the folder is not there.
@@ -181,7 +186,8 @@ def inspect_coco(annotation_file: str | os.PathLike[str], image_root: str | os.P
         >>> _ = (root / "cups.json").write_text(json.dumps({
         ...     "images": [{"id": 7, "file_name": "cup.jpg", "width": 60, "height": 40}, {"id": 8}],
         ...     "categories": [{"id": 3, "name": "cup"}],
-        ...     "annotations": [{"id": 1, "image_id": 7, "category_id": 3, "bbox": [10, 10, 0, 25]}]}))
+        ...     "annotations": [{"id": 1, "image_id": 7, "category_id": 3, "bbox": [10, 10, 0, 25]},
+        ...                     {"id": 2, "image_id": 7, "category_id": 3, "bbox": [10, 10, 20, 25]}]}))
         >>> annotations, bad = inspect_coco(root / "cups.json", root)
         >>> len(annotations.images), [error.rule for error in bad]
         (1, ["lacks 'width'", 'bbox must have a positive width and height'])
@@ -190,7 +196,8 @@ def inspect_coco(annotation_file: str | os.PathLike[str], image_root: str | os.P
     file.refuse_boxes()
     missing = [(file.images, index) for index in file.missing]
     bad = [table.bad[index] for table in file.tables for index in sorted(table.bad) if (table, index) not in missing]
-    return file.annotations(), [*bad, *file.missing.values()]
+    unlabelled = file.refuse_unlabelled()
+    return file.annotations(), [*bad, *file.missing.values(), *unlabelled]
 
 
 class _File:
@@ -249,6 +256,15 @@ class _File:
             error.image, error.box = self.paths.get(image), None if row in sections.broken_boxes else sections.boxes[row].tolist()
         return [sections.annotations.bad[row] for row in sorted(rules)]
 
+    def refuse_unlabelled(self) -> list[BadRecord]:
+        """Refuses the images that have annotations, none of which can be used."""
+        sections = self.sections
+        unlabelled = np.setdiff1d(sections.image[sections.image >= 0], sections.image[sections.kept()])
+        lost: list[int] = unlabelled[self.images.good[unlabelled]].tolist()
+        for index in lost:
+            self.images.refuse(index, NO_LABEL_LEFT, detail=f" ({brief(str(self.paths[index]))})")
+        return [self.images.bad[index] for index in lost]
+
     def annotations(self) -> CocoAnnotations:
         sections, truth = self.sections, self.sections.ground_truth()
         rows = np.flatnonzero(sections.kept())
@@ -258,7 +274,8 @@ class _File:
         arrays = (corners[by_image].astype(np.float32), truth.category[by_image], truth.crowd[by_image])
         columns = [torch.from_numpy(array) for array in arrays]
         images = []
-        for index, path in self.paths.items():
+        good = self.images.good
+        for index, path in ((index, path) for index, path in self.paths.items() if good[index]):
             part = slice(int(bounds[index]), int(bounds[index + 1]))
             width, height = self.sizes[index].tolist()
             boxes, labels, crowd = (column[part].clone() for column in columns)

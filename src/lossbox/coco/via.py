@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from .checks import brief
-from .entries import XYWH, Entry, Shape, around, around_ellipse, entries_layout, numbers_of, pixels, points_of
+from .entries import XYWH, Entry, Shape, around, around_ellipse, broken, entries_layout, numbers_of, pixels, points_of
 from .files import BadLabel, OnBad, normal, stop, text_of
 from .layout import Layout
 
@@ -28,7 +28,7 @@ ONE_CLASS = "object"
 
 class _Region(NamedTuple):
     where: str
-    shape: Mapping[str, Any]
+    shape: Mapping[str, Any] | BadLabel
     attributes: Mapping[str, Any]
 
 
@@ -79,7 +79,7 @@ def via_layout(root: Path, documents: Mapping[Path, Any], on_bad: OnBad = stop) 
     if attribute is None and regions:
         notes.append(BadLabel("regions", f"have no attributes: all are of the class {ONE_CLASS}"))
     entries = {
-        file: [Entry(image.where, image.name, list(_shapes(image.regions, attribute, on_bad, notes.append))) for image in of_file]
+        file: [Entry(image.where, image.name, list(_shapes(image.regions, attribute, notes.append))) for image in of_file]
         for file, of_file in files.items()
     }
     names = [name for document in documents.values() for name in _options(document, attribute)]
@@ -133,7 +133,7 @@ def _of_version_2(file: Path, images: Mapping[str, Any], on_bad: OnBad) -> Itera
                 attributes = region.get("region_attributes")
                 found.append(_Region(place, region["shape_attributes"], attributes if isinstance(attributes, Mapping) else {}))
             else:
-                on_bad(BadLabel(place, "must have shape_attributes", region))
+                found.append(_Region(place, BadLabel(place, "must have shape_attributes", region), {}))
         yield _File(where, image["filename"], found)
 
 
@@ -147,7 +147,7 @@ def _of_csv(file: Path, on_bad: OnBad) -> Iterator[_File]:
         try:
             shape, attributes = (json.loads(row.get(key) or "{}") for key in ("region_shape_attributes", "region_attributes"))
         except ValueError as error:
-            on_bad(BadLabel(where, f"has attributes that are not JSON: {error}"))
+            of_image.append(_Region(where, BadLabel(where, f"has attributes that are not JSON: {error}"), {}))
             continue
         if shape:
             of_image.append(_Region(where, shape, attributes))
@@ -168,8 +168,11 @@ def _of_version_3(file: Path, document: Mapping[str, Any], on_bad: OnBad) -> Ite
         view, xy = str(record.get("vid")), record.get("xy") or []
         if not xy:  # about the whole image, or about a time
             continue
-        if view not in of_view or xy[0] not in VERSION_3:
-            on_bad(BadLabel(where, "has a view or a shape that is not known", record))
+        if view not in of_view:
+            on_bad(BadLabel(where, "has a view that is not known", record))
+            continue
+        if xy[0] not in VERSION_3:
+            of_view[view].append(_Region(where, BadLabel(where, "has a shape that is not known", record), {}))
             continue
         values = {names.get(of, of): options.get(of, {}).get(value, value) for of, value in (record.get("av") or {}).items()}
         of_view[view].append(_Region(where, {"name": VERSION_3[xy[0]], "xy": xy[1:]}, values))
@@ -183,8 +186,11 @@ def _of_version_3(file: Path, document: Mapping[str, Any], on_bad: OnBad) -> Ite
 # -- the regions
 
 
-def _shapes(regions: Sequence[_Region], attribute: str | None, on_bad: OnBad, note: OnBad) -> Iterator[Shape]:
+def _shapes(regions: Sequence[_Region], attribute: str | None, note: OnBad) -> Iterator[Shape]:
     for region in regions:
+        if isinstance(region.shape, BadLabel):
+            yield broken(region.shape)
+            continue
         kind = str(region.shape.get("name"))
         if kind in ("point", "line"):
             note(BadLabel(region.where, f"is of the type {kind}, has no box, and is not used"))
@@ -195,7 +201,7 @@ def _shapes(regions: Sequence[_Region], attribute: str | None, on_bad: OnBad, no
             box = READERS[kind](region.where, region.shape)
             name = ONE_CLASS if attribute is None else _class_of(region, attribute)
         except BadLabel as error:
-            on_bad(error)
+            yield broken(error)
             continue
         yield Shape(region.where, name, pixels(*box), around=kind != "rect")
 

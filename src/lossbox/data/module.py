@@ -123,7 +123,8 @@ class CocoDataModule(LightningDataModule):
         num_workers: processes that prepare images beside the training; 0 prepares them in between.
         augmentation: what training images go through.
         allow_empty: accept a part without a single box.
-        on_bad_box: stop at a box that breaks a rule ("error"), or leave it out and warn with the number of such boxes ("drop").
+        on_bad_box: stop at a box that breaks a rule ("error"), or leave it out, with an image that has no other, and warn with their
+            number ("drop").
         cache: keep the decoded images of a part in memory if they take at most 2 GiB; every worker keeps its own.
         seed: of the order and the augmentation; none takes that of seed_everything, or 0 without one.
     """

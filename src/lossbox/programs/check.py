@@ -143,7 +143,7 @@ def show_check(
         print(f"all numbers and records: {json}")
     bad = sum(len(part["bad"]) for part in found["parts"].values())
     if bad:
-        hint = "" if "data" in found else " (data.on_bad_box: drop leaves bad boxes out, and nothing else)"
+        hint = "" if "data" in found else " (data.on_bad_box: drop leaves bad boxes out, and images that have no other)"
         print(f"not usable as it is: {bad} bad records{hint}")
     elif left_out:
         print(
