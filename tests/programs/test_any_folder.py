@@ -11,6 +11,7 @@ from PIL import Image
 
 from lossbox.__main__ import main
 from lossbox.coco.read import read_coco
+from lossbox.data.module import CocoDataModule
 from lossbox.programs import fit
 
 WIDTH, HEIGHT = 40, 30
@@ -122,8 +123,28 @@ def test_check_of_a_folder(tmp_path, capsys):
     assert check("mine", "--json", "found.json") == 0
     shown = capsys.readouterr().out
     assert "mine: YOLO, 1 part: all 10 images" in shown
+    assert shown.endswith("usable as it is\n")
     assert "train: runs/check/mine/data/train.json with mine/images" in shown
     assert list(json.loads(Path("found.json").read_text())["parts"]) == ["train", "val"]
+
+
+def test_check_of_fewer_images_than_a_batch_has_says_which_batch_size_works(tmp_path, capsys):
+    yolo(tmp_path / "mine")
+    (tmp_path / "mine/images/0.png").unlink()
+    (tmp_path / "mine/labels/0.txt").unlink()
+    assert check("mine", "--skip-images", "--json", "found.json") == 0
+    shown = capsys.readouterr().out
+    assert "note: a batch of own_data has more images than the 7 for training: `lossbox fit` needs --data.batch_size 7" in shown
+    assert shown.endswith("usable with --data.batch_size 7\n")
+    assert json.loads(Path("found.json").read_text())["batch_size"] == 7
+    data = CocoDataModule(
+        *(f"runs/check/mine/data/{part}.json" if at == 0 else "mine/images" for part in ("train", "val") for at in (0, 1))
+    )
+    with pytest.raises(ValueError, match=r"--data\.batch_size 7 works"):
+        data.train_dataloader()
+    Path("my.yaml").write_text("data: {batch_size: 4}\n")
+    assert check("mine", "--skip-images", "--config", "my.yaml") == 0
+    assert capsys.readouterr().out.endswith("usable as it is\n")
 
 
 def test_check_of_a_folder_names_every_bad_label(tmp_path, capsys):

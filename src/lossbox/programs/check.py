@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .check_images import UPRIGHT, absolute, broken_images, in_both_parts, look_at_images, record_of, show_worst, worst_of
-from .check_recipe import FALLBACK, anchor_options_of, image_size_of, out_of, parts_of
+from .check_recipe import FALLBACK, anchor_options_of, batch_size_for, image_size_of, out_of, parts_of
 from .command import File, Folder, command
 from .convert import converted, show_notes
 from .recipes import read_recipe
@@ -56,7 +56,8 @@ def check(
 
     Returns:
         ``usable``: whether there is no bad record; ``parts``: by name the numbers and the bad records of each part. ``worst``: the boxes to
-        look at, how many of each kind, and the sheet of them. Of a folder, ``data``, ``left_out`` and ``notes`` too, as ``convert``
+        look at, how many of each kind, and the sheet of them. ``batch_size``: the one that works where the training images are fewer than
+        a batch of the recipe. Of a folder, ``data``, ``left_out`` and ``notes`` too, as ``convert``
         returns them.
 
     Raises:
@@ -105,6 +106,7 @@ def check(
         "usable": not bad,
         "parts": found,
         "worst": worst,
+        "batch_size": batch_size_for(recipe, found["train"]["images"]) if "train" in found else None,
         **shared,
         **{key: written[key] for key in ("data", "left_out", "notes") if key in written},
     }
@@ -141,6 +143,9 @@ def show_check(
     show_worst(found["worst"])
     if json:
         print(f"all numbers and records: {json}")
+    if size := found["batch_size"]:
+        more = f"a batch of {config or FALLBACK} has more images than the {size} for training"
+        print(f"note: {more}: `lossbox fit` needs --data.batch_size {size}")
     bad = sum(len(part["bad"]) for part in found["parts"].values())
     if bad:
         hint = "" if "data" in found else " (data.on_bad_box: drop leaves bad boxes out, and images that have no other)"
@@ -151,7 +156,7 @@ def show_check(
             "with --data.on_bad_box error it stops at the first"
         )
     else:
-        print("usable as it is")
+        print(f"usable with --data.batch_size {size}" if size else "usable as it is")
     if not found["usable"]:
         raise SystemExit(1)
 

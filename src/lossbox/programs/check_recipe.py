@@ -41,12 +41,24 @@ def parts_of(recipe: Mapping[str, Any]) -> dict[str, tuple[Path, Path]]:
 
 def image_size_of(recipe: Mapping[str, Any]) -> int | tuple[int, int] | Literal["auto"]:
     """That of the data, the default included."""
-    size = (recipe.get("data") or {}).get("image_size")
-    if size is None:
+    size = _of_data(recipe, "image_size")
+    return tuple(size) if isinstance(size, list) else size
+
+
+def batch_size_for(recipe: Mapping[str, Any], images: int) -> int | None:
+    """The batch size that works where the training images are fewer than a batch of the recipe; None where they are not."""
+    size = _of_data(recipe, "batch_size")
+    return images if isinstance(size, int) and 0 < images < size and not _of_data(recipe, "tile") else None
+
+
+def _of_data(recipe: Mapping[str, Any], name: str) -> Any:
+    """An option of the data, or its default."""
+    found = (recipe.get("data") or {}).get(name)
+    if found is None:
         from ..data.module import CocoDataModule
 
-        size = inspect.signature(CocoDataModule).parameters["image_size"].default
-    return tuple(size) if isinstance(size, list) else size
+        found = inspect.signature(CocoDataModule).parameters[name].default
+    return found
 
 
 def anchor_options_of(recipe: Mapping[str, Any]) -> dict[str, Any] | None:
