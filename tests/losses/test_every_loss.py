@@ -219,6 +219,8 @@ def make_loss(name):
     return Loss(name, **{"problem": problem, "perfect": perfect, **special})
 
 
+SOFTMAX = {logits_and_classes, logits_classes_counts, logits_classes_weights}
+
 LOSSES = [make_loss(name) for name in CATALOG]
 ELEMENTWISE = [loss for loss in LOSSES if loss.elementwise]
 OVERLAP = [loss for loss in LOSSES if CATALOG[loss.name].family == "overlap"]
@@ -315,6 +317,31 @@ def test_nothing_waits_for_a_gpu(loss):
         evaluate(loss, tensors)
     finally:
         torch.cuda.set_sync_debug_mode("default")
+
+
+@every
+@pytest.mark.parametrize("bad", [torch.nan, torch.inf, -torch.inf])
+def test_debug_checks_name_the_argument_that_is_not_finite(loss, bad):
+    """Entries that are left out may hold anything, and then nothing comes of them; -inf stands for such entries in two families."""
+    names = ["logits", "regression"] if loss.name == "rpn_loss" else list(inspect.signature(CATALOG[loss.name].function).parameters)
+    may_be_left_out = bad == -torch.inf and (CATALOG[loss.name].family == "ranking" or loss.problem in SOFTMAX)
+    for index, place in ((index, place) for index in range(loss.differentiable) for place in (0, -1)):
+        tensors = list(problem(loss))
+        tensors[index] = tensors[index].contiguous().clone()
+        tensors[index].view(-1)[place] = bad
+        said = ""
+        try:
+            with losses.debug_checks():
+                value, gradients = evaluate(loss, tensors)
+        except ValueError as error:
+            said = str(error)
+        if said:
+            assert said.startswith(f"{names[index]}: 1 of {tensors[index].numel()} entries are not finite, the first at (")
+            assert said.endswith(f": {bad}")
+        else:
+            assert may_be_left_out or names[index] == "regression"
+            assert value.isfinite()
+            assert all(gradient.isfinite().all() for gradient in gradients)
 
 
 @every

@@ -228,5 +228,5 @@ def test_mistakes_raise(call, message):
 
 
 def test_debug_checks_name_the_place():
-    with debug_checks(), pytest.raises(ValueError, match=r"quality: 1 of 2 entries are NaN, the first at \(1,\)"):
+    with debug_checks(), pytest.raises(ValueError, match=r"quality: 1 of 2 entries are not finite, the first at \(1,\)"):
         ape_loss(torch.zeros(2), torch.tensor([1, 1]), torch.tensor([0.5, torch.nan]))

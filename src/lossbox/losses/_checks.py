@@ -20,10 +20,11 @@ _debug = os.environ.get("LOSSBOX_DEBUG_CHECKS", "") not in ("", "0")
 
 @contextmanager
 def debug_checks(enabled: bool = True) -> Iterator[None]:
-    """Look at every value that enters a ranking loss, and at the targets of every loss; raise where it is no number or no label.
+    """Look at every value that enters a loss, and at its targets; raise where a value is NaN or infinite, or a target no label.
 
     Off by default, since looking makes an accelerator wait; a NaN then comes out as a NaN loss. On a CPU the targets are looked at
-    always. The environment variable ``LOSSBOX_DEBUG_CHECKS=1`` switches the checks on for a whole run.
+    always. Entries that are ignored may hold anything. -inf may stand for what is left out: a negative of a ranking loss, or a class of
+    a softmax that is not the target. The environment variable ``LOSSBOX_DEBUG_CHECKS=1`` switches the checks on for a whole run.
 
     Args:
         enabled: False switches them off inside a block where they are on.
@@ -38,7 +39,7 @@ def debug_checks(enabled: bool = True) -> Iterator[None]:
         ...     ap_loss(logits, torch.tensor([[1, 0], [0, 0]]))
         Traceback (most recent call last):
         ...
-        ValueError: logits: 1 of 4 entries are NaN, the first at (0, 1)
+        ValueError: logits: 1 of 4 entries are not finite, the first at (0, 1): nan
     """
     global _debug
     before, _debug = _debug, enabled
@@ -62,7 +63,7 @@ def check_ranking_input(logits: Tensor, targets: Tensor, delta: float = 0.0) -> 
     if not 0 <= delta < float("inf"):
         raise ValueError(f"delta: must be a finite number >= 0, got {delta}")
     if _debug:
-        _raise_where(logits.isnan() & (targets != -1), "logits", "are NaN")
+        check_finite((targets == -1) | ((targets == 0) & (logits == -torch.inf)), logits=logits)
         _raise_where((targets != 1) & (targets != 0) & (targets != -1), "targets", "are not 1, 0 or -1")
 
 
@@ -81,10 +82,28 @@ def check_per_positive(values: Tensor, name: str, num_positives: int) -> None:
         raise ValueError(
             f"{name}: must have shape ({num_positives},), one value for each entry of logits[targets == 1], got {tuple(values.shape)}"
         )
-    if _debug:
-        _raise_where(values.isnan(), name, "are NaN")
+    check_finite(**{name: values})
     if may_check(values):
         _raise_where(values < -ROUNDING, name, "are negative")
+
+
+def check_finite(ignored: Tensor | None = None, **arguments: Tensor) -> None:
+    """Under ``debug_checks``: raises ValueError where an entry of an argument is NaN or infinite and not ignored, nor its row."""
+    if not _debug or torch.compiler.is_compiling():
+        return
+    check_tensors(**arguments)
+    for name, values in arguments.items():
+        wrong = ~values.detach().isfinite()
+        if ignored is not None:
+            wrong &= ~(ignored if ignored.ndim >= values.ndim else ignored.unsqueeze(-1))
+        _raise_where(wrong, name, "are not finite", values)
+
+
+def check_finite_classes(logits: Tensor, targets: Tensor, ignored: Tensor | None) -> None:
+    """The same for (n, C) logits of a softmax over classes (n,): -inf stands for a class that is left out, unless it is the target."""
+    if _debug and not torch.compiler.is_compiling():
+        left_out = (logits == -torch.inf).scatter(1, targets.clamp(min=0).long().unsqueeze(1), False)
+        check_finite(left_out if ignored is None else left_out | ignored.unsqueeze(1), logits=logits)
 
 
 def check_tensors(**arguments: Any) -> None:

@@ -11,7 +11,7 @@ from jaxtyping import Float, Shaped
 from torch import Tensor
 
 from ..boxes._dtype import upcast
-from ._checks import check_not_negative, check_positive
+from ._checks import check_finite, check_not_negative, check_positive
 from ._reduce import Reduction, check_same_shape, reduce_loss
 from .classification import sigmoid_cross_entropy_loss
 
@@ -49,6 +49,7 @@ def l1_loss(
         tensor(0.4000)
     """
     check_same_shape("input", input, "target", target)
+    check_finite(input=input, target=target)
     loss = F.l1_loss(upcast(input), upcast(target), reduction="none")
     return reduce_loss(loss, weight=weight, reduction=reduction, normalizer=normalizer)
 
@@ -86,6 +87,7 @@ def l2_loss(
         tensor(2.)
     """
     check_same_shape("input", input, "target", target)
+    check_finite(input=input, target=target)
     loss = F.mse_loss(upcast(input), upcast(target), reduction="none")
     return reduce_loss(loss, weight=weight, reduction=reduction, normalizer=normalizer) / 2
 
@@ -129,6 +131,7 @@ def smooth_l1_loss(
         (tensor(0.0800), tensor(0.3444))
     """
     check_same_shape("input", input, "target", target)
+    check_finite(input=input, target=target)
     loss = F.smooth_l1_loss(upcast(input), upcast(target), beta=_transition(beta, sigma), reduction="none")
     return reduce_loss(loss, weight=weight, reduction=reduction, normalizer=normalizer)
 
@@ -170,6 +173,7 @@ def faster_rcnn_smooth_l1_loss(
     """
     for name, other in (("target", target), ("inside_weights", inside_weights), ("outside_weights", outside_weights)):
         check_same_shape("input", input, name, other)
+    check_finite(input=input, target=target)
     difference = inside_weights * (upcast(input) - upcast(target))
     loss = F.smooth_l1_loss(difference, torch.zeros_like(difference), beta=_transition(None, sigma), reduction="none")
     return reduce_loss((outside_weights * loss).sum(dim))
@@ -226,6 +230,7 @@ def rpn_loss(
         raise ValueError(f"regression: {(*logits.shape, 4)} expected, got {tuple(regression.shape)}")
     check_not_negative("localization_weight", localization_weight)
     positive = targets == 1
+    check_finite(~positive, regression=regression, regression_targets=regression_targets)
     number = (targets != -1).sum().clamp(min=1)
     classification = sigmoid_cross_entropy_loss(logits, targets, reduction="sum", normalizer=number)
     # where and not a product with 0: the targets of the others may be infinite
@@ -281,6 +286,7 @@ def balanced_l1_loss(
         tensor([0.4006, 2.5786])
     """
     check_same_shape("input", input, "target", target)
+    check_finite(input=input, target=target)
     for name, value in (("alpha", alpha), ("gamma", gamma), ("beta", beta)):
         if not 0 < value < math.inf:
             raise ValueError(f"{name}: a finite number > 0 expected, got {value}")

@@ -14,7 +14,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from ..boxes._dtype import upcast
-from ._checks import check_not_negative
+from ._checks import check_finite, check_not_negative
 from ._logspace import error_margin, focal_cross_entropy
 from ._reduce import Reduction, find_ignored, reduce_loss, set_aside
 from .classification import check_classes, softmax_cross_entropy_loss
@@ -173,6 +173,7 @@ def class_balanced_focal_loss(
     check_classes(logits, targets, class_weights)
     check_not_negative("gamma", gamma)
     ignored = find_ignored(targets, largest=logits.shape[1] - 1)
+    check_finite(ignored, logits=logits)
     logits, targets = set_aside(upcast(logits), ignored), set_aside(targets, ignored)
     positive = F.one_hot(targets, logits.shape[1]).to(logits.dtype)
     loss = focal_cross_entropy(error_margin(logits, positive), gamma).sum(1) * class_weights.to(logits.dtype)[targets]

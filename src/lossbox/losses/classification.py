@@ -13,7 +13,7 @@ from jaxtyping import Float, Int, Shaped
 from torch import Tensor
 
 from ..boxes._dtype import upcast
-from ._checks import check_not_negative, check_positive, check_share, check_tensors
+from ._checks import check_finite, check_finite_classes, check_not_negative, check_positive, check_share, check_tensors
 from ._logspace import cross_entropy, error_margin, focal_cross_entropy, softmax_cross_entropy, softplus
 from ._reduce import Reduction, check_same_shape, find_ignored, reduce_loss, set_aside
 
@@ -55,6 +55,7 @@ def sigmoid_cross_entropy_loss(
     """
     check_same_shape("logits", logits, "targets", targets)
     logits, ignored = upcast(logits), find_ignored(targets, soft=True)
+    check_finite(ignored, logits=logits, targets=targets)
     targets = targets.to(logits.dtype)
     loss, _ = cross_entropy(logits, targets, ignored)
     if alpha is not None:
@@ -103,6 +104,7 @@ def focal_loss(
     check_same_shape("logits", logits, "targets", targets)
     check_not_negative("gamma", gamma)
     logits, ignored = upcast(logits), find_ignored(targets)
+    check_finite(ignored, logits=logits)
     targets = targets.to(logits.dtype)
     loss = focal_cross_entropy(error_margin(logits, targets, ignored), gamma)
     if alpha is not None:
@@ -147,6 +149,7 @@ def softmax_cross_entropy_loss(
     """
     check_classes(logits, targets, class_weights)
     ignored = find_ignored(targets, largest=logits.shape[1] - 1)
+    check_finite_classes(logits, targets, ignored)
     logits, targets = set_aside(upcast(logits), ignored), set_aside(targets, ignored)
     loss = set_aside(softmax_cross_entropy(logits, targets), ignored)
     if class_weights is not None:
@@ -196,6 +199,7 @@ def softmax_focal_loss(
         raise ValueError(f"logits: (n, C) with C >= 2 expected, got {tuple(logits.shape)}")
     # p_y is the sigmoid of the true logit less the log-sum-exp of the others
     ignored = find_ignored(targets, largest=logits.shape[1] - 1)
+    check_finite_classes(logits, targets, ignored)
     logits, targets = set_aside(upcast(logits), ignored), set_aside(targets, ignored)
     index = targets.unsqueeze(1)
     others = logits.scatter(1, index, -math.inf).logsumexp(1)
@@ -247,7 +251,9 @@ def dr_loss(
     check_same_shape("logits", logits, "targets", targets)
     for name, value in (("pos_lambda", pos_lambda), ("neg_lambda", neg_lambda), ("smoothness", smoothness)):
         check_positive(name, value)
-    logits = set_aside(upcast(logits), find_ignored(targets))
+    ignored = find_ignored(targets)
+    check_finite(ignored, logits=logits)
+    logits = set_aside(upcast(logits), ignored)
     if not logits.numel():
         return logits.sum()
     probability = logits.sigmoid()

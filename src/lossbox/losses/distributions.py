@@ -12,7 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ..boxes._dtype import upcast
-from ._checks import check_positive, check_tensors
+from ._checks import check_finite, check_positive, check_tensors
 from ._reduce import Reduction, check_same_shape, find_ignored, reduce_loss, set_aside
 
 
@@ -52,6 +52,7 @@ def distribution_focal_loss(
     """
     _check_rows(logits, target, "target", least=2)
     ignored = find_ignored(target, "target", largest=logits.shape[1] - 1, soft=True)
+    check_finite(ignored, logits=logits, target=target)
     logits, target = set_aside(upcast(logits), ignored), set_aside(target.detach(), ignored).to(upcast(logits).dtype)
     left = target.floor().clamp(max=logits.shape[1] - 2)
     loss = set_aside(_between_bins(logits, left.long(), target - left), ignored)
@@ -97,6 +98,7 @@ def fine_grained_localization_loss(
         tensor(3.4965)
     """
     _check_rows(logits, offset, "offset", least=5)
+    check_finite(logits=logits, offset=offset)
     logits = upcast(logits)
     bins = refinement_bins(logits.shape[1] - 1, a=a, c=c).to(logits)
     offset = torch.minimum(torch.maximum(offset.detach().to(logits.dtype), bins[0]), bins[-1])
@@ -144,6 +146,7 @@ def decoupled_distillation_loss(
     _check_rows(logits, confidence, "confidence", least=1)
     check_positive("temperature", temperature)
     ignored = find_ignored(targets)
+    check_finite(ignored, logits=logits, teacher=teacher, confidence=confidence)
     logits, teacher = (set_aside(upcast(x), ignored) / temperature for x in (logits, teacher.detach()))
     confidence = set_aside(confidence.detach(), ignored).to(logits.dtype)
     log_p, log_q = teacher.to(logits.dtype).log_softmax(1), logits.log_softmax(1)

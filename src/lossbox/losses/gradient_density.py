@@ -11,7 +11,7 @@ from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 
 from ..boxes._dtype import upcast
-from ._checks import check_positive
+from ._checks import check_finite, check_positive
 from ._logspace import cross_entropy
 from ._reduce import Reduction, check_same_shape, check_weight, find_ignored, reduce_loss
 
@@ -178,6 +178,7 @@ class RunningHistogram(nn.Module):
 def _ghm_c_terms(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
     check_same_shape("logits", logits, "targets", targets)
     logits, ignored = upcast(logits), find_ignored(targets)
+    check_finite(ignored, logits=logits)
     loss, error = cross_entropy(logits, targets.to(logits.dtype), ignored)
     return error.detach().abs(), loss, ignored
 
@@ -185,6 +186,7 @@ def _ghm_c_terms(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor, Tenso
 def _ghm_r_terms(input: Tensor, target: Tensor, mu: float) -> tuple[Tensor, Tensor]:
     check_same_shape("input", input, "target", target)
     check_positive("mu", mu)
+    check_finite(input=input, target=target)
     difference = upcast(input) - upcast(target)
     root = torch.sqrt(difference.square() + mu**2)
     return (difference / root).detach().abs(), root - mu

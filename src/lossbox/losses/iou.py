@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ..boxes import paired_ciou, paired_diou, paired_eiou, paired_giou, paired_iou
-from ._checks import check_positive
+from ._checks import check_finite, check_positive
 from ._logspace import power
 from ._reduce import Reduction, reduce_loss
 
@@ -54,6 +54,7 @@ def iou_loss(
     """
     if form not in _IOU_FORMS:
         raise ValueError(f"form: one of {', '.join(map(repr, _IOU_FORMS))} expected, got {form!r}")
+    check_finite(boxes=boxes, targets=targets)
     loss = _IOU_FORMS[form](paired_iou(boxes, targets))
     return reduce_loss(loss, weight=weight, reduction=reduction, normalizer=normalizer)
 
@@ -97,6 +98,7 @@ def giou_loss(
         >>> giou_loss(torch.tensor([[0., 0., 1., 1.]]), torch.tensor([[1., 1., 2., 2.]]))
         tensor(1.5000)
     """
+    check_finite(boxes=boxes, targets=targets)
     return reduce_loss(1 - paired_giou(boxes, targets), weight=weight, reduction=reduction, normalizer=normalizer)
 
 
@@ -132,6 +134,7 @@ def diou_loss(
         >>> diou_loss(torch.tensor([[0., 0., 1., 1.]]), torch.tensor([[1., 1., 2., 2.]]))
         tensor(1.2500)
     """
+    check_finite(boxes=boxes, targets=targets)
     return reduce_loss(1 - paired_diou(boxes, targets), weight=weight, reduction=reduction, normalizer=normalizer)
 
 
@@ -168,6 +171,7 @@ def ciou_loss(
         >>> ciou_loss(torch.tensor([[0., 0., 2., 1.]]), torch.tensor([[0., 0., 1., 2.]]))
         tensor(0.7629)
     """
+    check_finite(boxes=boxes, targets=targets)
     return reduce_loss(1 - paired_ciou(boxes, targets), weight=weight, reduction=reduction, normalizer=normalizer)
 
 
@@ -204,6 +208,7 @@ def eiou_loss(
         >>> eiou_loss(torch.tensor([[0., 0., 2., 1.]]), torch.tensor([[0., 0., 1., 2.]]))
         tensor(1.2292)
     """
+    check_finite(boxes=boxes, targets=targets)
     return reduce_loss(1 - paired_eiou(boxes, targets), weight=weight, reduction=reduction, normalizer=normalizer)
 
 
@@ -242,4 +247,5 @@ def alpha_iou_loss(
         tensor(0.9630)
     """
     check_positive("alpha", alpha)
+    check_finite(boxes=boxes, targets=targets)
     return reduce_loss(1 - power(paired_iou(boxes, targets), alpha), weight=weight, reduction=reduction, normalizer=normalizer)

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ..boxes import paired_iou
 from ..boxes.overlap import _center_distance, _corners, _enclosing_size, _paired_areas, _safe_ratio, _size
-from ._checks import check_not_negative, check_positive
+from ._checks import check_finite, check_not_negative, check_positive
 from ._logspace import power
 from ._reduce import Reduction, reduce_loss
 from .box_regression import smooth_l1_loss
@@ -54,6 +54,7 @@ def bounded_iou_loss(
         tensor(0.9667)
     """
     check_not_negative("beta", beta)
+    check_finite(boxes=boxes, targets=targets)
     low, high, other_low, other_high = _corners(boxes, targets)
     size, target_size = _size(low, high), _size(other_low, other_high)
     off = (low - other_low + (high - other_high)).abs()  # twice the distance of the centers
@@ -102,6 +103,7 @@ def nwd_loss(
         tensor(0.2089)
     """
     check_positive("scale", scale)
+    check_finite(boxes=boxes, targets=targets)
     low, high, other_low, other_high = _corners(boxes, targets)
     center = (low - other_low + (high - other_high)) / 2
     size = (_size(low, high) - _size(other_low, other_high)) / 2
@@ -147,6 +149,7 @@ def siou_loss(
         tensor(1.2212)
     """
     check_positive("theta", theta)
+    check_finite(boxes=boxes, targets=targets)
     corners = _corners(boxes, targets)
     low, high, other_low, other_high = corners
     off = (low - other_low + (high - other_high)) / 2
@@ -195,6 +198,7 @@ def wiou_loss(
         >>> wiou_loss(torch.tensor([[0., 0., 1., 1.]]), torch.tensor([[1., 1., 2., 2.]]))
         tensor(1.2840)
     """
+    check_finite(boxes=boxes, targets=targets)
     corners = _corners(boxes, targets)
     far = torch.exp(_center_distance(corners, _enclosing_size(*corners).detach()))
     loss = (1 - _safe_ratio(*_paired_areas(*corners))) * far
@@ -237,6 +241,7 @@ def mpdiou_loss(
     """
     for side in image_size:
         check_positive("image_size", side)
+    check_finite(boxes=boxes, targets=targets)
     low, high, other_low, other_high = _corners(boxes, targets)
     corners = ((low - other_low).square() + (high - other_high).square()).sum(-1)
     loss = 1 - paired_iou(boxes, targets) + corners / (image_size[0] ** 2 + image_size[1] ** 2)
@@ -278,6 +283,7 @@ def inner_iou_loss(
         tensor(0.8000)
     """
     check_positive("ratio", ratio)
+    check_finite(boxes=boxes, targets=targets)
     low, high, other_low, other_high = _corners(boxes, targets)
     resized = [torch.cat(_about_center(*ends, ratio), -1) for ends in ((low, high), (other_low, other_high))]
     return reduce_loss(1 - paired_iou(*resized), weight=weight, reduction=reduction, normalizer=normalizer)

@@ -7,7 +7,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ..boxes._dtype import upcast
-from ._checks import check_not_negative, check_positive, check_tensors
+from ._checks import check_finite, check_not_negative, check_positive, check_tensors
 from ._logspace import error_margin, focal_cross_entropy, power
 from ._reduce import Reduction, check_same_shape, find_ignored, reduce_loss, set_aside
 from .box_regression import smooth_l1_loss
@@ -54,6 +54,7 @@ def keypoint_focal_loss(
     check_not_negative("alpha", alpha)
     check_not_negative("beta", beta)
     logits, ignored = upcast(logits), find_ignored(heat, "heat", soft=True)
+    check_finite(ignored, logits=logits, heat=heat)
     heat = heat.detach().to(logits.dtype)
     keypoint = (heat == 1).to(logits.dtype)
     away = power(set_aside(1 - heat, ignored), beta)
@@ -154,6 +155,7 @@ def offset_loss(
     """
     check_same_shape("input", input, "points", points)
     check_positive("stride", stride)
+    check_finite(input=input, points=points)
     cells = upcast(points) / stride
     loss = smooth_l1_loss(input, (cells - cells.floor()).detach(), beta=beta, reduction="none").sum(-1)
     return reduce_loss(loss, weight=weight, reduction=reduction, normalizer=normalizer)
@@ -163,4 +165,5 @@ def _of_objects(embeddings: Tensor) -> Tensor:
     check_tensors(embeddings=embeddings)
     if embeddings.ndim != 2:
         raise ValueError(f"embeddings: (n, k), a number for each of k keypoints of n objects, expected, got {tuple(embeddings.shape)}")
+    check_finite(embeddings=embeddings)
     return upcast(embeddings)

@@ -7,7 +7,7 @@ from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor, nn
 
 from ..boxes._dtype import upcast
-from ._checks import check_not_negative, check_tensors
+from ._checks import check_finite, check_finite_classes, check_not_negative, check_tensors
 from ._logspace import cross_entropy, softmax_cross_entropy
 from ._reduce import Reduction, check_same_shape, find_ignored, reduce_loss, set_aside
 from .classification import check_classes
@@ -56,6 +56,7 @@ def seesaw_loss(
     check_not_negative("p", p)
     check_not_negative("q", q)
     ignored = find_ignored(targets, largest=logits.shape[1] - 1)
+    check_finite_classes(logits, targets, ignored)
     logits, targets = set_aside(upcast(logits), ignored), set_aside(targets, ignored)
     frequency = counts.to(logits.dtype).clamp(min=1).log()
     index = targets[:, None]
@@ -113,6 +114,7 @@ def equalization_loss_v2(
     check_not_negative("alpha", alpha)
     _check_per_class("gradient_ratio", gradient_ratio, logits)
     logits, ignored = upcast(logits), find_ignored(targets)
+    check_finite(ignored, logits=logits)
     targets = targets.to(logits.dtype)
     positive, negative = equalized_weights(gradient_ratio.detach().to(logits.dtype), alpha=alpha, gamma=gamma, mu=mu)
     loss = cross_entropy(logits, targets, ignored)[0] * torch.where(targets == 1, positive, negative)
@@ -157,6 +159,7 @@ def federated_loss(
     check_tensors(classes=classes)
     _check_per_class("classes", classes, logits)
     logits, ignored = upcast(logits), find_ignored(targets)
+    check_finite(ignored, logits=logits)
     loss = torch.where(classes == 1, cross_entropy(logits, targets.to(logits.dtype), ignored)[0], 0.0)
     return reduce_loss(loss, weight=weight, reduction=reduction, normalizer=normalizer, ignored=ignored)
 

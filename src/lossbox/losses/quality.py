@@ -10,7 +10,7 @@ from jaxtyping import Float, Shaped
 from torch import Tensor
 
 from ..boxes._dtype import upcast
-from ._checks import check_not_negative, check_share, check_tensors
+from ._checks import check_finite, check_not_negative, check_share, check_tensors
 from ._logspace import cross_entropy, power, softplus
 from ._reduce import Reduction, check_same_shape, find_ignored, reduce_loss, set_aside
 
@@ -53,6 +53,7 @@ def quality_focal_loss(
     check_not_negative("beta", beta)
     logits, quality = _prepare(logits, quality)
     ignored = find_ignored(quality, "quality", soft=True)
+    check_finite(ignored, logits=logits, quality=quality)
     loss, error = cross_entropy(logits, quality, ignored)
     loss = loss * power(error.abs(), beta)
     return reduce_loss(loss, weight=weight, reduction=reduction, normalizer=normalizer, ignored=ignored)
@@ -102,6 +103,7 @@ def varifocal_loss(
     check_not_negative("gamma", gamma)
     logits, quality = _prepare(logits, quality)
     ignored = find_ignored(quality, "quality", soft=True)
+    check_finite(ignored, logits=logits, quality=quality)
     logits = set_aside(logits, ignored)
     factor = torch.where(quality > 0, quality, alpha * _score_power(logits, gamma, detach_weight))
     loss = factor * cross_entropy(logits, quality, ignored)[0]
@@ -150,6 +152,8 @@ def matchability_aware_loss(
     check_not_negative("gamma", gamma)
     logits, quality = _prepare(logits, quality)
     ignored = find_ignored(targets)
+    check_finite(ignored, logits=logits)
+    check_finite(targets != 1, quality=quality)
     logits, quality = set_aside(logits, ignored), set_aside(quality, ignored)
     positive = targets == 1
     soft_target = torch.where(positive, power(quality, gamma), 0.0)
@@ -203,6 +207,8 @@ def ia_bce_loss(
     check_not_negative("gamma", gamma)
     logits, quality = _prepare(logits, quality)
     ignored = find_ignored(targets)
+    check_finite(ignored, logits=logits)
+    check_finite(targets != 1, quality=quality)
     logits, quality = set_aside(logits, ignored), set_aside(quality, ignored)
     positive = targets == 1
     soft_target = torch.where(positive, _score_power(logits, alpha, True) * power(quality, 1 - alpha), 0.0)
@@ -256,6 +262,8 @@ def giou_aware_loss(
     check_not_negative("gamma", gamma)
     logits, quality = _prepare(logits, quality)
     ignored = find_ignored(targets)
+    check_finite(ignored, logits=logits)
+    check_finite(targets != 1, quality=quality)
     positive = targets == 1
     soft_target = torch.where(positive, set_aside(quality, ignored), 0.0)
     loss, error = cross_entropy(logits, soft_target, ignored)
@@ -292,6 +300,7 @@ def correlation_loss(logits: Float[Tensor, " p"], quality: Float[Tensor, " p"]) 
     if logits.ndim != 1:
         raise ValueError(f"logits: (p,) expected, got {tuple(logits.shape)}")
     logits, quality = _prepare(logits, quality)
+    check_finite(logits=logits, quality=quality)
     if len(logits) < 2:
         return logits.sum() * 0
     score = logits.sigmoid()

@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 from torch import Tensor, nn
 
+from .._checks import check_finite
 from .._reduce import find_ignored, reduce_loss, set_aside
 from .base import BoxLoss, ClassificationLoss
 
@@ -38,6 +39,7 @@ class CustomClassificationLoss(ClassificationLoss):
 
     def forward(self, logits: Tensor, *targets: Tensor, weight: Tensor | None = None, normalizer: float | Tensor | None = None) -> Tensor:
         ignored = find_ignored(targets[0], soft=self.targets[0] == "ious")
+        check_finite(ignored, logits=logits)
         values = self.values(*(set_aside(tensor, ignored) for tensor in (logits, *targets)))
         _check_shape(values, logits.shape, "score")
         return reduce_loss(set_aside(values, ignored), weight=weight, normalizer=normalizer, ignored=ignored)
@@ -84,6 +86,7 @@ class CustomBoxLoss(BoxLoss):
         return reduce_loss(self.elementwise(input, target), weight=weight, normalizer=normalizer)
 
     def elementwise(self, input: Tensor, target: Tensor) -> Tensor:
+        check_finite(input=input, target=target)
         values: Tensor = self.values(input, target)
         _check_shape(values, input.shape if self.compares == "deltas" else input.shape[:1], self.compares)
         return values
