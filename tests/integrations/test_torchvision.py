@@ -269,6 +269,8 @@ def test_what_does_not_fit_is_refused():
         use(detector("retinanet"), "rank_srot")
     with pytest.raises(ValueError, match=r"got cross_entropy; lossbox\.losses\.CustomClassificationLoss"):
         use(detector("retinanet"), cross_entropy)
+    with pytest.raises(ValueError, match=r"memory 0 expected, .* got 7"):
+        use(detector("retinanet"), APLoss(memory=7))
     with pytest.raises(ValueError, match="reduction 'mean' expected"):
         use(detector("retinanet"), FocalLoss(reduction="sum"))
     with pytest.raises(ValueError, match=r"no objective takes \{'groups': 'class'\} of RankSortLoss"):

@@ -624,7 +624,7 @@ def test_equal_boxes_have_loss_0(loss, side):
 # -- the twins and the catalog -------------------------------------------------------------------------------------------------------------
 
 GIVEN_IN_THE_CALL = {"weight", "normalizer", "counts", "class_weights", "localization_normalizer", "global_batch"}
-OF_THE_TWIN_ONLY = {"class_weights", "counts", "num_classes", "number", "beta", "normalize", "momentum"}
+OF_THE_TWIN_ONLY = {"class_weights", "counts", "num_classes", "number", "beta", "normalize", "momentum", "memory"}
 
 
 PER_CLASS = {

@@ -52,6 +52,8 @@ def find_loss(loss: Any) -> LossModule:
     module: LossModule = found() if isinstance(found, type) else found
     if (reduction := getattr(module, "reduction", "mean")) != "mean":
         raise ValueError(f"loss: reduction 'mean' expected, since the adapter decides what is summed, got {reduction!r}")
+    if memory := getattr(module, "memory", 0):
+        raise ValueError(f"loss: memory 0 expected, since a model may rank the scores of several heads in a step, got {memory}")
     return module
 
 

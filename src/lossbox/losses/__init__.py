@@ -27,6 +27,7 @@ from .iou import alpha_iou_loss, ciou_loss, diou_loss, eiou_loss, giou_loss, iou
 from .iou_variants import bounded_iou_loss, inner_iou_loss, mpdiou_loss, nwd_loss, siou_loss, wiou_loss
 from .keypoints import keypoint_focal_loss, offset_loss, pull_loss, push_loss
 from .long_tail import RunningGradients, equalization_loss_v2, equalized_weights, federated_loss, sample_classes, seesaw_loss
+from .memory import ScoreMemory
 from .modules.base import (
     BoxLoss,
     ClassificationLoss,
@@ -142,6 +143,7 @@ __all__ = [
     "RunningGradients",
     "RunningHistogram",
     "SIoULoss",
+    "ScoreMemory",
     "SeesawLoss",
     "SelfBalance",
     "SigmoidCrossEntropyLoss",

@@ -16,6 +16,7 @@ from torch import nn
 
 from ..boxes._dtype import upcast
 from ..losses import ALRPTerms, GIoULoss, SelfBalance, alrp_loss, rank_sort_loss
+from ..losses.memory import with_memory
 from ..records import Assignment, RawPredictions, Targets
 from .base import Objective, Part, check_box_loss
 from .positives import (
@@ -52,6 +53,8 @@ class ALRPObjective(Objective):
         global_batch: in training under torch.distributed the batches of all processes are ranked as one; otherwise each by itself.
         groups: "image" or "class": each image or class is ranked by itself, and the loss is the mean of those with a positive; None ranks
             all scores against each other.
+        memory: the scores of so many of the last steps are ranked together with those of each step, see ``lossbox.losses.ScoreMemory``;
+            for batches of few images. Not beside groups.
 
     Raises:
         ValueError: a box loss that does not fit, with the reason; an option out of its range.
@@ -86,6 +89,7 @@ class ALRPObjective(Objective):
         loss: Callable[..., ALRPTerms] = alrp_loss,
         global_batch: bool = True,
         groups: Literal["image", "class"] | None = None,
+        memory: int = 0,
     ) -> None:
         super().__init__()
         box_loss = check_box_loss(GIoULoss() if localization is None else localization)
@@ -103,9 +107,9 @@ class ALRPObjective(Objective):
         self.tau = tau
         first = localization_weight if localization_weight is not None else 50.0 if self_balance else 1.0
         self.balance = make_weighing(first, self_balance=self_balance, uncertainty_weights=uncertainty_weights)
-        self.loss = loss
         self.global_batch = global_batch
         self.groups = _check_groups(groups)
+        self.loss: Callable[..., ALRPTerms] = with_memory(loss, memory, groups)
 
     def forward(self, predictions: RawPredictions, assignment: Assignment, targets: list[Targets]) -> dict[str, Part]:
         with torch.autocast(predictions.logits.device.type, enabled=False):
@@ -139,6 +143,7 @@ class RankSortObjective(Objective):
             positives are over those of all processes; otherwise each batch stands by itself, its weight too.
         groups: "image" or "class": each image or class is ranked and sorted by itself, and both parts are the mean of those with a
             positive; None ranks all scores against each other.
+        memory: as in ``ALRPObjective``.
 
     Raises:
         ValueError: a box loss that does not fit, with the reason; an option out of its range.
@@ -169,6 +174,7 @@ class RankSortObjective(Objective):
         localization_weight: float | None = None,
         global_batch: bool = True,
         groups: Literal["image", "class"] | None = None,
+        memory: int = 0,
     ) -> None:
         super().__init__()
         if not 0 <= delta < float("inf"):
@@ -180,6 +186,7 @@ class RankSortObjective(Objective):
         self.localization_weight = localization_weight
         self.global_batch = global_batch
         self.groups = _check_groups(groups)
+        self.loss = with_memory(rank_sort_loss, memory, groups)
 
     def forward(self, predictions: RawPredictions, assignment: Assignment, targets: list[Targets]) -> dict[str, Part]:
         together = self.global_batch and self.training
@@ -187,9 +194,7 @@ class RankSortObjective(Objective):
             positives = find_positives(predictions, assignment, targets)
             labels = class_targets(assignment, positives, predictions.logits.shape[-1])
             quality = positive_ious(predictions, positives)
-            ranking, sorting = rank_sort_loss(
-                predictions.logits, labels, quality, delta=self.delta, global_batch=together, groups=self.groups
-            )
+            ranking, sorting = self.loss(predictions.logits, labels, quality, delta=self.delta, global_batch=together, groups=self.groups)
             score = upcast(predictions.logits[positives.image, positives.anchor, positives.labels]).detach().sigmoid()
             least = torch.finfo(score.dtype).tiny  # no positives: 0 / least
             # The mean over the processes, of values and of gradients, is then sum_i p_i l_i / sum_i p_i over the positives of all.

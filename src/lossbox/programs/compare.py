@@ -54,6 +54,7 @@ def compare(
       hyper-parameters    how many each combination of losses has (Tables 1, A.11)
       long-tail           AP of rare and frequent classes: one ranking of all scores, or one for each class
       regression-curves   smooth and balanced L1 at several beta, the widely used wrong form beside the right one
+      score-memory        batches of two and four images, ranked with or without the scores of the last steps
       time                seconds per step by loss, the same network (Section 5.1)
       toy                 three detectors that only aLRP and AP tell apart (Figure 1)
       wrong-target        aLRP with a target error of 0: the balance breaks (Figure A.7)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
 
 from .._groups import GroupReduction, GroupWord
+from ..memory import with_memory
 
 ClassTarget = Literal["labels", "ious", "positive ious"]
 
@@ -115,12 +116,18 @@ class ImageLoss(ClassificationLoss):
 class GroupedLoss(LossModule):
     """A loss that ranks all scores against each other, or each group of them by itself.
 
-    The option ``groups`` is a word; groups of any other kind are keys, which go into the call.
+    The option ``groups`` is a word; groups of any other kind are keys, which go into the call. With ``memory`` the scores of so many of the
+    last steps are ranked together with those of the call, see ``ScoreMemory``.
     """
 
     no_derivative = "the gradient is defined by the error-driven update"
     groups: GroupWord | None = None
     group_reduction: GroupReduction = "mean"
+    memory: int = field(default=0, metadata={"option": False})
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._rank = with_memory(self.function, self.memory, self.groups)
 
     def ranked(self, *tensors: Tensor, groups: Tensor | None, **over: Any) -> Any:
         """What the function returns, with the keys of a call in the place of the word.
@@ -130,7 +137,7 @@ class GroupedLoss(LossModule):
         """
         if groups is not None and self.groups is not None:
             raise ValueError(f"groups: the option {self.groups!r} or keys in the call expected, got both")
-        return self.function(*tensors, **self.options() | over | ({} if groups is None else {"groups": groups}))
+        return self._rank(*tensors, **self.options() | over | ({} if groups is None else {"groups": groups}))
 
 
 class RankingLoss(GroupedLoss, ClassificationLoss):
