@@ -17,6 +17,7 @@ TENSORS = {"boxes", "losses", "coco", "metrics"}
 PARTS = {"records", "data", "detectors", "assignment", "objective", "decoding"}
 MAY_IMPORT = {
     "messages": set(),
+    "writable": set(),
     "records": set(),
     "boxes": set(),
     "losses": {"boxes"},
@@ -30,8 +31,8 @@ MAY_IMPORT = {
     "report": {"losses", "metrics", "records"},
     "analysis": {"losses", "metrics", "records", "messages"},
     "integrations": {"losses", "boxes", "objective", "records", "messages"},
-    "training": TENSORS | PARTS | {"report", "messages"},
-    "programs": TENSORS | PARTS | {"training", "report", "analysis", "messages"},
+    "training": TENSORS | PARTS | {"report", "messages", "writable"},
+    "programs": TENSORS | PARTS | {"training", "report", "analysis", "messages", "writable"},
     "__main__": {"programs", "messages"},
     "__init__": {"losses", "metrics", "training", "programs", "messages"},  # when a name is asked for
 }

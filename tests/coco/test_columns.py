@@ -166,7 +166,7 @@ def test_errors_name_the_file(tmp_path):
     with pytest.raises(ValueError, match=r"broken.json: an object with images, annotations and categories expected, got list"):
         read_ground_truth(path)
     path.write_text(json.dumps({"annotations": DETECTIONS}))
-    with pytest.raises(ValueError, match=r"broken.json: a list of detections expected, got an object"):
+    with pytest.raises(ValueError, match=r"broken.json: COCO results JSON .a list of objects with .* expected, got an object"):
         read_results(path, read_ground_truth(CONTENT))
     path.write_text(json.dumps([DETECTIONS[0], 5]))
     with pytest.raises(ValueError, match=r"broken.json\[1\]: must be an object, got 5"):

@@ -10,6 +10,7 @@ import sys
 import pytest
 
 from lossbox.__main__ import main
+from lossbox.coco.results import RESULTS
 from lossbox.programs import evaluate as program
 
 TRUTH = {
@@ -194,12 +195,20 @@ def test_evaluate_names_the_record_of_the_ground_truth(tmp_path, capsys, truth, 
         ([FOUND[0] | {"score": 1.01}], "found.json[0]: score must be in [0, 1], got 1.01"),
         ([FOUND[0] | {"score": math.nan}], "found.json[0]: score must be in [0, 1], got nan"),
         ([FOUND[0], {}], "found.json[1]: lacks 'score'"),
-        ({"annotations": FOUND}, "found.json: a list of detections expected, got an object"),
+        ({"annotations": FOUND}, f"found.json: {RESULTS} expected, got an object"),
     ],
 )
 def test_evaluate_names_the_record_of_the_results(tmp_path, capsys, found, message):
     assert main(["evaluate", *written(tmp_path, TRUTH, found)]) == 2
     assert_one_line(capsys.readouterr().err, message)
+
+
+def test_evaluate_names_the_format_that_it_expects_of_a_csv(files, tmp_path, capsys):
+    (tmp_path / "found.csv").write_text("file,x,y\na.jpg,1,2\n")
+    assert main(["evaluate", str(files[0]), str(tmp_path / "found.csv")]) == 2
+    said = capsys.readouterr().err
+    assert "found.csv: is not JSON" in said
+    assert f"; {RESULTS} expected\n" in said
 
 
 def test_evaluate_names_what_is_no_json_file(files, tmp_path, capsys):
@@ -208,8 +217,8 @@ def test_evaluate_names_what_is_no_json_file(files, tmp_path, capsys):
     image = tmp_path / "image.png"
     image.write_bytes(b"\x89PNG\r\n\x1a\n\x00\x00\xff")
     for wrong, message in (
-        (tmp_path / "absent.json", "absent.json does not exist; COCO results JSON expected"),
-        (tmp_path / "a folder", "a folder is a folder; COCO results JSON expected"),
+        (tmp_path / "absent.json", "absent.json does not exist; COCO results JSON"),
+        (tmp_path / "a folder", "a folder is a folder; COCO results JSON"),
         (image, "image.png: is not JSON"),
     ):
         assert main(["evaluate", str(truth), str(wrong)]) == 2
@@ -344,6 +353,7 @@ class Barred:
         raise ModuleNotFoundError(f"barred: {spec.name}", name=spec.name)
 sys.meta_path.insert(0, Barred())
 from lossbox.__main__ import main
+from lossbox.coco.results import RESULTS
 sys.exit(main(sys.argv[1:]))
 """
 

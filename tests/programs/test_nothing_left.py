@@ -25,7 +25,7 @@ CASES = [
     ("convert unreadable --out converted", 2, "is not an image that can be decoded"),
     ("convert unreadable --out converted --on-bad-box drop", 2, "val: no image is left of 5; the first: "),
     ("convert no_images.json --out converted", 2, "its labels name none"),
-    ("convert void.json --out converted", 2, "void.json which is not JSON"),
+    ("convert void.json --out converted", 2, "void.json: is not JSON"),
     ("fit empty --out new", 2, "found an empty folder"),
     ("fit unreadable --out new", 2, "no image is left of 5"),
     ("fit --config {config} --out new --data.train_annotations no_images.json", 2, IMAGES),

@@ -255,7 +255,9 @@ def test_lists_name_images_and_urls_are_refused(tmp_path):
 def test_what_is_wrong_with_out_is_said_before_the_work(tiny_run, tmp_path, capsys):
     (tmp_path / "file").touch()
     base = ["--ckpt", tiny_run.out, tiny_run.images, "--out"]
-    assert f"--out: a folder expected, {tmp_path / 'file'} is a file" in fails(capsys, *base, tmp_path / "file" / "deeper")
+    assert f"--out: {tmp_path / 'file' / 'deeper'} cannot be written: {tmp_path / 'file'} is no folder" in fails(
+        capsys, *base, tmp_path / "file" / "deeper"
+    )
     shutil.copytree(tiny_run.images, tmp_path / "out" / "images")
     one = next((tmp_path / "out" / "images").iterdir())
     assert f"{one} is one of the images; name another folder" in fails(capsys, *base[:2], one, "--out", tmp_path / "out")

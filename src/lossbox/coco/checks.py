@@ -88,7 +88,7 @@ def load_json(path: Path, expected: str) -> Any:
     except MemoryError:
         raise ValueError(f"{path}: does not fit into memory ({len(content) / 2**20:.0f} MiB)") from None
     except ValueError as error:  # also bytes that are no text, and numbers of thousands of digits
-        raise ValueError(f"{path}: is not JSON: {error}") from error
+        raise ValueError(f"{path}: is not JSON: {error}; {expected} expected") from error
     finally:
         if collecting:
             gc.enable()

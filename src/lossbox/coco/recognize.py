@@ -83,6 +83,8 @@ def recognize(
     files = _Files(source)
     finders = FINDERS if format is None else {format: FINDERS[format]}
     found = {kind: evidence for kind, finder in finders.items() if (evidence := finder(files))}
+    if not found and source in files.broken:
+        raise files.broken[source]
     if not found and format in (None, "coco"):
         asked = [LOOKED_FOR[format]] if format else list(LOOKED_FOR.values())
         raise ValueError(f"data: {source} is none of the layouts that are known; looked for {', '.join(asked)}; found {_inventory(files)}")
@@ -175,7 +177,7 @@ class _Files:
     def json(self, file: Path) -> Any:
         if file not in self._json:
             try:
-                self._json[file] = load_json(file, "JSON")
+                self._json[file] = load_json(file, "JSON of labels")
             except ValueError as error:
                 self._json[file], self.broken[file] = None, BadLabel(str(file), str(error).removeprefix(f"{file}: "))
         return self._json[file]

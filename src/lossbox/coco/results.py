@@ -13,6 +13,8 @@ from .checks import DIGITS, Table, brief
 from .columns import DetectionColumns, GroundTruth, load, refuse_boxes
 from .shapes import boxes_and_areas, read_shapes
 
+RESULTS = "COCO results JSON (a list of objects with image_id, category_id, bbox and score)"
+
 CategoryIds: TypeAlias = Literal["id", "from-0", "from-1"]
 
 
@@ -52,9 +54,10 @@ def read_results(
         Traceback (most recent call last):
         ValueError: results[0]: category_id 4 is not the id of a category of the ground truth (ids: [3])
     """
-    content, name = load(source, "results", "COCO results JSON")
-    if isinstance(content, Mapping):
-        raise ValueError(f"{name}: a list of detections expected, got an object with {brief(sorted(content))}")
+    content, name = load(source, "results", RESULTS)
+    if not isinstance(content, Sequence) or isinstance(content, str):
+        got = f"an object with {brief(sorted(content))}" if isinstance(content, Mapping) else brief(content)
+        raise ValueError(f"{name}: {RESULTS} expected, got {got}")
     table, notes = Table(content, name), []
     scores = table.floats("score")
     table.refuse_where(~((scores >= 0) & (scores <= 1)), "score", "must be in [0, 1]")

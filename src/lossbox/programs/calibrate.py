@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from .bars import track
-from .command import File, Folder, command
+from .command import File, Folder, NewFile, command
 
 if TYPE_CHECKING:
     import numpy as np
@@ -25,7 +25,7 @@ def calibrate(
     class_agnostic: bool = False,
     annotations: File | None = None,
     images: Folder | None = None,
-    out: File | None = None,
+    out: NewFile | None = None,
     device: str = "auto",
 ) -> dict[str, Any]:
     """Fits, for each class, a map from a detector's score to the IoU that one may expect of the box (0 where it is wrong).

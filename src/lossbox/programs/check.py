@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from .check_images import UPRIGHT, absolute, broken_images, in_both_parts, look_at_images, record_of, show_worst, worst_of
 from .check_recipe import FALLBACK, anchor_options_of, batch_size_for, image_size_of, out_of, parts_of
-from .command import File, Folder, command
+from .command import File, Folder, NewFile, NewFolder, command
 from .convert import converted, show_notes
 from .recipes import read_recipe
 
@@ -28,9 +28,9 @@ def check(
     images: Folder | None = None,
     *,
     config: str | None = None,
-    out: Folder | None = None,
-    json: File | None = None,
-    sheet: File | None = None,
+    out: NewFolder | None = None,
+    json: NewFile | None = None,
+    sheet: NewFile | None = None,
     allow_empty: bool = False,
     skip_images: bool = False,
 ) -> dict[str, Any]:
@@ -118,7 +118,7 @@ def check(
 
 
 def show_check(
-    found: Mapping[str, Any], *, data: File | None = None, config: str | None = None, limit: int = 20, json: File | None = None
+    found: Mapping[str, Any], *, data: File | None = None, config: str | None = None, limit: int = 20, json: NewFile | None = None
 ) -> None:
     """Prints the page of each part, and ends with exit code 1 where there are bad records.
 

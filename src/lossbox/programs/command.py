@@ -19,11 +19,15 @@ from pathlib import Path
 from typing import Any, Literal, TypeAlias, get_args, get_origin
 
 from ..messages import near_name
+from ..writable import check_writable
 
 File: TypeAlias = Path | str
 Folder: TypeAlias = Path | str
+NewFile: TypeAlias = Path | str
+"""What a command writes: whether that can be done is looked at before the command does its work."""
+NewFolder: TypeAlias = Path | str
 
-_PLACEHOLDERS = {"File": "FILE", "Folder": "FOLDER", "int": "N", "float": "X"}
+_PLACEHOLDERS = {"File": "FILE", "Folder": "FOLDER", "NewFile": "FILE", "NewFolder": "FOLDER", "int": "N", "float": "X"}
 _KINDS = {int: "a whole number", float: "a number"}
 
 
@@ -36,12 +40,14 @@ class Option:
         choices: the values that are allowed, where there are few.
         kind: the type of one value.
         settings: the other arguments of ``argparse.ArgumentParser.add_argument``.
+        writes: ``NewFile`` or ``NewFolder`` where it names a place that the command writes to.
     """
 
     label: str
     choices: tuple[Any, ...]
     kind: Any
     settings: Mapping[str, Any]
+    writes: str = ""
 
     @property
     def rule(self) -> str:
@@ -59,8 +65,8 @@ def command(function: Callable[..., Any], show: Callable[..., None] | None = Non
         name: of the command; the function's by default.
 
     Returns:
-        A function of the words after the name of the command. It raises ValueError for an option that does not exist, a missing one, and a
-        value of another type.
+        A function of the words after the name of the command. It raises ValueError for an option that does not exist, a missing one, a
+        value of another type, and a place that cannot be written to.
 
     Example:
         >>> def scale(number: float, *, by: int = 2) -> float:
@@ -85,6 +91,8 @@ def command(function: Callable[..., Any], show: Callable[..., None] | None = Non
             page.parse_args(["--help"])
         values = _parse(parser_name, options, argv)
         try:
+            for key in (key for key, option in options.items() if option.writes and values.get(key) is not None):
+                check_writable(key, values[key], folder=options[key].writes == "NewFolder")
             result = function(**_taken_by(function, values))
             if show is not None:
                 show(result, **_taken_by(show, values, skip=1))
@@ -130,7 +138,8 @@ def _option(parameter: inspect.Parameter, help: str, function: Callable[..., Any
     elif positional and default is not parameter.empty:
         settings["nargs"] = "?"
     choices = get_args(kind) if get_origin(kind) is Literal else ()
-    placeholder = _PLACEHOLDERS.get(re.sub(r".*\[|[],].*", "", text), parameter.name.upper())
+    type_name = re.sub(r".*\[|[],].*", "", text)
+    placeholder = _PLACEHOLDERS.get(type_name, parameter.name.upper())
     settings["metavar"] = f"{{{','.join(map(str, choices))}}}" if choices else label if positional else placeholder
     if not choices and get_args(kind):
         kind = get_args(kind)[0]
@@ -138,7 +147,8 @@ def _option(parameter: inspect.Parameter, help: str, function: Callable[..., Any
         settings["required"] = True
     if default not in (parameter.empty, None, ()):
         help += f" (default: {' '.join(map(str, default)) if isinstance(default, tuple) else default})"
-    return Option(label, choices, kind, settings | {"help": help.replace("%", "%%")})
+    writes = type_name if type_name.startswith("New") else ""
+    return Option(label, choices, kind, settings | {"help": help.replace("%", "%%")}, writes)
 
 
 def _add(parser: argparse.ArgumentParser, name: str, option: Option, **more: Any) -> None:

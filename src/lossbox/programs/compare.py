@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..messages import near_name
-from .command import File, Folder, command
+from .command import Folder, NewFile, NewFolder, command
 from .recipes import find_recipe, shipped_recipes
 
 if TYPE_CHECKING:
@@ -28,8 +28,8 @@ def compare(
     only: Sequence[str] | None = None,
     data: Folder | None = None,
     minutes: float | None = None,
-    out: Folder | None = None,
-    json: File | None = None,
+    out: NewFolder | None = None,
+    json: NewFile | None = None,
     jobs: int = 1,
     overrides: Sequence[str] = (),
 ) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from .bars import track
-from .command import Folder, command
+from .command import Folder, NewFolder, command
 
 if TYPE_CHECKING:
     from ..coco.files import BadLabel
@@ -49,7 +49,7 @@ class Converted:
 def convert(
     data: Folder,
     *,
-    out: Folder,
+    out: NewFolder,
     format: Literal["coco", "voc", "yolo", "cvat", "label_studio", "via", "labelme", "hugging_face"] | None = None,
     on_bad_box: Literal["error", "drop"] = "error",
     images: Literal["reference", "copy", "link"] = "reference",

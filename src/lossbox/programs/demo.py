@@ -6,13 +6,14 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from .command import Folder, command
+from ..writable import check_writable
+from .command import Folder, NewFolder, command
 from .recipes import find_recipe, resume
 
 
 def demo(
     *,
-    out: Folder = "runs/demo",
+    out: NewFolder = "runs/demo",
     data: Folder = "data/digits",
     recipe: str = "digits_small_alrp",
     train_images: int = 2000,
@@ -46,6 +47,8 @@ def demo(
     from ..data.digits import write_digits
     from ..training.cli import LossboxCLI
 
+    if not Path(data).exists():
+        check_writable("data", data, folder=True)
     written = write_digits(data, train_images=train_images, val_images=val_images)
     if (out / "run.json").is_file():
         print(f"{out} holds a finished run: validating and drawing it again. Another --out trains anew.")

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from .command import Folder, command
+from .command import NewFolder, command
 
 if TYPE_CHECKING:
     from ..data.digits import DigitsSet
 
 
 def digits(
-    root: Folder = "data/digits",
+    root: NewFolder = "data/digits",
     *,
     train_images: int = 2000,
     val_images: int = 400,

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from ..messages import duration
 from .bars import stages
-from .command import File, Folder, command
+from .command import File, Folder, NewFile, command
 from .convert import converted
 
 if TYPE_CHECKING:
@@ -40,9 +40,9 @@ def evaluate(
     localization_cost: float | None = None,
     bounds: bool = False,
     calibration: bool = False,
-    json: File | None = None,
-    thresholds: File | None = None,
-    report: File | None = None,
+    json: NewFile | None = None,
+    thresholds: NewFile | None = None,
+    report: NewFile | None = None,
     images: Folder | None = None,
 ) -> dict[str, Any]:
     """COCO AP (pycocotools' numbers) and optimal LRP of detections.
@@ -248,9 +248,9 @@ def show_evaluation(
     results: File,
     against: File | None = None,
     per_class: bool = False,
-    json: File | None = None,
-    thresholds: File | None = None,
-    report: File | None = None,
+    json: NewFile | None = None,
+    thresholds: NewFile | None = None,
+    report: NewFile | None = None,
 ) -> None:
     """Prints what :func:`evaluate` returns, and which files it wrote.
 

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .command import File, command
+from .command import File, NewFile, command
 from .onnx_graph import OUTPUTS, append_nms, write_onnx, write_openvino
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ ONE_IN = 100
 
 
 def export(
-    model: File,
+    model: NewFile,
     *,
     ckpt: File,
     config: File | None = None,

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ..messages import near_name
+from ..writable import check_writable
 from .convert import convert, show_notes
 from .recipes import read_recipe, shipped_recipes, with_recipes
 
@@ -76,6 +77,7 @@ def with_data(data: Path, words: Sequence[str]) -> list[str]:
     outs, rest = _split_off(rest, "--out")
     configs = configs or ["own_data"]
     out = Path(outs[-1]) if outs else Path("runs", name_of(data))
+    check_writable("--out", out, folder=True)
     begun = (out / "checkpoints" / "last.ckpt").is_file() and (out / "config.yaml").is_file()
     files = read_recipe(str(out / "config.yaml"))["data"] if begun else _converted(data, out, configs[-1], rest)
     where = [word for key in FILES for word in (f"--data.{key}", str(files[key]))]

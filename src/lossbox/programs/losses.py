@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from ..messages import near_name
-from .command import File, command
+from .command import NewFile, command
 from .recipes import read_recipe
 
 Terms = tuple[str | tuple[str, ...], ...]
@@ -47,7 +47,7 @@ a loss with options that are off by default, or a recipe."""
 NO_NAME = "name: --plot and --png draw one loss, but none is named; `lossbox losses` lists them"
 
 
-def losses(name: str | None = None, *, png: File | None = None, json: File | None = None) -> dict[str, dict[str, Any]]:
+def losses(name: str | None = None, *, png: NewFile | None = None, json: NewFile | None = None) -> dict[str, dict[str, Any]]:
     """The losses of lossbox.losses: a table of all, or what one of them computes, with a plot of its value and gradient.
 
     Args:
@@ -92,8 +92,8 @@ def show_losses(
     *,
     name: str | None = None,
     plot: bool = False,
-    png: File | None = None,
-    json: File | None = None,
+    png: NewFile | None = None,
+    json: NewFile | None = None,
     count: Sequence[str] | None = None,
 ) -> None:
     """Prints the table, the explanation of one loss, or counts of hyper-parameters.

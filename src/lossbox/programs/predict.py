@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..writable import check_writable
 from .bars import track
-from .command import File, Folder, command
+from .command import File, NewFolder, command
 from .detection_files import Format, Found, check_formats, write_found
 from .image_files import find_images, relative_names
 from .video import is_video, look_at, read_frames, video_writer
@@ -59,7 +60,7 @@ def predict(
     *,
     ckpt: File,
     config: File | None = None,
-    out: Folder,
+    out: NewFolder,
     thresholds: File | None = None,
     score_threshold: float | None = None,
     max_detections: int | None = None,
@@ -253,9 +254,7 @@ def _calibrated(found: Detections, calibration: Calibration | None) -> Detection
 
 def _check_out(out: Path, files: Sequence[Path], drawn: Sequence[str]) -> None:
     """Says before the work, and not after it, that results cannot be written, or would replace an image."""
-    from ..training.checkpoint import check_out
-
-    check_out(out)
+    check_writable("out", out, folder=True)
     for file, name in zip(files, drawn, strict=False):
         path = _drawn_file(out / "images", name)
         if path.exists() and path.samefile(file):

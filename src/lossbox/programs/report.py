@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from .bars import stages
-from .command import File, Folder, command
+from .command import Folder, NewFile, command
 
 PAGE = b'<script type="application/json" id="data">'
 """What a page has and no other file."""
@@ -28,7 +28,7 @@ class Report:
     notes: tuple[str, ...]
 
 
-def write_report(runs: Sequence[Folder], *, out: File | None = None, iou: float = 0.5, resamples: int = 1000) -> Report:
+def write_report(runs: Sequence[Folder], *, out: NewFile | None = None, iou: float = 0.5, resamples: int = 1000) -> Report:
     """Writes a page about one run, or about several beside each other, that opens in any browser and needs no network.
 
     Of one run: its numbers, the curves of its training, precision against recall, LRP against the score threshold, each class with the

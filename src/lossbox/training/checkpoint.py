@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import pickle
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -73,15 +72,6 @@ def check_format(content: Mapping[str, Any], where: str) -> None:
             "Train again, or use it with the version that wrote it"
         )
     raise ValueError(f"{where} has lossbox_format {found}, lossbox {__version__} reads {FORMAT}: a newer version wrote it; upgrade lossbox")
-
-
-def check_out(out: Path) -> None:
-    """Raises ValueError where results cannot be written to a folder; makes nothing."""
-    there = next(path for path in (out.absolute(), *out.absolute().parents) if path.exists())
-    if not there.is_dir():
-        raise ValueError(f"out: a folder expected, {there} is a file")
-    if not os.access(there, os.W_OK | os.X_OK):
-        raise ValueError(f"out: {there} cannot be written to")
 
 
 def checkpoint_of(run: Path, ckpt: str | Path, *, option: str = "ckpt") -> str:

@@ -38,10 +38,11 @@ from .. import report
 from ..coco.read import CocoAnnotations
 from ..data.module import CocoDataModule
 from ..decoding import write_thresholds
+from ..writable import check_writable
 from .batch_size import choose_batch_size
 from .budget import TimeBudget
 from .callbacks import IMAGES, LastEpoch, RunFiles
-from .checkpoint import FORMAT, check_format, check_out, checkpoint_of, config_of, read_checkpoint, read_config, start_from
+from .checkpoint import FORMAT, check_format, checkpoint_of, config_of, read_checkpoint, read_config, start_from
 from .explain import as_typed, explained
 from .from_data import BATCH_SIZE, LEARNING_RATE, settle_auto, settle_tried
 from .learning_rate import find_learning_rate, write_search
@@ -136,7 +137,7 @@ class LossboxCLI(LightningCLI):
     def before_instantiate_classes(self) -> None:
         section = self.config[str(self.subcommand)]
         check_format(section.as_dict(), f"config: {', '.join(map(str, section.config or ['the recipe']))}")
-        check_out(self.out)
+        check_writable("out", self.out, folder=True)
         last = self.out / "checkpoints" / "last.ckpt"
         if self.subcommand == "fit" and section.init_from is not None and section.ckpt_path is not None:
             raise ValueError(
