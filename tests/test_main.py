@@ -13,6 +13,8 @@ import yaml
 
 import lossbox
 from lossbox.__main__ import COMMANDS, main
+from lossbox.data.digits import write_digits
+from lossbox.programs.fit import FILES
 from lossbox.programs.recipes import find_recipe, with_recipes
 
 
@@ -27,6 +29,8 @@ def test_help_names_every_command_and_loads_nothing_heavy():
 
 def test_help_of_every_command_loads_nothing_heavy():
     code = """import contextlib, sys
+from lossbox.data.digits import write_digits
+from lossbox.programs.fit import FILES
 from lossbox.__main__ import COMMANDS, main
 for name in COMMANDS:
     with contextlib.suppress(SystemExit), contextlib.redirect_stdout(None):
@@ -113,9 +117,7 @@ def test_ctrl_c_is_one_line(capsys, monkeypatch):
     for stop in (of_python, of_lightning):
         monkeypatch.setattr("lossbox.programs.fit.run", stop)
         assert main(["fit"]) == 130
-        assert (
-            capsys.readouterr().err == "\nlossbox fit: interrupted; --ckpt_path last goes on from the last whole epoch, if there is one\n"
-        )
+        assert capsys.readouterr().err == "\nlossbox fit: interrupted\n"
     monkeypatch.setattr("lossbox.programs.fit.run", lambda _: sys.exit(3))
     with pytest.raises(SystemExit, match="3"):
         main(["fit"])
@@ -214,6 +216,25 @@ def tiny():
     torch.set_num_threads(1)
     yield [word for name, value in TINY.items() for word in (f"--{name}", str(value))]
     torch.set_num_threads(threads)
+
+
+@pytest.mark.parametrize(
+    ("epochs", "said"),
+    [(0, "no epoch was finished; the same command begins again"), (1, "--ckpt_path last goes on from the last whole epoch")],
+)
+def test_ctrl_c_says_how_to_go_on(epochs, said, tmp_path, tiny, capsys, monkeypatch):
+    digits = write_digits(tmp_path / "digits", train_images=2, val_images=2, progress=False)
+    where = [f"--data.{name}={getattr(digits, name)}" for name in FILES]
+
+    def stop(cli, **kwargs):
+        for _ in range(epochs):
+            (tmp_path / "run" / "checkpoints").mkdir(parents=True)
+            (tmp_path / "run" / "checkpoints" / "last.ckpt").touch()
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("lossbox.training.cli.LossboxCLI.fit", stop)
+    assert main(["fit", "--config", "digits_tiny_alrp", "--out", str(tmp_path / "run"), *where, *tiny]) == 130
+    assert capsys.readouterr().err.endswith(f"lossbox fit: interrupted; {said}\n")
 
 
 def test_demo_leaves_metrics_curves_and_images(tmp_path, tiny, capsys):

@@ -130,8 +130,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         # Lightning turns Ctrl-C into an exit of its own.
         if debug or (not isinstance(stopped, KeyboardInterrupt) and not isinstance(stopped.__context__, KeyboardInterrupt)):
             raise
-        hint = "; --ckpt_path last goes on from the last whole epoch, if there is one" if name == "fit" else ""
-        print(f"\nlossbox {name}: interrupted{hint}", file=sys.stderr)
+        hint = getattr(stopped, "hint", "") if name == "fit" else ""
+        print(f"\nlossbox {name}: interrupted{'; ' if hint else ''}{hint}", file=sys.stderr)
         return 130
     except BrokenPipeError:
         # The reader, as in `| head`, has seen enough; the interpreter must not complain when it flushes at the end.

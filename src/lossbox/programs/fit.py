@@ -45,7 +45,7 @@ Every key of a recipe is an option, its levels joined by dots:
   --tile 640 --overlap 0.2                       cut large images into tiles, in training and validation
   --minutes 15                                   in place of epochs: a time, which the schedule fits in
   --trainer.max_epochs 20   --trainer.accelerator gpu   --trainer.precision bf16-mixed
-  --learning_rate 1e-3 (or auto: found by a short search)   --seed_everything 1
+  --learning_rate 1e-3 (or auto: found by a short search, on top of --minutes)   --seed_everything 1
 
   --ckpt_path last                               go on after an interruption, to the same result as without it
   --init-from CKPT                               begin with the weights of another run, as far as they fit; classes by name

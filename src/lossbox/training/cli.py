@@ -75,6 +75,17 @@ class LossboxCLI(LightningCLI):
             if type(error) not in (ValueError, FileNotFoundError) or said == str(error):
                 raise
             raise type(error)(said) from error
+        except (KeyboardInterrupt, SystemExit) as stopped:  # Lightning turns Ctrl-C into an exit
+            stopped.hint = self._how_to_go_on()  # type: ignore[union-attr]
+            raise
+
+    def _how_to_go_on(self) -> str:
+        """What to do after an interruption of ``fit``."""
+        if self._words[0] != "fit" or not hasattr(self, "config"):
+            return ""
+        if (self.out / "checkpoints" / "last.ckpt").is_file():
+            return "--ckpt_path last goes on from the last whole epoch"
+        return "no epoch was finished; the same command begins again"
 
     def _run(self) -> None:
         command, strict = self._words[0], {"exit_on_error": False, "allow_abbrev": False}
