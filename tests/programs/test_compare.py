@@ -228,6 +228,13 @@ def test_a_mistake_in_the_last_variant_is_found_before_the_first_is_trained(tiny
     assert "misspelled: " in capsys.readouterr().err
 
 
+def test_a_mistake_in_a_study_with_a_time_names_the_variant(tiny_run, tmp_path, capsys):
+    text = f"title: mine\nrecipe: {tiny_run.config}\nvariants: {{wrong: {{data.batch_size: 0}}}}\nmeasure: [AP]\n"
+    (tmp_path / "mine.yaml").write_text(text)
+    assert main(["compare", str(tmp_path / "mine.yaml"), "--minutes", "1", "--out", str(tmp_path / "out")]) == 2
+    assert "lossbox compare: wrong: --data.batch_size: at least 1 expected, got 0" in capsys.readouterr().err
+
+
 def test_jobs_train_side_by_side_what_they_train_one_after_another(tiny_run, tmp_path, capsys, monkeypatch):
     words = ["compare", str(tiny_run.config), "--seeds", "0", "1", "--artifacts", "false", "--trainer.enable_checkpointing", "false"]
     part = tiny_run.images.parent / "train"  # that of the validation was changed

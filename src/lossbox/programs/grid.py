@@ -13,7 +13,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
-from contextlib import redirect_stderr, redirect_stdout
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -171,6 +171,15 @@ def run_all(study: Study, cells: Sequence[Cell], jobs: int) -> None:
         raise ChildProcessError(f"{len(failed)} of {len(running)} trainings failed; the first: {failed[0]}")
 
 
+@contextmanager
+def naming(variant: Variant) -> Iterator[None]:
+    """Puts the name of a variant before the message of a mistake in it."""
+    try:
+        yield
+    except (ValueError, FileNotFoundError) as error:
+        raise type(error)(f"{variant.name}: {error}") from error
+
+
 def _try_options(study: Study, cells: Sequence[Cell]) -> None:
     """Builds what each variant trains, so that a mistake in the last one is found before the first one is trained.
 
@@ -186,10 +195,8 @@ def _try_options(study: Study, cells: Sequence[Cell]) -> None:
     print(f"trying the options of {len(tried)} variants", flush=True)
     known = {}
     for cell in tried.values():
-        try:
+        with naming(cell.variant):
             cli = LossboxCLI([*_fit_words(cell), *resume(cell.out)], dry=True)
-        except (ValueError, FileNotFoundError) as error:
-            raise type(error)(f"{cell.variant.name}: {error}") from error
         known[cell.variant.name] = of_training(cli.model)
     check_numbers(study, known)
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ..analysis.study import Study, Variant
-from .grid import recipe_of, slug, with_options
+from .grid import naming, recipe_of, slug, with_options
 
 DIGITS: dict[str, dict[str, Any]] = {"data/digits": {}, "data/digits_long_tail": {"imbalance": 50.0}}
 """The folders of digits that studies train on, drawn where they are not there, and the options of ``lossbox digits``."""
@@ -66,7 +66,8 @@ def _seconds_per_epoch(variant: Variant, out: Path, words: Sequence[str]) -> flo
     folder = out / "probe" / slug(variant.name)
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "recipe.yaml").write_text(yaml.safe_dump(with_options(recipe_of(variant), PROBE), sort_keys=False))
-    cli = LossboxCLI(["fit", "--config", str(folder / "recipe.yaml"), "--out", str(folder), *words])
+    with naming(variant):
+        cli = LossboxCLI(["fit", "--config", str(folder / "recipe.yaml"), "--out", str(folder), *words])
     rows = [json.loads(line) for line in (folder / "steps.jsonl").read_text().splitlines()]
     steps: list[float] = sorted(row["seconds"] for row in rows[1:] or rows)
     return RESERVE * steps[len(steps) // 2] * len(cli.datamodule.train_dataloader())
