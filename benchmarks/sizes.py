@@ -100,11 +100,8 @@ def bucketed_error(logits: Tensor, targets: Tensor) -> float:
     return float((bucketed - exact)[negative].abs().max() / exact[negative].abs().max())
 
 
-def measure(positives: int, scores: int, rounds: int) -> dict[str, Any]:
-    """Median milliseconds of each loss; the loop has one round."""
-    logits, targets, values = problem(positives, scores - positives, "cpu")
-    functions = losses(logits, targets, values)
-    loop = functions.pop("alrp_loss, loop")
+def medians(functions: dict[str, Callable[[], Tensor]], logits: Tensor, rounds: int) -> tuple[int, dict[str, float]]:
+    """How many rounds there were, at most 15 seconds of them, and the median milliseconds of each function, forward + backward."""
     times: dict[str, list[float]] = {name: [] for name in functions}
     for function in functions.values():
         seconds(function, logits)
@@ -113,7 +110,15 @@ def measure(positives: int, scores: int, rounds: int) -> dict[str, Any]:
         for name, function in functions.items():
             times[name].append(seconds(function, logits))
         done += 1
-    ms = {name: 1e3 * statistics.median(series) for name, series in times.items()}
+    return done, {name: 1e3 * statistics.median(series) for name, series in times.items()}
+
+
+def measure(positives: int, scores: int, rounds: int) -> dict[str, Any]:
+    """Median milliseconds of each loss; the loop has one round."""
+    logits, targets, values = problem(positives, scores - positives, "cpu")
+    functions = losses(logits, targets, values)
+    loop = functions.pop("alrp_loss, loop")
+    done, ms = medians(functions, logits, rounds)
     if positives * scores <= LOOP_PAIRS:
         ms["alrp_loss, loop"] = 1e3 * seconds(loop, logits)
     return {"positives": positives, "scores": scores, "rounds": done, "ms": ms, "bucketed_error": bucketed_error(logits, targets)}
