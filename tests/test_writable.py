@@ -51,5 +51,5 @@ def test_what_can_be_written_leaves_nothing_behind(tmp_path):
 )
 def test_the_reason_is_said(place, folder, said, tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(ValueError, match=f"^out: .*{said}"):
+    with pytest.raises(ValueError, match=f"^out: .*{said}$"):
         check_writable("out", tmp_path / place, folder=folder)

@@ -32,7 +32,7 @@ def check_writable(option: str, path: Path | str, *, folder: bool) -> None:
             with tempfile.TemporaryFile(dir=there):
                 pass
     except OSError as error:
-        reason = f"{error.strerror or error} ({error.filename})" if error.filename else str(error)
+        reason = error.strerror or str(error)
     if reason:
         raise ValueError(f"{option}: {path} cannot be written: {reason}")
 
