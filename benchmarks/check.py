@@ -56,9 +56,8 @@ def find_worse(fresh: list[dict[str, Any]], reference: list[dict[str, Any]], tol
                 )
             ratio, committed = (ms[name] / ms["focal"] for ms in (row["ms"], before[size]))
             if ratio > committed * (1 + tolerance):
-                worse.append(
-                    f"{name} at P = {size[0]:,}, N = {size[1]:,}: {ratio:.2f} x focal, committed {committed:.2f} x ({ratio / committed - 1:+.0%})"
-                )
+                where = f"{name} at P = {size[0]:,}, N = {size[1]:,}"
+                worse.append(f"{where}: {ratio:.2f} x focal, committed {committed:.2f} x ({ratio / committed - 1:+.0%})")
     return sorted(worse)
 
 
