@@ -84,12 +84,12 @@ def study(name: str, _: list[str]) -> str:
     """What the paper saw, how it was measured here, the table, what had to hold, and the curves."""
     found = read(f"studies/{name}")
     machine = found["machine"]
-    cores = f"{machine['processor']}, {machine['instruction_set']}, {machine.get('OMP_NUM_THREADS', machine['cpus'])} thread(s)"
+    cores = f"{machine['processor']}, {machine['instruction_set']}, {_count(machine.get('OMP_NUM_THREADS', machine['cpus']), 'thread')}"
     seeds = {run["seed"] for run in found["runs"]} - {None}
     parts = [
         f"*{found['title']}.* Source: {found['source']}.",
         f"**What the paper saw.** {found['paper']}",
-        f"**What we saw** (`{found['command']}`; {cores}" + (f"; {len(seeds)} seed(s)" if seeds else "") + "):",
+        f"**What we saw** (`{found['command']}`; {cores}" + (f"; {_count(len(seeds), 'seed')}" if seeds else "") + "):",
         report.accuracy_table(found["summary"], found["measure"], title="variant"),
     ]
     if len(seeds) > 1:
@@ -100,9 +100,17 @@ def study(name: str, _: list[str]) -> str:
     return "\n\n".join(part for part in parts if part)
 
 
+def _count(number: int | str, what: str) -> str:
+    return f"{number} {what}{'' if int(number) == 1 else 's'}"
+
+
 def ranks(name: str, columns: list[str]) -> str:
-    """The shares of the tenths of the positives, the highest scores first, in the last third of each training, in percent."""
-    rows = read(f"studies/{name}")["by_rank"]
+    """The shares of the tenths of the positives, the highest scores first, in the last third of each training, in percent.
+
+    Of variants that differ by what stands behind the last comma, their length, the last one: the longest.
+    """
+    found = read(f"studies/{name}")["by_rank"]
+    rows = {variant: found[variant] for variant in {variant.rpartition(",")[0] or variant: variant for variant in found}.values()}
     lines = [f"| variant | {' | '.join(str(tenth) for tenth in range(1, 11))} |", "|---|" + "---|" * 10]
     for column in columns:
         lines += [f"| {variant} | {' | '.join(f'{100 * share:.0f}' for share in row[column][2])} |" for variant, row in rows.items()]
