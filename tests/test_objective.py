@@ -689,9 +689,9 @@ def test_an_assignment_of_another_batch_is_named(make: Any) -> None:
         (lambda: CustomBoxLoss(giou_loss, compares="pixels"), "compares: 'deltas' or 'boxes' expected, got 'pixels'"),  # type: ignore[arg-type]
         (lambda: CustomBoxLoss(giou_loss, compares="boxes", largest=0), "largest: a number > 0 expected, got 0"),
         (lambda: CustomClassificationLoss(focal_loss, targets=()), "targets: 'labels', 'ious' or both expected"),
-        (lambda: RankSortObjective(delta=math.inf), "delta: a finite number >= 0 expected, got inf"),
+        (lambda: RankSortObjective(delta=math.inf), "delta: 0 or a finite number >= 1e-06 expected, got inf"),
         (lambda: RankSortObjective(localization_weight=-1.0), "localization_weight: a finite number >= 0 expected, got -1.0"),
-        (lambda: ALRPObjective(delta=-1.0), "delta: a finite number >= 0 expected, got -1.0"),
+        (lambda: ALRPObjective(delta=-1.0), "delta: 0 or a finite number >= 1e-06 expected, got -1.0"),
         (lambda: ALRPObjective(tau=1.0), r"tau: a number in \[0, 1\) expected, got 1.0"),
         (lambda: ALRPObjective(localization_weight=-1.0), "localization_weight: a finite number >= 0 expected, got -1.0"),
         (lambda: ALRPObjective(localization_weight=0.0), "localization_weight: a number > 0 expected where it is the first"),

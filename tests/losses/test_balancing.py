@@ -149,7 +149,7 @@ def test_learned_weights_arrive_at_one_over_the_loss():
         (lambda: UncertaintyWeights(2)([torch.tensor(1.0)]), "losses: one for each of 2 tasks"),
         (lambda: CARLWeights(bias=1.5), r"bias: a number in \[0, 1\]"),
         (lambda: CARLWeights(power=-1.0), "power: a finite number >= 0"),
-        (lambda: RankingWeights(delta=math.inf), "delta: a finite number >= 0"),
+        (lambda: RankingWeights(delta=math.inf), "delta: 0 or a finite number >= 1e-06"),
         (lambda: CARLWeights()(torch.zeros(3), torch.tensor([1, 0, 1]), torch.zeros(3)), r"values: must have shape \(2,\)"),
         (lambda: RankingWeights()(torch.zeros(3), torch.tensor([1, 0, 1]), torch.zeros(3)), r"values: must have shape \(2,\)"),
         (lambda: CARLWeights()(torch.zeros(3), torch.zeros(2), torch.zeros(0)), "targets: must have the shape of logits"),

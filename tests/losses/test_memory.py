@@ -6,7 +6,18 @@ import pytest
 import torch
 
 from lossbox.boxes import DeltaCoder
-from lossbox.losses import ALRPLoss, APLoss, NDCGLoss, RankSortLoss, ScoreMemory, alrp_loss, ap_loss, error_driven_loss, rank_sort_loss
+from lossbox.losses import (
+    ALRPLoss,
+    APLoss,
+    NDCGLoss,
+    RankSortLoss,
+    ScoreMemory,
+    alrp_loss,
+    ap_loss,
+    debug_checks,
+    error_driven_loss,
+    rank_sort_loss,
+)
 from lossbox.objective import ALRPObjective, RankSortObjective
 from lossbox.records import Assignment, RawPredictions, Targets
 
@@ -136,3 +147,37 @@ def test_objectives_remember_in_training_alone(objective):
     assert step(remembering, 0.0, -9.0) > step(without, 0.0, -9.0)  # the 9.0 of the step before is above
     remembering.eval()
     assert step(remembering, 0.0, -9.0) == step(without, 0.0, -9.0)
+
+
+def test_what_is_wrong_is_said_of_the_batch_of_the_call():
+    memory, (logits, targets, values) = ScoreMemory(alrp_loss, steps=2), batch(0)
+    memory(logits, targets, values)
+    with pytest.raises(ValueError, match=r"targets: must have the shape of logits \(3, 20\), got \(20, 3\)"):
+        memory(logits, targets.view(20, 3), values)
+    with pytest.raises(ValueError, match=rf"values of the positives: must have shape \({len(values)},\)"):
+        memory(logits, targets, values[1:])
+    with pytest.raises(ValueError, match="per_positive: 1 tensors expected, as in the last step, got 0"):
+        memory(logits, targets)
+    with pytest.raises(TypeError, match=r"logits: a torch\.Tensor expected, got list"):
+        memory([1.0], targets, values)
+    with pytest.raises(ValueError, match=r"logits: 1 of 60 entries are not finite, the first at \(1, 2\)"), debug_checks():
+        memory(
+            logits.detach().index_put((torch.tensor(1), torch.tensor(2)), torch.tensor(torch.nan).double()), targets.clamp(min=0), values
+        )
+    assert len(memory.last) == 1
+
+
+def test_a_step_without_anything_finite_does_not_count():
+    own, after = (batch(seed, per_positive=False) for seed in (0, 1))
+    memory, expected = ScoreMemory(ap_loss, steps=3), ScoreMemory(ap_loss, steps=3)
+    for loss in (memory, expected):
+        loss(*own)
+    memory(torch.full((3, 20), torch.nan), own[1])
+    gradient, other = (torch.autograd.grad(loss(*after), after[0])[0] for loss in (memory, expected))
+    torch.testing.assert_close(gradient, other, rtol=1e-12, atol=0)
+
+
+@pytest.mark.parametrize("steps", [1.5, "3", None, True])
+def test_steps_are_a_whole_number(steps):
+    with pytest.raises(ValueError, match=f"memory: a number of steps >= 0 expected, got {steps!r}"):
+        APLoss(memory=steps)

@@ -443,8 +443,10 @@ def test_debug_checks_say_how_many_and_where():
         (lambda: ap_loss(torch.zeros(3), torch.zeros(4)), r"targets: must have the shape of logits \(3,\), got \(4,\)"),
         (lambda: ap_loss(torch.zeros(3).long(), torch.zeros(3)), "logits: must be floating point"),
         (lambda: ap_loss(torch.zeros(3), torch.zeros(3) > 0), "targets: must be numbers"),
-        (lambda: ap_loss(torch.zeros(3), torch.zeros(3), delta=-1), "delta: must be a finite number >= 0, got -1"),
-        (lambda: ndcg_loss(torch.zeros(3), torch.zeros(3), delta=float("nan")), "delta: must be a finite number"),
+        (lambda: ap_loss(torch.zeros(3), torch.zeros(3), delta=-1), "delta: 0 or a finite number >= 1e-06 expected, got -1"),
+        (lambda: ap_loss(torch.zeros(3), torch.zeros(3), delta=1e-12), "delta: 0 or a finite number >= 1e-06 expected, got 1e-12"),
+        (lambda: ap_loss(torch.zeros(3), torch.zeros(3), delta="1"), "delta: 0 or a finite number >= 1e-06 expected, got '1'"),
+        (lambda: ndcg_loss(torch.zeros(3), torch.zeros(3), delta=float("nan")), "delta: 0 or a finite number"),
         (lambda: alrp_loss(torch.zeros(3), torch.ones(3), torch.zeros(2)), r"localization_error: must have shape \(3,\)"),
         (lambda: rank_sort_loss(torch.zeros(3), torch.ones(3), torch.zeros(3, 1)), r"quality: must have shape \(3,\)"),
     ],
@@ -520,3 +522,11 @@ def test_an_error_or_quality_below_0_is_refused_but_for_rounding():
     with pytest.raises(ValueError, match=r"quality: 1 of 2 entries are negative, the first at \(0,\)"):
         rank_sort_loss(logits, targets, torch.tensor([-0.1, 0.1]))
     assert alrp_loss(logits, targets, torch.tensor([0.5, -1e-7])).localization > 0
+
+
+@pytest.mark.parametrize("scale", [1.0, 100.0])
+def test_the_smallest_delta_is_the_hard_step_but_for_ties(scale):
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.randn(2000, generator=generator, dtype=torch.float64) * scale
+    targets = (torch.rand(2000, generator=generator) < 0.1).long()
+    torch.testing.assert_close(ap_loss(logits, targets, delta=1e-6), ap_loss(logits, targets, delta=0), rtol=0, atol=1e-6)

@@ -15,7 +15,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from ..boxes._dtype import upcast
-from ._checks import check_per_positive, check_ranking_input
+from ._checks import check_delta, check_per_positive, check_ranking_input
 from ._distributed import count_positives, join
 from ._ranking import positive_index, rank_positives
 
@@ -222,8 +222,7 @@ class RankingWeights:
     delta: float = 1.0
 
     def __post_init__(self) -> None:
-        if not 0 <= self.delta < float("inf"):
-            raise ValueError(f"delta: a finite number >= 0 expected, got {self.delta}")
+        check_delta(self.delta)
 
     def __call__(self, logits: Tensor, targets: Tensor, values: Float[Tensor, " p"], *, global_batch: bool = False) -> Float[Tensor, ""]:
         """The weighted sum; arguments and result as of ``CARLWeights``. No gradient flows to the logits."""

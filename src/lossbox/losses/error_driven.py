@@ -50,7 +50,7 @@ def error_driven_loss(
         targets: 1 positive, 0 negative, of the shape of ``logits``. -1 is ignored: no loss, no gradient.
         error: l, a function of a ``Ranking`` of P positives that returns (P,).
         target_error: l*, likewise or a constant; at most l, and equal to it where N_FP is 0.
-        delta: half the width over which the step function is smoothed, in units of the logits; 0 is the hard step, ties counted.
+        delta: half the width over which the step function is smoothed, in units of the logits, >= 1e-6; 0 is the hard step, ties counted.
         normalizer: Z; the number of positives if not given, of all processes in a global batch, of the group with groups.
         pmf: phi in ``p(j|i) ~ H(s_j - s_i) phi(s_j)``, a function from (N,) scores to (N,) numbers >= 0; uniform if not given, and
             ``skewed_pmf`` promotes harder negatives. A positive whose negatives all have phi = 0 receives no gradient. In a global batch

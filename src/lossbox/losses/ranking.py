@@ -31,6 +31,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from ._checks import check_tensors
 from ._compiled import one_operator
 from ._dominance import dominance_sums
 from ._groups import GroupReduction, GroupWord
@@ -69,7 +70,7 @@ def ap_loss(
     Args:
         logits: scores, any shape; float16 and bfloat16 are computed in float32.
         targets: 1 positive, 0 negative, of the shape of ``logits``. -1 is ignored: no loss, no gradient.
-        delta: half the width of the smoothed step, in units of the logits, >= 0; 0 is the hard step.
+        delta: half the width of the smoothed step, in units of the logits, >= 1e-6; 0 is the hard step.
         interpolated: the published code's form: the precision of a positive is the largest among the positives that do not outscore it,
             as in interpolated AP.
         global_batch: rank the batches of all processes as one (see the module's docstring): |P| and the ranks are those of all.
@@ -128,7 +129,7 @@ def alrp_loss(
         targets: 1 positive, 0 negative, of the shape of ``logits``. -1 is ignored: no loss, no gradient.
         localization_error: (P,) E >= 0 in the order of ``logits[targets == 1]``: ``(1 - IoU) / (1 - tau)``, or ``(1 - GIoU) / 2 / (1 -
             tau)``, tau = 0.5 the IoU from which a box counts as positive. Its graph receives the localization gradient.
-        delta: half the width of the smoothed step, in units of the logits, >= 0; 0 is the hard step.
+        delta: half the width of the smoothed step, in units of the logits, >= 1e-6; 0 is the hard step.
         smooth_localization: H instead of the unit step in the localization value.
         global_batch: rank the batches of all processes as one (see the module's docstring): |P|, the ranks and both sums are of all, and
             the gradients of logits and of E are W times this process's shares.
@@ -188,7 +189,7 @@ def ndcg_loss(
     Args:
         logits: scores, any shape; float16 and bfloat16 are computed in float32.
         targets: 1 positive, 0 negative, of the shape of ``logits``. -1 is ignored: no loss, no gradient.
-        delta: half the width of the smoothed step, in units of the logits, >= 0; 0 is the hard step.
+        delta: half the width of the smoothed step, in units of the logits, >= 1e-6; 0 is the hard step.
         global_batch: rank the batches of all processes as one (see the module's docstring): |P|, G_max and the ranks are those of all.
         groups: each group is ranked by itself, as if it were a batch of its own: an int64 tensor of keys, of the shape of ``logits`` or one
             that broadcasts to it, or "image", "class", "row": the first dimension, the last, or all but the last.
@@ -246,7 +247,7 @@ def rank_sort_loss(
         targets: 1 positive, 0 negative, of the shape of ``logits``. -1 is ignored: no loss, no gradient.
         quality: (P,) in [0, 1], as a rule the IoU of the predicted box, in the order of ``logits[targets == 1]``; 0 stays a positive.
             No gradient flows to it.
-        delta: half the width of the smoothed step, in units of the logits, >= 0; 0 is the hard step.
+        delta: half the width of the smoothed step, in units of the logits, >= 1e-6; 0 is the hard step.
         global_batch: rank and sort the batches of all processes as one (see the module's docstring): |P| and all sums are those of all.
         groups: each group is ranked by itself, as if it were a batch of its own: an int64 tensor of keys, of the shape of ``logits`` or one
             that broadcasts to it, or "image", "class", "row": the first dimension, the last, or all but the last.
@@ -276,6 +277,7 @@ def rank_sort_loss(
         tensor([ 0.1000, -0.1000,  0.0000])
     """
     ranking = rank_positives(logits, targets, delta=delta, global_batch=global_batch, groups=groups, group_reduction=group_reduction)
+    check_tensors(quality=quality)
     y = ranking.join(quality.detach(), "quality").contiguous()
     scores, false_positives, self_term = ranking.scores, ranking.false_positives, 0.5 if delta > 0 else 1.0
     true_positives = ranking.true_positives - 1 + self_term

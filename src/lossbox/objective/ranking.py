@@ -16,6 +16,7 @@ from torch import nn
 
 from ..boxes._dtype import upcast
 from ..losses import ALRPTerms, GIoULoss, SelfBalance, alrp_loss, rank_sort_loss
+from ..losses._checks import check_delta
 from ..losses.memory import with_memory
 from ..records import Assignment, RawPredictions, Targets
 from .base import Objective, Part, check_box_loss
@@ -43,7 +44,7 @@ class ALRPObjective(Objective):
     Args:
         localization: a ``lossbox.losses.BoxLoss`` of decoded boxes that has a greatest value, as all of the IoU family but the logarithmic
             ``IoULoss`` have; None is ``GIoULoss()``.
-        delta: half the width of the smoothed step of the ranking, in units of the logits, >= 0.
+        delta: half the width of the smoothed step of the ranking, in units of the logits, >= 1e-6; 0 is the hard step.
         tau: IoU from which a detection counts, in [0, 1); by rule that from which the assignment is positive.
         self_balance: ``weight`` follows the previous epoch's ``mean(L_cls + L_loc) / mean(L_loc)``; otherwise it stays as it is.
         localization_weight: ``weight``, >= 0; by default 50 with self-balance, where it is that of the first epoch, else 1.
@@ -98,8 +99,7 @@ class ALRPObjective(Objective):
             raise ValueError(
                 f"localization: a loss of boxes with a greatest value expected, as GIoULoss, got {type(box_loss).__name__} {what}"
             )
-        if not 0 <= delta < float("inf"):
-            raise ValueError(f"delta: a finite number >= 0 expected, got {delta}")
+        check_delta(delta)
         if not 0 <= tau < 1:
             raise ValueError(f"tau: a number in [0, 1) expected, got {tau}")
         self.localization = box_loss
@@ -137,7 +137,7 @@ class RankSortObjective(Objective):
 
     Args:
         localization: a ``lossbox.losses.BoxLoss``; None is ``GIoULoss()``.
-        delta: half the width of the smoothed step of the ranking, in units of the logits, >= 0.
+        delta: half the width of the smoothed step of the ranking, in units of the logits, >= 1e-6; 0 is the hard step.
         localization_weight: a constant in the place of the balance of each step.
         global_batch: in training under torch.distributed the batches of all processes are ranked and sorted as one, and the sums over the
             positives are over those of all processes; otherwise each batch stands by itself, its weight too.
@@ -177,8 +177,7 @@ class RankSortObjective(Objective):
         memory: int = 0,
     ) -> None:
         super().__init__()
-        if not 0 <= delta < float("inf"):
-            raise ValueError(f"delta: a finite number >= 0 expected, got {delta}")
+        check_delta(delta)
         if localization_weight is not None and not 0 <= localization_weight < float("inf"):
             raise ValueError(f"localization_weight: a finite number >= 0 expected, got {localization_weight}")
         self.localization = check_box_loss(GIoULoss() if localization is None else localization)
