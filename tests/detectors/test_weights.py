@@ -100,6 +100,7 @@ def test_what_does_not_fit_is_named_and_nothing_is_loaded(tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     ("content", "message"),
     [
+        *((text, r"w\.pth holds more than a state_dict, or is damaged") for text in (b"a,b,c\n1,2,3", b"G", b"")),
         (b"no pickle at all", r"w\.pth holds more than a state_dict, or is damaged"),
         ({"epoch": 3}, r"w\.pth holds no state_dict"),
         ({}, r"w\.pth holds no state_dict"),

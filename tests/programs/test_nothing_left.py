@@ -32,6 +32,10 @@ CASES = [
     ("fit --config {config} --out new --data.val_annotations no_boxes.json", 2, BOXES),
     ("fit --config {config} --out new --data.train_annotations no_classes.json", 2, CLASSES),
     ("validate --config {config} --out empty", 2, "no empty/checkpoints/last.ckpt"),
+    ("fit --config {config} --out new --ckpt_path x.csv", 2, "--ckpt_path: x.csv is not a checkpoint of lossbox fit"),
+    ("fit --config {config} --out new --init-from x.csv", 2, "--init-from: x.csv is not a checkpoint of lossbox fit"),
+    ("validate --config {config} --ckpt_path x.csv", 2, "--ckpt_path: x.csv is not a checkpoint of lossbox fit"),
+    ("validate --config {config} --ckpt_path none.ckpt", 2, "--ckpt_path: no file none.ckpt"),
     ("validate --config {config} --data.val_annotations no_images.json", 2, IMAGES),
     ("evaluate {annotations} none.json", 0, "note: none.json has no detections"),
     ("evaluate {annotations} none.json --calibration --errors --bounds --json all.json", 0, "note: none.json has no detections"),
@@ -76,6 +80,7 @@ def folder(tiny_run, tmp_path_factory):
     for name, content in contents.items():
         (root / f"{name}.json").write_text(json.dumps(content))
     (root / "void.json").touch()
+    (root / "x.csv").write_text("a,b,c\n1,2,3")
     for name in ("empty", "text", "broken", "unreadable/images"):
         (root / name).mkdir(parents=True)
     (root / "text" / "notes.txt").write_text("nothing here")

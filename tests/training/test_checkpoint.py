@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from lossbox.detectors import FCOS, Backbone, FasterRCNN, FoveaBox, RetinaNet
-from lossbox.training.checkpoint import start_from
+from lossbox.training.checkpoint import read_checkpoint, start_from
 
 SMALL = {"backbone": Backbone(stages=3, strides=(8, 16), channels=8)}
 DETECTORS = {
@@ -126,3 +126,13 @@ def test_a_checkpoint_of_which_nothing_fits_is_an_error(content, message):
     with pytest.raises(ValueError, match=message):
         start_from(new, content, ["a", "b"], source="a.ckpt")
     assert all(torch.equal(value, before[name]) for name, value in new.state_dict().items())
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"a,b,c\n1,2,3", b"abc", b"epoch: 1", b"G", b"PK\3\4", b"h\xf4", b"U\xd1j\xe0\xcf", b"N.", b"cos\nsystem\n.", b"\xff\xd8\xff"],
+)
+def test_whatever_else_a_file_holds_it_is_said_not_to_be_a_checkpoint(content, tmp_path):
+    (tmp_path / "x.csv").write_bytes(content)
+    with pytest.raises(ValueError, match=r"^ckpt: .*x\.csv is not a checkpoint of lossbox fit"):
+        read_checkpoint(tmp_path / "x.csv")

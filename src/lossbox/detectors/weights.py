@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pickle
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
@@ -175,7 +174,9 @@ def _safetensors(path: Path) -> object:
 def _pickled(path: Path) -> object:
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, EOFError, KeyError, ValueError, pickle.UnpicklingError) as error:
+    except OSError:
+        raise
+    except Exception as error:  # what it raises depends on the first bytes: of a text, IndexError or struct.error too
         # torch's own message advises weights_only=False, which would run what is in the file
         raise ValueError(f"weights: {path} holds more than a state_dict, or is damaged: torch.load(weights_only=True) fails") from error
 

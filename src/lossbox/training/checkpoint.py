@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pickle
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -39,7 +38,9 @@ def read_checkpoint(path: Path, *, option: str = "ckpt") -> dict[str, Any]:
         raise FileNotFoundError(f"{option}: no file {path}; {path.parent} has {there}. A run keeps its checkpoints in OUT/checkpoints")
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, EOFError, KeyError, ValueError, pickle.UnpicklingError) as error:
+    except OSError:
+        raise
+    except Exception as error:  # what it raises depends on the first bytes: of a text, IndexError or struct.error too
         # torch's own message advises weights_only=False, which would run what is in the file
         raise ValueError(f"{option}: {path} is not a checkpoint of lossbox fit: it holds more than weights, or is damaged") from error
     if not isinstance(content, Mapping) or "state_dict" not in content:

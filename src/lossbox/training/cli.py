@@ -113,6 +113,9 @@ class LossboxCLI(LightningCLI):
         except ArgumentError as error:
             known = self._subcommand_parsers[self._words[0]]._option_string_actions
             raise ValueError(explained(str(error), known)) from None
+        for option in ("ckpt_path", "init_from"):  # Lightning looks into them next, and fails in ways of its own
+            if (path := Path(self.config[self._words[0]].get(option) or "")).is_file():
+                read_checkpoint(path, option=option)
 
     def _as_typed(self, message: str) -> str:
         """A message that begins with the name of an argument, with the option in its place."""
@@ -159,6 +162,7 @@ class LossboxCLI(LightningCLI):
             section.ckpt_path = "last"
         if section.ckpt_path is not None:
             section.ckpt_path = checkpoint_of(self.out, section.ckpt_path, option="ckpt_path")
+            read_checkpoint(Path(section.ckpt_path), option="ckpt_path")
         elif self.subcommand == "fit" and last.is_file() and not section.trainer.fast_dev_run:
             raise ValueError(f"out: {self.out} holds a run already; go on with it by --ckpt_path last, or name another folder by --out")
         if self.subcommand == "fit":
