@@ -117,6 +117,37 @@ def test_a_part_without_a_single_box_is_refused(tmp_path, capsys):
     assert "data.json: has no box that can be used; --allow-empty accepts that" in capsys.readouterr().out
 
 
+def test_bad_records_are_listed_where_no_image_is_left_or_no_split_can_be_made(tmp_path, capsys):
+    boxes = [[5, 5, -20, 20], [5, 5, "x", 20], [5, 5, float("nan"), 20]]
+    document = coco(tmp_path / "none", "train", boxes)
+    document["images"].pop()
+    (tmp_path / "none" / "train.json").write_text(json.dumps(document))
+    assert check("none", "--json", "none.json") == 1
+    shown, numbers = capsys.readouterr().out, json.loads((tmp_path / "none.json").read_text())
+    assert shown.index("annotations[0] (id 1): bbox must have a positive width and height") < shown.index("no image is left of 3")
+    assert "bad labels and images, left out of the parts below: 6" in shown
+    assert numbers["parts"] == {}
+    assert "no image is left of 3" in numbers["unusable"]
+    assert not numbers["usable"]
+    assert main(["fit", "none", "--out", "run"]) == 2
+    assert "left out before: 6 bad labels and images, the first: none/train.json: annotations[0] (id 1)" in capsys.readouterr().err
+
+    coco(tmp_path / "one", "train", boxes)  # the image without labels stays
+    assert check("one") == 1
+    shown = capsys.readouterr().out
+    assert "annotations[2] (id 3): bbox must be finite" in shown
+    assert "train: runs/check/one/data/train.json with one/train" in shown
+    assert shown.endswith("a split into train and val needs two different images at least, got 1 (one/train/4.png)\n")
+    assert "batch" not in shown
+
+    (tmp_path / "yolo").mkdir()
+    draw(tmp_path / "yolo" / "a.png")
+    (tmp_path / "yolo" / "classes.txt").write_text("cup")
+    (tmp_path / "yolo" / "a.txt").write_text("0 1.5 0.5 0.5 0.5")
+    assert check("yolo") == 1
+    assert "yolo/a.txt: line 1 in 40 x 30 px: " in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("section", ["images", "categories", "annotations"])
 def test_where_every_record_is_bad_the_page_says_so(tmp_path, capsys, section):
     document = coco(tmp_path, "data", [[0, 0, 9, 9], [1, 1, 9, 9]])
@@ -203,7 +234,6 @@ def test_a_detector_without_anchors_has_an_image_size_only(tmp_path, capsys):
     ("words", "message"),
     [
         ([], "DATA: a folder of data, a COCO JSON and the folder"),
-        (["data.json"], "a split into train and val needs two different images at least, got 1 (data"),
         (["none.json", "data"], "none.json does not exist"),
         (["broken.json", "data"], "broken.json: is not JSON"),
         (["data.json", "nowhere"], "image_root: nowhere is not a folder"),

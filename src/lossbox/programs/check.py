@@ -41,8 +41,8 @@ def check(
     anchors of a recipe fit. It leaves a sheet of images with their boxes and histograms in OUT, and a sheet of the worst images: with
     boxes without a size, outside of their image, double, or smaller than 8 px at the size of the recipe, and the reason for each.
 
-    Exit code: 0 usable as it is; 1 bad records, also where `lossbox fit DATA` leaves them out; 2 a file that cannot be read at all, or a
-    wrong option.
+    Exit code: 0 usable as it is; 1 bad records, also where `lossbox fit DATA` leaves them out, or too few images for it; 2 a file that
+    cannot be read at all, or a wrong option.
 
     Args:
         data: a folder of data, recognized and split as by `lossbox fit DATA`; or with IMAGES COCO detection JSON
@@ -55,8 +55,9 @@ def check(
         skip_images: do not decode every image, which takes minutes on large sets
 
     Returns:
-        ``usable``: whether there is no bad record; ``parts``: by name the numbers and the bad records of each part. ``worst``: the boxes to
-        look at, how many of each kind, and the sheet of them. ``batch_size``: the one that works where the training images are fewer than
+        ``usable``: whether there is no bad record, and something to train on; ``unusable``: why there is nothing, or empty. ``parts``: by
+        name the numbers and the bad records of each part. ``worst``: the boxes to look at, how many of each kind, and the
+        sheet of them. ``batch_size``: the one that works where the training images are fewer than
         a batch of the recipe. Of a folder, ``data``, ``left_out`` and ``notes`` too, as ``convert``
         returns them.
 
@@ -69,15 +70,17 @@ def check(
     recipe = read_recipe(config or FALLBACK)
     folder = Path(out) if out else out_of(data, images, config)
     written: Mapping[str, Any] = {}
+    unusable = ""
     looks: dict[Path, Look] = {}
     refused: list[Refused] = []
     if data is not None and images is None:
         from ..coco.split import VAL_SHARE
 
         depth: Depth = "header" if skip_images else "pixels"
-        done = converted(Path(data), folder / "data", drop=True, val_share=VAL_SHARE, allow_empty=True, depth=depth)
+        done = converted(Path(data), folder / "data", drop=True, val_share=VAL_SHARE, allow_empty=True, depth=depth, inspect=True)
         written, looks = done.as_dict(), {absolute(path): look for path, look in done.looks.items()}
         refused += done.left_out
+        unusable = done.unusable
         parts = {part: (Path(entry["annotations"]), Path(entry["images"])) for part, entry in written["parts"].items()}
     elif data is not None and images is not None:
         parts = {"data": (Path(data), Path(images))}
@@ -103,10 +106,11 @@ def check(
     shared = {} if alike is None else {"in_both_parts": alike}
     worst = worst_of(read, refused, found, Path(sheet) if sheet else None, folder)
     result = {
-        "usable": not bad,
+        "usable": not bad and not unusable,
+        "unusable": unusable,
         "parts": found,
         "worst": worst,
-        "batch_size": batch_size_for(recipe, found["train"]["images"]) if "train" in found else None,
+        "batch_size": batch_size_for(recipe, found["train"]["images"]) if "train" in found and not unusable else None,
         **shared,
         **{key: written[key] for key in ("data", "left_out", "notes") if key in written},
     }
@@ -147,7 +151,9 @@ def show_check(
         more = f"a batch of {config or FALLBACK} has more images than the {size} for training"
         print(f"note: {more}: `lossbox fit` needs --data.batch_size {size}")
     bad = sum(len(part["bad"]) for part in found["parts"].values())
-    if bad:
+    if reason := found["unusable"]:
+        print(f"not usable, nothing can be trained on it: {reason}")
+    elif bad:
         hint = "" if "data" in found else " (data.on_bad_box: drop leaves bad boxes out, and images that have no other)"
         print(f"not usable as it is: {bad} bad records{hint}")
     elif left_out:

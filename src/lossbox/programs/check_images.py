@@ -79,9 +79,9 @@ def worst_of(
     """
     from ..data.faults import KINDS, faults_of_kept, faults_of_refused
 
-    size = found["train" if "train" in found else next(iter(found))]["image_size"]
     faults = faults_of_refused(refused)
     for part in read.values():
+        size = found["train" if "train" in found else next(iter(found))]["image_size"]
         faults += faults_of_kept(part, size=(size[0], size[1]))
     faults = [fault._replace(image=shown(absolute(fault.image))) for fault in faults]  # one spelling of each file
     if sheet is None:

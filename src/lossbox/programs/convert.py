@@ -33,6 +33,7 @@ class Converted:
         left_out: what broke a rule.
         notes: what is left out for a reason, and what there is to know.
         looks: what was seen in each image file.
+        unusable: why nothing can be trained on it, empty where that is possible: a part of which no image is left, or no split.
     """
 
     data: str
@@ -40,6 +41,7 @@ class Converted:
     left_out: list[BadLabel]
     notes: list[BadLabel]
     looks: dict[Path, Look]
+    unusable: str = ""
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON: the messages by the rule that is broken."""
@@ -119,6 +121,7 @@ def converted(
     val_share: float = 0.0,
     allow_empty: bool = False,
     depth: Depth = "header",
+    inspect: bool = False,
     **layout_options: Any,
 ) -> Converted:
     """What ``convert`` does, with the records that are left out.
@@ -126,6 +129,7 @@ def converted(
     Args:
         drop: leave labels out that break a rule.
         depth: how far images are read; those that are split are read far enough to see which look alike.
+        inspect: where nothing can be trained on what is left, say so in ``unusable`` and keep the parts that there are.
         layout_options: of ``lossbox.coco.recognize.recognize``.
     """
     from ..coco.layout import look_at_parts, read_part
@@ -143,20 +147,33 @@ def converted(
     if depth == "header" and val_share and to_split(layout.parts) is not None:
         depth = "thumb"
     looks = look_at_parts(layout, depth, track)
-    read = {
-        part: read_part(layout, part, on_bad, items=track(items, f"reading {part}", len(items)), allow_empty=allow_empty or part == "test")
-        for part, items in layout.parts.items()
-    }
+    read, reasons = {}, []
+    for part, items in layout.parts.items():
+        try:
+            tracked = track(items, f"reading {part}", len(items))
+            read[part] = read_part(layout, part, on_bad, items=tracked, allow_empty=allow_empty or part == "test")
+        except ValueError as error:
+            if not bad:
+                raise
+            reasons.append(str(error))
     names = layout.names or sorted({box.name for found in read.values() for image in found for box in image.boxes})
-    if not names:
-        raise ValueError(f"data: no labelled object in {source}; --classes names those that there might be")
-    line = f"{source}: {describe(layout, read, names)}"
-    if val_share:
-        read, said = with_val(read, share=val_share, looks=looks)
-        line += f"; {said}" if said else ""
-    parts = {part: _written(layout, part, found, names, out, images) for part, found in read.items()}
+    if not names and not reasons:
+        reasons.append(f"no labelled object in {source}; --classes names those that there might be")
+        if not bad:
+            raise ValueError(f"data: {reasons[0]}")
+    line = f"{source}: {describe(layout, read, names)}" if names and read else f"{source}: {layout.kind}"
+    if val_share and not reasons:
+        try:
+            read, said = with_val(read, share=val_share, looks=looks)
+            line += f"; {said}" if said else ""
+        except ValueError as error:
+            reasons.append(str(error))
+    if reasons and not inspect:
+        first = f"; left out before: {len(bad)} bad labels and images, the first: {next(iter(bad))}" if bad else ""
+        raise ValueError(reasons[0] + first)
+    parts = {part: _written(layout, part, found, names, out, images) for part, found in read.items()} if names else {}
     notes = {str(note): note for note in layout.notes}
-    return Converted(line, parts, list(bad.values()), list(notes.values()), looks)
+    return Converted(line, parts, list(bad.values()), list(notes.values()), looks, "; ".join(reasons))
 
 
 def _written(layout: Layout, part: str, found: Sequence[Read], names: Sequence[str], out: Path, images: str) -> dict[str, Any]:
