@@ -25,6 +25,7 @@ CASES = [
     ("convert unreadable --out converted", 2, "is not an image that can be decoded"),
     ("convert unreadable --out converted --on-bad-box drop", 2, "val: no image is left of 5; the first: "),
     ("convert no_images.json --out converted", 2, "its labels name none"),
+    ("convert unlabelled --out converted", 2, "val: none of its 5 images has a label that can be used; --allow-empty takes them"),
     ("convert void.json --out converted", 2, "void.json: is not JSON"),
     ("fit empty --out new", 2, "found an empty folder"),
     ("fit unreadable --out new", 2, "no image is left of 5"),
@@ -55,6 +56,8 @@ CASES = [
     ("calibrate --config {config} --annotations no_boxes.json --images {images}", 2, BOXES),
     ("calibrate --config {config} --annotations no_images.json --images {images}", 2, IMAGES),
     ("export model.onnx --ckpt empty", 2, "the folder empty has no checkpoints/best.ckpt"),
+    ("export model.onnx --ckpt {ckpt} --size 7 0", 2, "--size: height and width of at least 1 pixel expected, got 7 0"),
+    ("predict {images} --ckpt {ckpt} --out found --thresholds {annotations}", 2, "thresholds are a CSV file with the columns category_id,"),
     ("export model.onnx --ckpt void.json", 2, "void.json is not a checkpoint of lossbox fit"),
     ("report empty", 2, "empty holds no run"),
     ("report unfinished --out page.html", 0, "Nothing was validated: there is no metrics.json"),
@@ -89,6 +92,8 @@ def folder(tiny_run, tmp_path_factory):
     shutil.copy(tiny_run.annotations, root / "unreadable" / "val.json")
     for image in tiny_run.images.iterdir():
         (root / "unreadable" / "images" / image.name).write_bytes(b"no image")
+    shutil.copytree(tiny_run.images, root / "unlabelled" / "images")
+    shutil.copy(root / "no_boxes.json", root / "unlabelled" / "val.json")
     (root / "unfinished" / "csv" / "version_0").mkdir(parents=True)
     for name in ("config.yaml", "csv/version_0/metrics.csv"):
         shutil.copy(tiny_run.out / name, root / "unfinished" / name)
@@ -110,6 +115,7 @@ def test_nothing_to_work_on_is_said(called, code, said, folder, capsys, monkeypa
     assert "Traceback" not in error
     if code == 2:
         assert error.startswith(f"lossbox {called.split()[0]}: ")
+        assert len(error) < 700
         assert error.endswith("\n(--debug shows where this was raised)\n")
         assert not any((root / name).exists() for name in ("new/checkpoints", "model.onnx", "converted/annotations"))
 

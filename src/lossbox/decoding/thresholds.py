@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import math
 import os
+import reprlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -56,7 +57,9 @@ def read_thresholds(path: str | os.PathLike[str]) -> dict[int, float]:
         try:
             missing = [name for name in ("category_id", "threshold") if name not in (rows.fieldnames or ())]
             if missing:
-                raise ValueError(f"{path}: line 1: a column {missing[0]!r} expected, got {rows.fieldnames or 'an empty file'}")
+                got = reprlib.repr(rows.fieldnames) if rows.fieldnames else "an empty file"  # a JSON file is one long line
+                wanted = f"thresholds are a CSV file with the columns {', '.join(COLUMNS)}"
+                raise ValueError(f"{path}: line 1: a column {missing[0]!r} expected, got {got}; {wanted}")
             for row in rows:
                 where = f"{path}: line {rows.line_num}"
                 category_id, threshold = _whole(row["category_id"], where), _threshold(row["threshold"], where)
@@ -72,7 +75,7 @@ def _whole(cell: str | None, where: str) -> int:
     try:
         return int(cell or "")
     except ValueError:
-        raise ValueError(f"{where}: category_id must be a whole number, got {cell!r}") from None
+        raise ValueError(f"{where}: category_id must be a whole number, got {reprlib.repr(cell)}") from None
 
 
 def _threshold(cell: str | None, where: str) -> float:
@@ -83,5 +86,7 @@ def _threshold(cell: str | None, where: str) -> float:
     except ValueError:
         value = math.nan
     if not 0 <= value <= 1:
-        raise ValueError(f"{where}: threshold must be a number in [0, 1], or empty to return nothing of this class, got {cell!r}")
+        raise ValueError(
+            f"{where}: threshold must be a number in [0, 1], or empty to return nothing of this class, got {reprlib.repr(cell)}"
+        )
     return value

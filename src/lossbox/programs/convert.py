@@ -96,7 +96,7 @@ def convert(
         first_pixel: voc: whether files count pixels from 0 or 1 (default: 0 where a box begins at 0)
         classes: voc: the classes, in their order; needed where parts are converted one by one (default: the names found, sorted)
         val_share: share of the images that becomes val where the data has none; 0 leaves the parts as they are
-        allow_empty: accept a part without any labels
+        allow_empty: accept a part without any labels, as images without objects; the part test needs none
 
     Returns:
         ``data``: what was found, in one line. ``parts``: by name ``annotations`` and ``images``, where they are, and ``counts``, in words.
@@ -150,8 +150,11 @@ def converted(
     read, reasons = {}, []
     for part, items in layout.parts.items():
         try:
-            tracked = track(items, f"reading {part}", len(items))
-            read[part] = read_part(layout, part, on_bad, items=tracked, allow_empty=allow_empty or part == "test")
+            tracked, empty = track(items, f"reading {part}", len(items)), allow_empty or part == "test"
+            read[part] = read_part(layout, part, on_bad, items=tracked, allow_empty=empty)
+            if not empty and not any(image.boxes for image in read[part]):
+                none = f"none of its {len(read[part])} images has a label that can be used"
+                raise ValueError(f"{part}: {none}; --allow-empty takes them as images without objects")
         except ValueError as error:
             if not bad:
                 raise

@@ -79,6 +79,8 @@ def export(
         raise ValueError(f"nms: a file name that ends in .onnx or .xml expected, got {model}")
     if thresholds is not None and not nms:
         raise ValueError("thresholds: --thresholds goes with --nms, got it alone")
+    if size is not None and min(size) < 1:
+        raise ValueError(f"size: height and width of at least 1 pixel expected, got {size[0]} {size[1]}")
     import torch
 
     from ..data.transforms import shorter_and_longer
