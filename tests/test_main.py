@@ -28,6 +28,11 @@ def test_help_names_every_command_and_loads_nothing_heavy():
         assert any(line.split()[:1] == [name] and line.endswith(purpose) for line in text)
 
 
+def test_the_exit_codes_are_those_of_every_command(capsys):
+    assert main(["--help"]) == 0
+    assert "1 `check` found bad records; 2 something to change" in capsys.readouterr().out
+
+
 def test_help_of_every_command_loads_nothing_heavy():
     code = """import contextlib, sys
 from lossbox.data.digits import write_digits

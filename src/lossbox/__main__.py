@@ -57,7 +57,8 @@ def help_text() -> str:
         '  lossbox --completion      for your shell: eval "$(lossbox --completion)" in ~/.bashrc or ~/.zshrc',
         f"  --debug                   with any command: Lightning's notes, and a traceback of an error (or set {DEBUG_VARIABLE}=1)",
         "",
-        "Exit codes: 0 done; 2 something to change, said in a line; 130 interrupted; 1, with a traceback, a mistake of ours: report it.",
+        "Exit codes: 0 done; 1 `check` found bad records; 2 something to change, said in a line; 130 interrupted.",
+        "A traceback, with 1 too, is a mistake of ours: report it.",
         "",
         "Start with: lossbox demo",
     ]
@@ -101,6 +102,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     Returns:
         0; 2 where the user has to change something; 130 after Ctrl-C. A traceback, with which a process ends with 1, is a mistake of ours.
+
+    Raises:
+        SystemExit: with 1, where ``check`` found bad records.
     """
     words = list(sys.argv[1:] if argv is None else argv)
     debug = os.environ.get(DEBUG_VARIABLE, "") not in ("", "0") or "--debug" in words

@@ -236,7 +236,7 @@ def test_a_detector_without_anchors_has_an_image_size_only(tmp_path, capsys):
         ([], "DATA: a folder of data, a COCO JSON and the folder"),
         (["none.json", "data"], "none.json does not exist"),
         (["broken.json", "data"], "broken.json: is not JSON"),
-        (["data.json", "nowhere"], "image_root: nowhere is not a folder"),
+        (["data.json", "nowhere"], "IMAGES: nowhere is not a folder; it must hold the images that data.json names"),
         (["--config", "nothing"], "--config: no file nothing"),
         (["--config", "broken.json"], "--config: broken.json is not YAML"),
         (["--config", "data.json"], "--config: the recipe does not say data.train_annotations"),

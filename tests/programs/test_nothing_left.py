@@ -4,6 +4,7 @@ import json
 import shutil
 
 import pytest
+import yaml
 
 from lossbox.__main__ import COMMANDS, main
 
@@ -62,7 +63,13 @@ CASES = [
     ("report empty", 2, "empty holds no run"),
     ("report unfinished --out page.html", 0, "Nothing was validated: there is no metrics.json"),
     ("compare {config} --seeds", 2, "--seeds: at least one, each once, expected, got none"),
-    ("compare none.json", 2, "none.json must hold a recipe, got list"),
+    ("compare none.json", 2, "NAMES: none.json must hold a recipe, got list"),
+    (
+        "compare study.yaml --seeds 0 --out new",
+        2,
+        "misspelled: Subcommand 'fit' does not accept option 'trainer.max_epoch'; did you mean --",
+    ),
+    ("validate --config x.csv", 2, "config: x.csv must hold a recipe, got str"),
     ("losses --count no_images.json", 2, "--count: no_images.json has no `model`; a recipe of lossbox fit expected"),
     ("digits drawn --train-images 0", 2, "--train-images: at least 1 image expected, got 0"),
     ("demo --out new --data drawn --val-images 0", 2, "--val-images: at least 1 image expected, got 0"),
@@ -83,6 +90,8 @@ def folder(tiny_run, tmp_path_factory):
     for name, content in contents.items():
         (root / f"{name}.json").write_text(json.dumps(content))
     (root / "void.json").touch()
+    study = {"title": "t", "recipe": str(tiny_run.config), "variants": {"misspelled": {"trainer.max_epoch": 1}}, "measure": ["AP"]}
+    (root / "study.yaml").write_text(yaml.safe_dump(study))
     (root / "x.csv").write_text("a,b,c\n1,2,3")
     for name in ("empty", "text", "broken", "unreadable/images"):
         (root / name).mkdir(parents=True)

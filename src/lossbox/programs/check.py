@@ -83,6 +83,8 @@ def check(
         unusable = done.unusable
         parts = {part: (Path(entry["annotations"]), Path(entry["images"])) for part, entry in written["parts"].items()}
     elif data is not None and images is not None:
+        if Path(data).is_file() and not Path(images).is_dir():
+            raise FileNotFoundError(f"images: {images} is not a folder; it must hold the images that {data} names")
         parts = {"data": (Path(data), Path(images))}
     else:
         parts = parts_of(recipe if config else {})

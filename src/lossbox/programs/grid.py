@@ -90,7 +90,7 @@ def _function(variant: Variant) -> Any:
 def recipe_of(variant: Variant) -> dict[str, Any]:
     """The recipe of a variant with its options in it, and with the log of the steps."""
     assert variant.recipe is not None
-    recipe = with_options(read_recipe(variant.recipe), variant.options)
+    recipe = with_options(read_recipe(variant.recipe, option="names"), variant.options)
     trainer = recipe.setdefault("trainer", {})
     trainer["callbacks"] = [*(trainer.get("callbacks") or []), STEP_LOG]
     return recipe
@@ -177,6 +177,8 @@ def naming(variant: Variant) -> Iterator[None]:
     try:
         yield
     except (ValueError, FileNotFoundError) as error:
+        if type(error) not in (ValueError, FileNotFoundError):  # others take other arguments
+            raise
         raise type(error)(f"{variant.name}: {error}") from error
 
 
@@ -234,7 +236,8 @@ def _ended(running: Mapping[Future[None], Cell]) -> Iterator[Future[None]]:
 def run_one(cell: Cell) -> None:
     """Trains or computes one run into its folder."""
     if cell.variant.recipe is not None:
-        _train(cell)
+        with naming(cell.variant):
+            _train(cell)
         return
     from .. import report
 

@@ -39,9 +39,9 @@ def with_recipes(argv: Iterable[str]) -> list[str]:
     words: list[str] = []
     for word in argv:
         if words and words[-1] in ("-c", "--config"):
-            words.append(str(find_recipe(word)))
+            words.append(str(_checked(word)))
         elif word.startswith("--config="):
-            words.append(f"--config={find_recipe(word.removeprefix('--config='))}")
+            words.append(f"--config={_checked(word.removeprefix('--config='))}")
         else:
             words.append(word)
     return words
@@ -52,8 +52,14 @@ def resume(out: Path) -> list[str]:
     return ["--ckpt_path", "last"] if (out / "checkpoints" / "last.ckpt").is_file() else []
 
 
-def read_recipe(name: str) -> dict[str, Any]:
-    """The content of a recipe, by path or name."""
+def _checked(name: str) -> Path:
+    """The file of a recipe, which holds one."""
+    read_recipe(name)
+    return find_recipe(name)
+
+
+def read_recipe(name: str, *, option: str = "config") -> dict[str, Any]:
+    """The content of a recipe, by path or name; ``option`` begins the messages: what the user named it by."""
     try:
         import yaml
     except ImportError as error:
@@ -62,7 +68,7 @@ def read_recipe(name: str) -> dict[str, Any]:
     try:
         recipe = yaml.safe_load(path.read_text())
     except (yaml.YAMLError, ValueError) as error:
-        raise ValueError(f"config: {path} is not YAML: {error}") from error
+        raise ValueError(f"{option}: {path} is not YAML: {error}") from error
     if not isinstance(recipe, dict):
-        raise ValueError(f"config: {path} must hold a recipe, got {type(recipe).__name__}")
+        raise ValueError(f"{option}: {path} must hold a recipe, got {type(recipe).__name__}")
     return recipe

@@ -25,7 +25,8 @@ def explained(message: str, options: Iterable[str]) -> str:
     refused = re.search(r".*class_path '([\w.]+)\.(\w+)'.*Option '(\w+)' is not accepted", message, re.DOTALL)
     if refused:
         options = inspect.signature(getattr(import_module(refused[1]), refused[2])).parameters
-    name = refused[3] if refused else unknown[1] if unknown else ""
+    in_recipe = re.search(r"does not accept option '([\w.]+)'", message)
+    name = refused[3] if refused else unknown[1] if unknown else f"--{in_recipe[1]}" if in_recipe else ""
     return " ".join(message.split()) + near_name(name, options)
 
 
