@@ -234,6 +234,7 @@ def test_a_detector_without_anchors_has_an_image_size_only(tmp_path, capsys):
     ("words", "message"),
     [
         ([], "DATA: a folder of data, a COCO JSON and the folder"),
+        (["data.json", "data", "--limit", "-1"], "--limit: 0 or more bad records expected, got -1"),
         (["none.json", "data"], "none.json does not exist"),
         (["broken.json", "data"], "broken.json: is not JSON"),
         (["data.json", "nowhere"], "IMAGES: nowhere is not a folder; it must hold the images that data.json names"),

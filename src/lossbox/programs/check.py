@@ -131,6 +131,8 @@ def show_check(
     Args:
         limit: bad records to print of each part
     """
+    if limit < 0:
+        raise ValueError(f"limit: 0 or more bad records expected, got {limit}")
     left_out = [message for messages in found.get("left_out", {}).values() for message in messages]
     if "data" in found:
         print(found["data"])
