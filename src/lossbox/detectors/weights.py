@@ -74,7 +74,11 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
         {'fc.bias': tensor([1., 1.])}
     """
     path = Path(path).expanduser()
-    content = _safetensors(path) if path.suffix == SAFETENSORS else _pickled(path)
+    if path.suffix == SAFETENSORS:
+        content = _safetensors(path)
+    else:
+        refusal = f"weights: {path} holds more than a state_dict, or is damaged: torch.load(weights_only=True) fails"
+        content = load_pickled(path, refusal)
     while isinstance(content, Mapping) and (
         inner := next((content[key] for key in WRAPPERS if isinstance(content.get(key), Mapping)), None)
     ):
@@ -171,14 +175,20 @@ def _safetensors(path: Path) -> object:
         raise ValueError(f"weights: {path} is not a safetensors file: {error}") from error
 
 
-def _pickled(path: Path) -> object:
+def load_pickled(path: Path, refusal: str) -> object:
+    """What ``torch.load(weights_only=True)`` reads on the CPU.
+
+    Raises:
+        ValueError: the ``refusal``, whatever torch raises on a foreign file.
+        OSError: the file cannot be read.
+    """
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except OSError:
         raise
-    except Exception as error:  # what it raises depends on the first bytes: of a text, IndexError or struct.error too
+    except Exception as error:  # all of them: what comes depends on the first bytes, of a text IndexError or struct.error too
         # torch's own message advises weights_only=False, which would run what is in the file
-        raise ValueError(f"weights: {path} holds more than a state_dict, or is damaged: torch.load(weights_only=True) fails") from error
+        raise ValueError(refusal) from error
 
 
 def _first(names: Sequence[str]) -> str:

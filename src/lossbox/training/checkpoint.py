@@ -11,6 +11,7 @@ import yaml
 from torch import Tensor, nn
 
 from .. import __version__
+from ..detectors.weights import load_pickled
 
 SHOWN = 3
 """So many names of each kind stand in a message."""
@@ -36,13 +37,7 @@ def read_checkpoint(path: Path, *, option: str = "ckpt") -> dict[str, Any]:
     if not path.is_file():
         there = ", ".join(sorted(file.name for file in path.parent.glob("*.ckpt"))) or "no checkpoint"
         raise FileNotFoundError(f"{option}: no file {path}; {path.parent} has {there}. A run keeps its checkpoints in OUT/checkpoints")
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except OSError:
-        raise
-    except Exception as error:  # what it raises depends on the first bytes: of a text, IndexError or struct.error too
-        # torch's own message advises weights_only=False, which would run what is in the file
-        raise ValueError(f"{option}: {path} is not a checkpoint of lossbox fit: it holds more than weights, or is damaged") from error
+    content = load_pickled(path, f"{option}: {path} is not a checkpoint of lossbox fit: it holds more than weights, or is damaged")
     if not isinstance(content, Mapping) or "state_dict" not in content:
         raise ValueError(f"{option}: {path} is not a checkpoint of lossbox fit: it lacks a state_dict")
     check_format(content, f"{option}: {path}")

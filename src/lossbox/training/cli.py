@@ -76,7 +76,7 @@ class LossboxCLI(LightningCLI):
                 raise
             raise type(error)(said) from error
         except (KeyboardInterrupt, SystemExit) as stopped:  # Lightning turns Ctrl-C into an exit
-            stopped.hint = self._how_to_go_on()  # type: ignore[union-attr]
+            stopped.hint = self._how_to_go_on()  # type: ignore[union-attr]  # read by lossbox.__main__, which does not have the run
             raise
 
     def _how_to_go_on(self) -> str:
