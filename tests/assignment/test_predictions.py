@@ -3,6 +3,7 @@
 import itertools
 import math
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import pytest
@@ -102,10 +103,22 @@ def test_what_is_empty_crowded_or_not_a_number() -> None:
             rule(raw, targets[:1])
 
 
+@pytest.mark.parametrize("rule", [assign_task_aligned, match_one_to_one])
+@pytest.mark.parametrize("label", [3, -1])
+def test_a_label_that_no_score_is_of_is_named(rule: Any, label: int) -> None:
+    pytest.importorskip("scipy")
+    raw, targets = problem(0, (2, 2))
+    targets[1].labels[1] = label
+    with pytest.raises(ValueError, match=rf"targets\[1\]\.labels: classes from 0 to 2 expected, as the predictions have 3, got {label}"):
+        rule(raw, targets)
+
+
 @pytest.mark.parametrize(
     ("make", "options", "message"),
     [
-        (TaskAlignedAssigner, {"top_k": 0}, "top_k: a number >= 1"),
+        (TaskAlignedAssigner, {"top_k": 0}, "top_k: a whole number >= 1"),
+        (TaskAlignedAssigner, {"top_k": 2.5}, "top_k: a whole number >= 1"),
+        (partial(match_one_to_one, *problem(0, (1,))), {"alpha": 2.0}, r"alpha: a number in \[0, 1\]"),
         (TaskAlignedAssigner, {"beta": -1.0}, "beta: a finite number >= 0"),
         (HungarianAssigner, {"giou_weight": math.nan}, "giou_weight: a finite number >= 0"),
     ],

@@ -277,6 +277,12 @@ def test_what_does_not_fit_is_refused():
         use(detector("retinanet"), RankSortLoss(groups="class"))
     with pytest.raises(ValueError, match=r"no objective takes \{'smooth_localization': True\} of ALRPLoss"):
         use(detector("retinanet"), ALRPLoss(smooth_localization=True))
+    with pytest.raises(ValueError, match=r"loss: EqualizationLossV2 needs num_classes: EqualizationLossV2\(num_classes=\.\.\.\) expected"):
+        use(detector("retinanet"), "equalization_loss_v2")
+    two_stages = detector("faster_rcnn")
+    with pytest.raises(ValueError, match="rpn: no loss of class scores is called 'rank_srot'"):
+        use(two_stages, "ap", rpn="rank_srot")
+    assert "forward" not in vars(two_stages.roi_heads)  # what is refused changes nothing
     masks = detector("faster_rcnn")
     masks.__class__ = MaskRCNN
     with pytest.raises(ValueError, match="MaskRCNN, which has more losses"):

@@ -76,6 +76,14 @@ def test_ddf_is_its_formula(matched):
     same(decoupled_distillation_loss(logits, teacher, torch.tensor(matched), confidence), 25 * mean, logits)
 
 
+@pytest.mark.parametrize("loss", [distribution_focal_loss, fine_grained_localization_loss])
+def test_a_target_that_is_nan_makes_its_own_row_nan(loss):
+    logits = torch.randn(3, 5, requires_grad=True)
+    values = loss(logits, torch.tensor([math.nan, 0.5, -1.0]), reduction="none")
+    assert values.isnan().tolist() == [True, False, False]
+    assert torch.autograd.grad(values[1:].sum(), logits)[0][1].isfinite().all()
+
+
 @pytest.mark.parametrize(
     ("call", "message"),
     [

@@ -105,6 +105,14 @@ def test_the_box_around_both_takes_no_gradient_in_wiou():
     torch.testing.assert_close(*(torch.autograd.grad(x.sum(), boxes)[0] for x in (wiou_loss(boxes, targets, reduction="none"), expected)))
 
 
+@pytest.mark.parametrize("loss", [bounded_iou_loss, nwd_loss, siou_loss, wiou_loss, mpdiou_loss, inner_iou_loss])
+def test_boxes_in_a_grid_are_those_in_a_row(loss):
+    boxes, targets = (torch.rand(2, 3, 4) + torch.tensor([0.0, 0.0, 1.0, 1.0]) for _ in range(2))
+    expected = loss(boxes.view(6, 4), targets.view(6, 4), reduction="none").view(2, 3)
+    torch.testing.assert_close(loss(boxes, targets, reduction="none"), expected)
+    torch.testing.assert_close(loss(boxes[0, 0], targets[0, 0]), expected[0, 0])
+
+
 def test_points_and_equal_boxes():
     point, box = torch.tensor([[1.0, 1.0, 1.0, 1.0]]), torch.tensor([[0.0, 0.0, 2.0, 2.0]])
     assert bounded_iou_loss(point, point) == pytest.approx(2 * 0.9)  # a place without a size to measure by
@@ -117,10 +125,13 @@ def test_points_and_equal_boxes():
 @pytest.mark.parametrize(
     ("loss", "options", "message"),
     [
-        (bounded_iou_loss, {"beta": -1.0}, "beta: a number >= 0"),
+        (bounded_iou_loss, {"beta": -1.0}, r"beta: a number in \[0, 1\]"),
+        (bounded_iou_loss, {"beta": 2.0}, r"beta: a number in \[0, 1\]"),
         (nwd_loss, {"scale": 0.0}, "scale: a number > 0"),
         (siou_loss, {"theta": 0.0}, "theta: a number > 0"),
         (mpdiou_loss, {"image_size": (0.0, 3.0)}, "image_size: a number > 0"),
+        (mpdiou_loss, {"image_size": (4.0, 3.0, 3.0)}, "image_size: height and width expected, got"),
+        (mpdiou_loss, {"image_size": 640}, "image_size: height and width expected, got 640"),
         (inner_iou_loss, {"ratio": -0.5}, "ratio: a number > 0"),
     ],
 )

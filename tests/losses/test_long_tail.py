@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from lossbox.losses import (
     EqualizationLossV2,
     FederatedLoss,
+    SeesawLoss,
     SigmoidCrossEntropyLoss,
     equalization_loss_v2,
     federated_loss,
@@ -71,6 +72,15 @@ def test_eql_v2_remembers_the_gradients_of_training_only():
     torch.testing.assert_close(loss.gradients.sums, expected)  # ignored
 
 
+def test_a_score_that_is_nan_is_not_remembered():
+    loss = EqualizationLossV2(num_classes=4)
+    logits = LOGITS.detach().clone()
+    logits[0, 0] = math.nan
+    assert loss(logits, TARGETS).isnan()
+    assert loss(LOGITS, TARGETS).isfinite()
+    assert loss.gradients.sums.isfinite().all()
+
+
 def test_federated_is_the_cross_entropy_of_some_classes():
     chosen = torch.tensor([True, False, True, False])
     same(
@@ -103,7 +113,12 @@ def test_an_objective_takes_those_of_sigmoid_scores():
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: seesaw_loss(LOGITS, CLASSES, COUNTS[:3]), "one for each of 4 classes"),
+        (lambda: seesaw_loss(LOGITS, CLASSES, COUNTS[:3]), "counts: one for each of 4 classes"),
+        (lambda: seesaw_loss(LOGITS, CLASSES.to(torch.uint8), COUNTS), "targets: int64 expected, got torch.uint8"),
+        (lambda: SeesawLoss(counts=[1.0, 2.0])(LOGITS, CLASSES), "counts: one for each of 4 classes"),
+        (lambda: EqualizationLossV2(num_classes=3)(LOGITS, TARGETS), r"num_classes: 4 expected, the last dimension of logits .* got 3"),
+        (lambda: FederatedLoss(counts=[1.0] * 3)(LOGITS, TARGETS), r"counts: one for each class expected, .* got \(3,\)"),
+        (lambda: sample_classes(torch.ones(4).long(), COUNTS), "present: booleans expected, got torch.int64"),
         (lambda: seesaw_loss(LOGITS, CLASSES, COUNTS, p=-1.0), "p: a number >= 0"),
         (lambda: equalization_loss_v2(LOGITS, TARGETS, COUNTS[:3]), "gradient_ratio: one for each class"),
         (lambda: federated_loss(LOGITS, TARGETS, COUNTS[:3] > 0), "classes: one for each class"),

@@ -39,7 +39,7 @@ def assign_task_aligned(
         For each image and anchor the index of a box, ``BACKGROUND`` or, for anchors in crowds, ``IGNORE``.
 
     Raises:
-        ValueError: an option out of its range, or another number of targets than images.
+        ValueError: an option out of its range, another number of targets than images; on a CPU, a label of no class.
 
     Source:
         Feng et al., TOOD: Task-aligned One-stage Object Detection, ICCV 2021, Eq. (4) and Sec. 3.2.
@@ -53,7 +53,7 @@ def assign_task_aligned(
         tensor([[ 0, -1, -1]])
     """
     _check_aligned(top_k, alpha, beta)
-    _check_images(predictions, targets)
+    _check_targets(predictions, targets)
     anchors = predictions.anchors
     padded = PaddedBoxes(anchors, targets)
     count = anchors.shape[-2]
@@ -103,7 +103,7 @@ def match_one_to_one(
         For each image and prediction the index of a box or ``BACKGROUND``; in crowds ``IGNORE``.
 
     Raises:
-        ValueError: a negative weight, or another number of targets than images.
+        ValueError: a negative weight, an alpha outside of [0, 1], another number of targets than images; on a CPU, a label of no class.
         ImportError: scipy is missing.
 
     Source:
@@ -118,8 +118,10 @@ def match_one_to_one(
         >>> match_one_to_one(raw, [box]).matched
         tensor([[ 0, -1, -1]])
     """
-    _check_costs(class_weight=class_weight, l1_weight=l1_weight, giou_weight=giou_weight, alpha=alpha, gamma=gamma)
-    _check_images(predictions, targets)
+    _check_costs(class_weight=class_weight, l1_weight=l1_weight, giou_weight=giou_weight, gamma=gamma)
+    if not 0 <= alpha <= 1:
+        raise ValueError(f"alpha: a number in [0, 1] expected, got {alpha}")
+    _check_targets(predictions, targets)
     solve = _solver()
     anchors = predictions.anchors
     matched = torch.full(predictions.logits.shape[:2], BACKGROUND, device=anchors.device)
@@ -205,14 +207,19 @@ def _solver() -> Any:
     return linear_sum_assignment
 
 
-def _check_images(predictions: RawPredictions, targets: Sequence[Targets]) -> None:
+def _check_targets(predictions: RawPredictions, targets: Sequence[Targets]) -> None:
     if len(targets) != len(predictions.logits):
         raise ValueError(f"targets: one record for each of {len(predictions.logits)} images expected, got {len(targets)}")
+    classes = predictions.logits.shape[-1]
+    for i, labels in enumerate(target.labels for target in targets):
+        if labels.device.type == "cpu" and len(wrong := labels[(labels < 0) | (labels >= classes)]):
+            rule = f"classes from 0 to {classes - 1} expected, as the predictions have {classes}"
+            raise ValueError(f"targets[{i}].labels: {rule}, got {int(wrong[0])}")
 
 
 def _check_aligned(top_k: int, alpha: float, beta: float) -> None:
-    if top_k < 1:
-        raise ValueError(f"top_k: a number >= 1 expected, got {top_k}")
+    if isinstance(top_k, bool) or not isinstance(top_k, int) or top_k < 1:
+        raise ValueError(f"top_k: a whole number >= 1 expected, got {top_k}")
     _check_costs(alpha=alpha, beta=beta)
 
 

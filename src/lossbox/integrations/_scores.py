@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from dataclasses import MISSING, fields
 from importlib.metadata import version
 from typing import Any
 
@@ -20,11 +21,12 @@ TAU = 0.5
 """The IoU at which aLRP's localization error is 1."""
 
 
-def find_loss(loss: Any) -> LossModule:
+def find_loss(loss: Any, name: str = "loss") -> LossModule:
     """The module of a loss of class scores.
 
     Args:
         loss: a module; a function of ``lossbox.losses``; or the name of a function, with or without ``_loss``.
+        name: what the caller calls it in a message.
 
     Raises:
         ValueError: anything else, with the reason.
@@ -37,23 +39,26 @@ def find_loss(loss: Any) -> LossModule:
     if isinstance(loss, str):
         found = CATALOG.get(loss) or CATALOG.get(f"{loss}_loss")
         if found is None:
-            known = [name for name, module in CATALOG.items() if issubclass(module, SCORE_LOSSES)]
+            known = [each for each, module in CATALOG.items() if issubclass(module, SCORE_LOSSES)]
             near = near_name(loss, known, otherwise=f"one of {', '.join(known)} expected")
-            raise ValueError(f"loss: no loss of class scores is called {loss!r}{near}")
+            raise ValueError(f"{name}: no loss of class scores is called {loss!r}{near}")
     found = next((module for module in CATALOG.values() if loss is module.function), found)
     kind = found if isinstance(found, type) else type(found)
     if not issubclass(kind, LossModule):
         raise ValueError(
-            f"loss: a name, function or module of lossbox.losses expected, got {getattr(found, '__name__', kind.__name__)}; "
+            f"{name}: a name, function or module of lossbox.losses expected, got {getattr(found, '__name__', kind.__name__)}; "
             "lossbox.losses.CustomClassificationLoss makes a module of a function of yours"
         )
     if not issubclass(kind, SCORE_LOSSES):
-        raise ValueError(f"loss: {kind.__name__} is no loss of class scores that a detector can take. {kind.no_objective}".rstrip(". "))
+        raise ValueError(f"{name}: {kind.__name__} is no loss of class scores that a detector can take. {kind.no_objective}".rstrip(". "))
+    if isinstance(found, type) and (needed := [f.name for f in fields(found) if f.init and f.default is f.default_factory is MISSING]):
+        call = f"{kind.__name__}({', '.join(f'{option}=...' for option in needed)})"
+        raise ValueError(f"{name}: {kind.__name__} needs {', '.join(needed)}: {call} expected")
     module: LossModule = found() if isinstance(found, type) else found
     if (reduction := getattr(module, "reduction", "mean")) != "mean":
-        raise ValueError(f"loss: reduction 'mean' expected, since the adapter decides what is summed, got {reduction!r}")
+        raise ValueError(f"{name}: reduction 'mean' expected, since the adapter decides what is summed, got {reduction!r}")
     if memory := getattr(module, "memory", 0):
-        raise ValueError(f"loss: memory 0 expected, since a model may rank the scores of several heads in a step, got {memory}")
+        raise ValueError(f"{name}: memory 0 expected, since a model may rank the scores of several heads in a step, got {memory}")
     return module
 
 

@@ -75,9 +75,10 @@ def use(model: nn.Module, loss: Loss, *, rpn: Loss | None = None) -> nn.Module:
     if isinstance(inner, detection.FasterRCNN):
         if type(inner) is not detection.FasterRCNN:
             raise ValueError(f"model: a FasterRCNN expected, got its subclass {type(inner).__name__}, which has more losses")
-        _train_second_stage(inner.roi_heads, _objective(loss))
-        if rpn is not None:
-            _train_first_stage(inner.rpn, _objective(rpn))
+        objective, proposals = _objective(loss), None if rpn is None else _objective(rpn, "rpn")
+        _train_second_stage(inner.roi_heads, objective)
+        if proposals is not None:
+            _train_first_stage(inner.rpn, proposals)
     elif isinstance(inner, SSD):
         _train_dense(inner, _objective(loss), inner.box_coder, softmax=True)
     elif isinstance(inner, (detection.RetinaNet, detection.FCOS)):
@@ -109,15 +110,15 @@ class _BalancedEachStep(Objective):
         return parts | {"localization": Part(parts["localization"].value, weight)}
 
 
-def _objective(loss: Loss) -> Objective:
+def _objective(loss: Loss, name: str = "loss") -> Objective:
     if isinstance(loss, Objective):
         return loss
-    module = find_loss(loss)
+    module = find_loss(loss, name)
     if isinstance(module, (RankSortLoss, ALRPLoss)):
         defaults = type(module)().options()
         others = {name: value for name, value in module.options().items() if name != "delta" and value != defaults[name]}
         if others:
-            raise ValueError(f"loss: no objective takes {others} of {type(module).__name__}; delta is the one option that it takes")
+            raise ValueError(f"{name}: no objective takes {others} of {type(module).__name__}; delta is the one option that it takes")
         if isinstance(module, RankSortLoss):
             return RankSortObjective(delta=module.delta)
         return _BalancedEachStep(ALRPObjective(delta=module.delta, self_balance=False))

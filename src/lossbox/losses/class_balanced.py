@@ -175,7 +175,7 @@ def class_balanced_focal_loss(
     ignored = find_ignored(targets, largest=logits.shape[1] - 1)
     check_finite(ignored, logits=logits)
     logits, targets = set_aside(upcast(logits), ignored), set_aside(targets, ignored)
-    positive = F.one_hot(targets, logits.shape[1]).to(logits.dtype)
+    positive = F.one_hot(targets.long(), logits.shape[1]).to(logits.dtype)
     loss = focal_cross_entropy(error_margin(logits, positive), gamma).sum(1) * class_weights.to(logits.dtype)[targets]
     loss = set_aside(loss, ignored)
     return reduce_loss(loss, weight=weight, reduction=reduction, normalizer=normalizer, ignored=ignored)

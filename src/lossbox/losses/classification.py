@@ -276,10 +276,14 @@ def _expectation(probability: Tensor, mask: Tensor, sharpness: float, *, if_none
     return torch.where(some, (share * probability).sum(), if_none)
 
 
-def check_classes(logits: Tensor, targets: Tensor, class_weights: Tensor | None) -> None:
-    """The shapes of a loss over (n, C) logits and (n,) classes."""
+def check_classes(logits: Tensor, targets: Tensor, class_weights: Tensor | None, name: str = "class_weights") -> None:
+    """The shapes of a loss over (n, C) logits and (n,) classes, with a number of this name for each class."""
     check_tensors(logits=logits, targets=targets)
     if logits.ndim != 2 or targets.shape != logits.shape[:1]:
         raise ValueError(f"logits, targets: (n, C) and (n,) expected, got {tuple(logits.shape)} and {tuple(targets.shape)}")
-    if class_weights is not None and class_weights.shape != logits.shape[1:]:
-        raise ValueError(f"class_weights: one for each of {logits.shape[1]} classes expected, got shape {tuple(class_weights.shape)}")
+    if targets.dtype not in (torch.int64, torch.int32):
+        raise ValueError(f"targets: int64 expected, got {targets.dtype}")
+    if class_weights is not None:
+        check_tensors(**{name: class_weights})
+        if class_weights.shape != logits.shape[1:]:
+            raise ValueError(f"{name}: one for each of {logits.shape[1]} classes expected, got shape {tuple(class_weights.shape)}")

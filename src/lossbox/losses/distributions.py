@@ -54,8 +54,8 @@ def distribution_focal_loss(
     ignored = find_ignored(target, "target", largest=logits.shape[1] - 1, soft=True)
     check_finite(ignored, logits=logits, target=target)
     logits, target = set_aside(upcast(logits), ignored), set_aside(target.detach(), ignored).to(upcast(logits).dtype)
-    left = target.floor().clamp(max=logits.shape[1] - 2)
-    loss = set_aside(_between_bins(logits, left.long(), target - left), ignored)
+    left = target.long().clamp(0, logits.shape[1] - 2)  # of a NaN too, whose loss is NaN
+    loss = set_aside(_between_bins(logits, left, target - left), ignored)
     return reduce_loss(loss, weight=weight, reduction=reduction, normalizer=normalizer, ignored=ignored)
 
 

@@ -5,13 +5,15 @@ How they compare under one budget is on the page "IoU losses compared".
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from ..boxes import paired_iou
 from ..boxes.overlap import _center_distance, _corners, _enclosing_size, _paired_areas, _safe_ratio, _size
-from ._checks import check_finite, check_not_negative, check_positive
+from ._checks import check_finite, check_positive, check_share
 from ._logspace import power
 from ._reduce import Reduction, reduce_loss
 from .box_regression import smooth_l1_loss
@@ -43,7 +45,7 @@ def bounded_iou_loss(
         A scalar, or (n,) without reduction; in [0, 4 (1 - beta/2)].
 
     Raises:
-        ValueError: shapes that differ, a negative beta.
+        ValueError: shapes that differ, a beta outside of [0, 1].
 
     Source:
         Tychsen-Smith and Petersson, Improving Object Localization with Fitness NMS and Bounded IoU Loss, CVPR 2018, the section on the
@@ -53,7 +55,7 @@ def bounded_iou_loss(
         >>> bounded_iou_loss(torch.tensor([[0., 0., 2., 2.]]), torch.tensor([[0., 0., 2., 4.]]))
         tensor(0.9667)
     """
-    check_not_negative("beta", beta)
+    check_share("beta", beta)
     check_finite(boxes=boxes, targets=targets)
     low, high, other_low, other_high = _corners(boxes, targets)
     size, target_size = _size(low, high), _size(other_low, other_high)
@@ -156,7 +158,7 @@ def siou_loss(
     dx, dy = off.unbind(-1)
     angle = _safe_ratio(2 * (dx * dy).abs(), dx * dx + dy * dy)
     share = _safe_ratio(off, _enclosing_size(*corners))
-    distance = -torch.expm1((angle - 2)[:, None] * share.square())
+    distance = -torch.expm1((angle - 2).unsqueeze(-1) * share.square())
     size, target_size = _size(low, high), _size(other_low, other_high)
     change = _safe_ratio((size - target_size).abs(), torch.maximum(size, target_size))
     shape = power(-torch.expm1(-change), theta)
@@ -230,7 +232,7 @@ def mpdiou_loss(
         A scalar, or (n,) without reduction; >= 0, at most 3 for boxes inside of the image.
 
     Raises:
-        ValueError: shapes that differ, a size that is not positive.
+        ValueError: shapes that differ, a size that is not two positive numbers.
 
     Source:
         Ma and Xu, MPDIoU, arXiv:2307.07662, Sec. 3.
@@ -239,6 +241,8 @@ def mpdiou_loss(
         >>> mpdiou_loss(torch.tensor([[0., 0., 10., 10.]]), torch.tensor([[0., 0., 10., 20.]]), image_size=(30, 40))
         tensor(0.5400)
     """
+    if not isinstance(image_size, Sequence | Tensor) or len(image_size) != 2:
+        raise ValueError(f"image_size: height and width expected, got {image_size!r}")
     for side in image_size:
         check_positive("image_size", side)
     check_finite(boxes=boxes, targets=targets)

@@ -52,7 +52,7 @@ def seesaw_loss(
         >>> seesaw_loss(torch.tensor([[1.0, 0.0]]), torch.tensor([0]), torch.tensor([100.0, 1.0]))
         tensor(0.0092)
     """
-    check_classes(logits, targets, counts)
+    check_classes(logits, targets, counts, "counts")
     check_not_negative("p", p)
     check_not_negative("q", q)
     ignored = find_ignored(targets, largest=logits.shape[1] - 1)
@@ -112,7 +112,7 @@ def equalization_loss_v2(
     check_same_shape("logits", logits, "targets", targets)
     check_tensors(gradient_ratio=gradient_ratio)
     check_not_negative("alpha", alpha)
-    _check_per_class("gradient_ratio", gradient_ratio, logits)
+    check_per_class("gradient_ratio", gradient_ratio, logits)
     logits, ignored = upcast(logits), find_ignored(targets)
     check_finite(ignored, logits=logits)
     targets = targets.to(logits.dtype)
@@ -157,7 +157,7 @@ def federated_loss(
     """
     check_same_shape("logits", logits, "targets", targets)
     check_tensors(classes=classes)
-    _check_per_class("classes", classes, logits)
+    check_per_class("classes", classes, logits)
     logits, ignored = upcast(logits), find_ignored(targets)
     check_finite(ignored, logits=logits)
     loss = torch.where(classes == 1, cross_entropy(logits, targets.to(logits.dtype), ignored)[0], 0.0)
@@ -187,7 +187,7 @@ def sample_classes(
         (C,) bool.
 
     Raises:
-        ValueError: shapes that differ, a negative number.
+        ValueError: shapes that differ, a ``present`` that is not bool, a negative number.
 
     Source:
         Zhou et al., Probabilistic Two-Stage Detection, arXiv:2103.07461, the section on LVIS: 50 classes, square root of the frequency.
@@ -197,6 +197,8 @@ def sample_classes(
         tensor([ True,  True, False])
     """
     check_same_shape("present", present, "counts", counts)
+    if present.dtype != torch.bool:
+        raise ValueError(f"present: booleans expected, got {present.dtype}")
     check_not_negative("number", number)
     chance = torch.where(present, 0.0, counts.float().clamp(min=0) ** power * (counts > 0))
     # the largest of u^(1 / chance) are a draw without replacement (Efraimidis and Spirakis, 2006)
@@ -237,8 +239,13 @@ class RunningGradients(nn.Module):
 
     @torch.no_grad()
     def add(self, logits: Tensor, targets: Tensor, positive: Tensor | float, negative: Tensor | float) -> None:
-        """Adds those of a batch, with the weights (C,) that its positives and negatives had; -1 is ignored."""
+        """Adds those of a batch, with the weights (C,) that its positives and negatives had; -1 is ignored, and a score that is NaN."""
+        if logits.shape[-1:] != self.sums.shape[1:]:
+            raise ValueError(
+                f"num_classes: {logits.shape[-1]} expected, the last dimension of logits {tuple(logits.shape)}, got {self.sums.shape[1]}"
+            )
         error = (torch.sigmoid(upcast(logits)) - targets).abs()
+        error = torch.where(error.isnan(), 0.0, error)  # one step that diverged, and the sums would stay NaN
         sides = [torch.where(targets == side, error * weight, 0.0) for side, weight in ((1, positive), (0, negative))]
         self.sums += torch.stack([side.flatten(0, -2).sum(0) for side in sides]).to(self.sums.dtype)
 
@@ -256,7 +263,8 @@ def equalized_weights(
     return 1 + alpha * (1 - share), share
 
 
-def _check_per_class(name: str, values: Tensor, logits: Tensor) -> None:
+def check_per_class(name: str, values: Tensor, logits: Tensor) -> None:
+    """Raises ValueError unless there is one of the values for each class."""
     if not logits.ndim or values.shape != logits.shape[-1:]:
         raise ValueError(
             f"{name}: one for each class expected, the last dimension of logits {tuple(logits.shape)}, got {tuple(values.shape)}"

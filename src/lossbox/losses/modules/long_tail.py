@@ -40,7 +40,7 @@ class _Counts(_PerClass):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self.register_buffer("class_counts", torch.tensor(self.counts))
+        self.register_buffer("class_counts", torch.as_tensor(self.counts))
 
     def of_classes(self, logits: Tensor, targets: Tensor) -> Tensor:
         return self.class_counts
@@ -108,5 +108,6 @@ class FederatedLoss(_Counts, _OfSigmoid):
     reduction: Reduction = "mean"
 
     def of_classes(self, logits: Tensor, targets: Tensor) -> Tensor:
+        long_tail.check_per_class("counts", self.class_counts, logits)
         present = (targets == 1).flatten(0, -2).any(0)
         return long_tail.sample_classes(present, self.class_counts, number=self.number)
