@@ -122,6 +122,18 @@ def test_points_and_equal_boxes():
     assert inner_iou_loss(box, box + 1.9, ratio=0.5) == 1
 
 
+def test_siou_falls_with_the_distance_in_mmdetection():
+    """What the page of the loss says of ``neg_gamma=False``, on diagonals, where the angle cost is 1 and equal boxes have no shape cost."""
+    boxes = torch.tensor([[0.0, 0.0, 1.0, 1.0]]).expand(2, 4)
+    targets = boxes + torch.tensor([[1.0], [10.0]])
+    share = torch.tensor([1 / 2, 10 / 11]).square()
+    theirs = 1 - (share.exp() - 1).clamp(max=1)  # IoU 0, half of both axes each
+    assert theirs.tolist() == pytest.approx([0.716, 0.0], abs=1e-3)
+    ours = siou_loss(boxes, targets, reduction="none")
+    torch.testing.assert_close(ours, 2 - (-share).exp())
+    assert ours.tolist() == pytest.approx([1.22, 1.56], abs=5e-3)
+
+
 @pytest.mark.parametrize(
     ("loss", "options", "message"),
     [
