@@ -8,6 +8,7 @@ of its own. One forward and backward each, in a process of its own: CPU time, an
 
 from __future__ import annotations
 
+import argparse
 import json
 import resource
 import subprocess
@@ -80,9 +81,13 @@ def measure(case: str) -> dict[str, float]:
 
 
 def main() -> None:
-    if len(sys.argv) > 1:
-        print(json.dumps(measure(sys.argv[1])))
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("case", nargs="?", choices=CASES, help="measure this one alone and print it, as each process does")
+    case = parser.parse_args().case
+    if case:
+        print(json.dumps(measure(case)))
         return
+    versions = {name: version(name) for name in ("pytorch-metric-learning", "libauc")}  # before the work, if one is missing
     rows = []
     for case in track(CASES, "measuring"):
         limited = f"ulimit -v 16000000; exec {sys.executable} {__file__} '{case}'"  # SmoothAP at 4,096 asks for hundreds of GB
@@ -91,7 +96,6 @@ def main() -> None:
         found = json.loads(done.stdout) if done.returncode == 0 else {"failed": lines[-1] if lines else f"exit {done.returncode}"}
         rows.append({"task": CASES[case][0].__name__, "loss": CASES[case][1], "size": CASES[case][2], **found})
         print(rows[-1])
-    versions = {name: version(name) for name in ("pytorch-metric-learning", "libauc")}
     report = {"command": "python benchmarks/outside.py", **machine("cpu"), "versions": versions, "memory_limit_gb": 16, "rows": rows}
     (RESULTS / "outside.json").write_text(json.dumps(report, indent=2) + "\n")
 

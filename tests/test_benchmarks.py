@@ -108,3 +108,11 @@ def test_a_tree_needs_fewer_messages_and_a_ring_fewer_bytes():
     slow_start, slow_bytes = {"latency": 1.0, "per_byte": 0.0}, {"latency": 0.0, "per_byte": 1.0}
     assert (scaling.gather(slow_start, 8, 5, "ring"), scaling.gather(slow_start, 8, 5, "tree")) == (7, 3)
     assert (scaling.reduce(slow_bytes, 8, 80, "ring"), scaling.reduce(slow_bytes, 8, 80, "tree")) == (140, 480)
+
+
+def test_the_comparison_with_other_packages_says_how_it_is_called(monkeypatch, capsys):
+    """It took ``--help`` for the name of a case."""
+    monkeypatch.setattr(sys, "argv", ["outside.py", "--help"])
+    with pytest.raises(SystemExit, match="0"):
+        importlib.import_module("outside").main()
+    assert "pip install --no-deps pytorch-metric-learning libauc" in capsys.readouterr().out
