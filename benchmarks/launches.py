@@ -4,7 +4,7 @@
     python benchmarks/launches.py --before FILE       beside what an earlier version of the code wrote into that file
 
 The code of a GPU runs on tensors that have a shape and a device but no data. Each operation that computes something (views do not) counts
-as one launch, each fused pass over the scores as one too; sorting takes several launches in truth. What looks at a value on the host stops
+as one launch, as each kernel of ``_fused`` does. What looks at a value on the host stops
 the count with an error, except for the number of positives, which is given. No times: a GPU is needed for these.
 """
 
@@ -14,7 +14,6 @@ import argparse
 import json
 from collections import Counter
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 from unittest import mock
 
@@ -23,10 +22,10 @@ from ranking import RESULTS
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from lossbox.losses import _knots, _ranking, alrp_loss, ap_loss, focal_loss, ndcg_loss, rank_sort_loss
+from lossbox.losses import _fused, _knots, _ranking, alrp_loss, ap_loss, focal_loss, ndcg_loss, rank_sort_loss
 
 SCORES, POSITIVES = 10**6, 1_000
-IN_PLACE_OF_DATA = ("aten.detach", "aten.empty", "aten.alias")
+NO_WORK = ("aten.detach", "aten.empty", "aten.new_empty", "aten.alias")
 
 
 class Count(TorchDispatchMode):
@@ -37,25 +36,10 @@ class Count(TorchDispatchMode):
         self.names: Counter[str] = Counter()
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        name = str(func.overloadpacket)
-        if not func.is_view and not name.startswith(IN_PLACE_OF_DATA):
+        name, result = str(func.overloadpacket), func(*args, **(kwargs or {}))
+        if not func.is_view and not name.startswith(NO_WORK) and getattr(result, "device", None) == torch.device("meta"):
             self.names[name] += 1
-        return func(*args, **(kwargs or {}))
-
-
-def fused(count: Count) -> SimpleNamespace:
-    """In the place of the kernels of Triton, which need data: results of the right shape, and a launch each."""
-
-    def locate(scores: Tensor, counted: Tensor, edges: Tensor, base: Tensor, floor: Tensor) -> tuple[Tensor, ...]:
-        count.names["fused pass"] += 1
-        sums = base.new_zeros(2, 64, len(base)).sum(1)
-        return torch.empty_like(scores, dtype=torch.int32), torch.empty_like(scores), sums[0], sums[1]
-
-    def evaluate(value: Tensor, slope: Tensor, interval: Tensor, offset: Tensor) -> Tensor:
-        count.names["fused pass"] += 1
-        return torch.empty_like(offset)
-
-    return SimpleNamespace(locate=locate, evaluate=evaluate)
+        return result
 
 
 def launches(name: str) -> Counter[str]:
@@ -76,9 +60,12 @@ def launches(name: str) -> Counter[str]:
             count.names["targets == 1, nonzero"] += 2
             return places
 
-        kernels = fused(count)
+        def launch(kernel: Any, *arguments: Any, **options: Any) -> None:
+            count.names[f"kernel{kernel.__name__}"] += 1
+
         with (
-            mock.patch.object(_knots, "_fused_passes", return_value=kernels),
+            mock.patch.object(_knots, "gpu_kernels", return_value=_fused),
+            mock.patch.object(_fused, "_launch", launch),
             mock.patch.object(_ranking, "positive_index", positive_index),
         ):
             count.names.clear()

@@ -86,7 +86,7 @@ def test_the_wrong_target_breaks_the_balance_of_alrp():
     wrong = error_driven_loss(logits, targets, lrp)
     right_grad, wrong_grad = (torch.autograd.grad(loss, logits)[0] for loss in (right, wrong))
     (alrp_grad,) = torch.autograd.grad(alrp_loss(logits, targets, error).classification, logits)
-    assert torch.equal(right_grad, alrp_grad)
+    assert_close(right_grad, alrp_grad, rtol=1e-12, atol=1e-15)
     assert (wrong_grad[targets == 1].abs() > right_grad[targets == 1].abs()).any()
 
 

@@ -467,7 +467,7 @@ def test_any_number_of_threads_finds_the_intervals_of_a_binary_search(dtype):
     for delta, weight in ((0.0, torch.rand(1000, generator=generator).double()), (1.0, torch.ones(1000).double())):
         knots = _knots.place_knots(positives, delta)
         expected = torch.bucketize(scores.double(), knots.position, right=True, out_int32=True)
-        value, slope = _knots.sums_below(knots, weight)
+        value, slope = _knots.sums_below(knots, weight, torch.float64)
         for count in (1, 2, 3, 20):
             torch.set_num_threads(count)
             try:
@@ -488,7 +488,7 @@ def test_a_nan_between_knots_that_share_a_cell_stays_within_the_table():
     located = _knots.locate(knots, scores)
     assert located.interval.min() >= 0
     assert located.interval.max() <= 5
-    assert located.weight_sum.isnan().all()
+    assert _knots.sums_above(knots, located).isnan().all()
 
 
 @pytest.mark.parametrize("places", [1, 7])
@@ -530,3 +530,26 @@ def test_the_smallest_delta_is_the_hard_step_but_for_ties(scale):
     logits = torch.randn(2000, generator=generator, dtype=torch.float64) * scale
     targets = (torch.rand(2000, generator=generator) < 0.1).long()
     torch.testing.assert_close(ap_loss(logits, targets, delta=1e-6), ap_loss(logits, targets, delta=0), rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("groups", [False, True])
+@pytest.mark.parametrize("delta", [0.0, 0.5])
+def test_a_positive_far_away_costs_the_others_no_digits(delta, groups):
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.randn(300, generator=generator, dtype=torch.float64)
+    targets = (torch.rand(300, generator=generator) < 0.1).long()
+    targets[0] = 1
+    logits[4] = 99.0  # in the gap
+    per_positive = torch.rand(int(targets.sum()), generator=generator, dtype=torch.float64)
+    options = {"delta": delta, "groups": torch.arange(300) % 3 if groups else None}
+    for loss in (
+        lambda s: ap_loss(s, targets, **options),
+        lambda s: sum(alrp_loss(s, targets, per_positive, **options)),
+        lambda s: sum(rank_sort_loss(s, targets, per_positive, **options)),
+    ):
+        found = []
+        for far in (100.0, 1e30):
+            logits[0] = far
+            leaf = logits.clone().requires_grad_()
+            found.append(gradient(leaf, loss(leaf))[1:])
+        assert_close(found[1], found[0], rtol=0, atol=1e-12)

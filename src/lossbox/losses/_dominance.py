@@ -11,10 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ._pairs import pair_sums, takes_pairs
 from ._segments import first_at_least, lay_out, sort_by_group
-
-DENSE = 1 << 12
-"""Up to so many positives a GPU takes all pairs at once: less than a millisecond, where each of the many small steps costs as much."""
 
 
 def dominance_sums(scores: Tensor, quality: Tensor, values: Tensor, delta: float, group: Tensor | None = None) -> Tensor:
@@ -30,15 +28,16 @@ def dominance_sums(scores: Tensor, quality: Tensor, values: Tensor, delta: float
     Returns:
         (c, P) float64.
     """
-    if scores.device.type != "cpu" and len(scores) <= DENSE:
-        return all_pairs(scores, quality, values, delta, group)
+    if takes_pairs(scores):
+        return pair_sums(scores, values, delta, quality=quality, group=group)
     size, index = len(scores), torch.arange(len(scores), device=scores.device)
     if group is None:
-        scores, by_score = (scores - scores.mean()).sort()
+        scores, by_score = scores.sort()
     else:
-        scores = _centered(scores, group)
         by_score = sort_by_group(scores, group)
         scores, group = scores[by_score], group[by_score]
+    if delta > 0:
+        scores = _closed_up(scores, 2 * delta, group)
     values = values[:, by_score]
     better, by_quality = quality[by_score].sort()
     # of each positive in the order of the scores: its place in the order of quality, and how many are of lower quality
@@ -78,18 +77,9 @@ def dominance_sums(scores: Tensor, quality: Tensor, values: Tensor, delta: float
     return torch.empty_like(sums).index_copy_(1, by_score, sums)
 
 
-def _centered(scores: Tensor, group: Tensor) -> Tensor:
-    """The scores less the mean of their group."""
-    counts = torch.bincount(group)
-    means = scores.new_zeros(len(counts)).index_add_(0, group, scores) / counts
-    return scores - means.index_select(0, group)
-
-
-def all_pairs(scores: Tensor, quality: Tensor, values: Tensor, delta: float, group: Tensor | None = None) -> Tensor:
-    """``dominance_sums`` by its definition, in O(P^2)."""
-    difference = scores[None, :] - scores[:, None]
-    step = (difference >= 0).to(scores.dtype) if delta == 0 else (difference / (2 * delta) + 0.5).clamp(0, 1)
-    counts = quality[None, :] < quality[:, None]
+def _closed_up(scores: Tensor, widest: float, group: Tensor | None) -> Tensor:
+    """Sorted scores with no gap wider than that, which is nothing to H, so that the sums of scores lose no digits to a distant one."""
+    gaps = scores.diff().clamp(max=widest)
     if group is not None:
-        counts &= group[None, :] == group[:, None]
-    return values @ (step * counts).T
+        gaps = torch.where(group.diff() > 0, 0.0, gaps)
+    return F.pad(gaps.cumsum(0), (1, 0))[: len(scores)]

@@ -8,16 +8,19 @@ Every ranking loss needs just two sums, with ``H(x) = clamp(x / (2 delta) + 1/2,
 ``H(. - s_i)`` is piecewise linear with the two knots ``s_i - delta`` and ``s_i + delta``. So F and G, as functions of the *other* score,
 are piecewise linear between the same 2P knots, and P is small. Only the knots are ever sorted. One pass over the negatives finds the
 interval between knots that each falls into and how far above the interval's lower knot (its base) it lies; the rest is cumulative sums of
-size P.
+size P. On a GPU each of these steps is a kernel of its own (``_fused``).
 
 In groups, each ranked by itself, the knots are sorted by group first, and every sum stays within a group (``_segments``). A group has one
 more entry in front of its knots, which takes the scores below them; a last group, without knots, those that are in no group of a positive.
 
-Nothing is lost to cancellation: all sums are of terms of one sign, measured from their own knot and not from 0, in float64.
+Little is lost to cancellation: all sums are of terms of one sign, measured from their own knot and not from 0, in float64. Where two
+neighboring knots are further than 2 delta from each other, no H changes between them, and the gap counts as 2 delta: a positive far away
+costs the others no digits.
 """
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from functools import cache
 from types import ModuleType
@@ -40,20 +43,27 @@ class Knots(NamedTuple):
     """The sorted knots of P positives, and where each positive's own are among them."""
 
     position: Tensor  # (K,) ascending (within each group); K = 2P, or P where delta = 0, and one more a group where there are groups
+    order: Tensor  # (K,) what each was among the groups' first entries, the s_i - delta and the s_i + delta, one after the other
     low: Tensor  # (P,) index of s_i - delta
     high: Tensor  # (P,) index of s_i + delta; the same as `low` where delta = 0
     delta: float
-    gaps: Tensor  # (K - 1,) from each knot to the next; 0 to that of another group
     segments: Segments | None = None  # where each group's are
 
     @property
-    def step_at_zero(self) -> float:
-        """H(0): what a score contributes to its own sum."""
-        return 1.0 if self.delta == 0 else 0.5
+    def gaps(self) -> Tensor:
+        """(K - 1,) from each knot to the next, as far as H can tell; 0 to that of another group."""
+        gaps = self.position.diff().clamp(max=2 * self.delta)
+        return gaps if self.segments is None else torch.where(self.segments.from_start[1:] > 0, gaps, 0.0)
+
+    def own_step(self, positive_scores: Tensor) -> Tensor:
+        """(P,) H(0) as these knots have it, what a positive contributes to its own sum: 1/2, or less where delta is lost in its score."""
+        if self.delta == 0:
+            return torch.ones_like(positive_scores)
+        return (positive_scores - self.position.index_select(0, self.low)) / (2 * self.delta)
 
 
 class Located(NamedTuple):
-    """Scores by interval: interval m lies above m of the knots; `offset` is the distance from its base, the m-th knot."""
+    """Scores by interval: interval m lies above m of the knots; `offset` is the distance from its base, the m-th knot, up to 2 delta."""
 
     interval: Tensor  # (N,) int32 in [0, K]
     offset: Tensor  # (N,) in the scores' dtype
@@ -68,8 +78,11 @@ def sum_dtype(device: torch.device) -> torch.dtype:
 
 def place_knots(positive_scores: Tensor, delta: float, group: Tensor | None = None, num_groups: int = 0) -> Knots:
     """Sort the knots ``s_i -+ delta`` of (P,) scores, which are in the sums' dtype; of (P,) groups by group, less than ``num_groups``."""
+    size, segments, kernels = len(positive_scores), None, kernels_for(positive_scores, group)
+    if kernels is not None:
+        position, order, place = kernels.place_knots(positive_scores, delta)
+        return Knots(position, order, place[:size], place[-size:], delta)
     knots = (positive_scores,) if delta == 0 else (positive_scores - delta, positive_scores + delta)
-    size, segments = len(positive_scores), None
     if group is None:
         position, order = torch.cat(knots).sort()
         place = _inverse(order)
@@ -80,10 +93,7 @@ def place_knots(positive_scores: Tensor, delta: float, group: Tensor | None = No
         position, place = position[order], _inverse(order)[num_groups:]
         # what stands in front of a group's knots has the position of the first: no score is far from it
         position = torch.where(segments.from_start == 0, torch.cat([position[1:], position.new_zeros(1)]), position)
-    gaps = position.diff()
-    if segments is not None:
-        gaps = torch.where(segments.from_start[1:] > 0, gaps, 0.0)
-    return Knots(position, place[:size], place[-size:] if size else place, delta, gaps, segments)
+    return Knots(position, order, place[:size], place[-size:] if size else place, delta, segments)
 
 
 def locate(knots: Knots, scores: Tensor, counted: Tensor | None = None, group: Tensor | None = None) -> Located:
@@ -99,6 +109,9 @@ def locate(knots: Knots, scores: Tensor, counted: Tensor | None = None, group: T
     num_intervals = len(position) + 1
     if num_intervals == 1:
         return Located(torch.zeros_like(scores, dtype=torch.int32), torch.zeros_like(scores), position.new_zeros(1), position.new_zeros(1))
+    kernels = gpu_kernels(scores.device.type)
+    if kernels is not None and group is None:
+        return Located(*kernels.locate(scores, counted, position, knots.delta))
     # The smallest numbers of the scores' dtype that are not below the knots: `score >= knot` is then the same in that dtype.
     edges = position
     if scores.dtype != position.dtype:
@@ -108,12 +121,7 @@ def locate(knots: Knots, scores: Tensor, counted: Tensor | None = None, group: T
         place = _place_in_groups(knots, edges, scores, counted, group)
     else:
         floor = torch.nextafter(edges[0], torch.full_like(edges[0], -torch.inf))
-        base = torch.cat([position[:1], position])
-        fused = _fused_passes(scores.device.type)
-        if fused is not None:
-            interval, offset, weight_sum, offset_sum = fused.locate(scores, counted, edges, base, floor)
-            return Located(interval, offset, weight_sum + 0 * offset_sum.sum(), offset_sum)
-        place = _place(edges, floor, base, scores, counted)
+        place = _place(edges, floor, torch.cat([position[:1], position]), 2 * knots.delta, scores, counted)
 
     interval = torch.empty(scores.shape, dtype=torch.int32, device=scores.device)
     offset = torch.empty_like(scores)
@@ -125,11 +133,12 @@ def locate(knots: Knots, scores: Tensor, counted: Tensor | None = None, group: T
         _count(weight_counters, here, None)
         _count(offset_counters, here, beyond)
     weight_sum, offset_sum = weight_counters.sum(0), offset_counters.sum(0)
-    # A NaN may lie in interval 0, which no positive looks at: let every sum see it.
-    return Located(interval, offset, weight_sum + 0 * offset_sum.sum(), offset_sum)
+    return Located(interval, offset, weight_sum, offset_sum)
 
 
-def _place(edges: Tensor, floor: Tensor, base: Tensor, scores: Tensor, counted: Tensor | None) -> Callable[[slice], tuple[Tensor, Tensor]]:
+def _place(
+    edges: Tensor, floor: Tensor, base: Tensor, widest: float, scores: Tensor, counted: Tensor | None
+) -> Callable[[slice], tuple[Tensor, Tensor]]:
     """A function from a part of the scores to their intervals and their offsets from the base."""
     find = interval_finder(edges, floor, len(scores))
     on_cpu = scores.device.type == "cpu"
@@ -141,7 +150,7 @@ def _place(edges: Tensor, floor: Tensor, base: Tensor, scores: Tensor, counted: 
         inside = scores[part] if counted is None else torch.where(counted[part], scores[part], floor)
         inside = torch.clamp(inside, *bounds)
         here = find(inside)
-        return here, inside.to(base.dtype).sub_(take(base, here))
+        return here, inside.to(base.dtype).sub_(take(base, here)).clamp_(max=widest)
 
     return place
 
@@ -186,12 +195,17 @@ def weigh(located: Located, weight: Tensor) -> Located:
         _count(weight_counters, here, weight[part])
         _count(offset_counters, here, weight[part] * located.offset[part])
     weight_sum, offset_sum = weight_counters.sum(0), offset_counters.sum(0)
-    return Located(located.interval, located.offset, weight_sum + 0 * offset_sum.sum(), offset_sum)
+    return Located(located.interval, located.offset, weight_sum, offset_sum)
 
 
 def sums_above(knots: Knots, located: Located) -> Tensor:
     """F at each positive, (P,)."""
-    above = sum_down(located.weight_sum[1:], knots.segments)
+    kernels = kernels_for(knots.low, knots.segments)
+    if kernels is not None:
+        sums: Tensor = kernels.sums_above(knots.position, knots.low, knots.high, knots.delta, located.weight_sum, located.offset_sum)
+        return sums
+    # A NaN may lie in interval 0, which no positive looks at: let every sum see it.
+    above = sum_down(located.weight_sum[1:], knots.segments) + 0 * located.offset_sum.sum()
     if knots.delta == 0:
         return above.index_select(0, knots.low)
     # A(t) = sum_j v_j max(s_j - t, 0), from the highest knot down; then F(i) = (A(low) - A(high)) / (2 delta).
@@ -201,27 +215,29 @@ def sums_above(knots: Knots, located: Located) -> Tensor:
     return (area.index_select(0, knots.low) - area.index_select(0, knots.high)) / (2 * knots.delta)
 
 
-def sums_below(knots: Knots, weight: Tensor) -> tuple[Tensor, Tensor]:
-    """G as a table: its value at the base of each interval and its slope inside, (K + 1,) each, for (P,) weights w_i."""
-    zero, step = knots.position.new_zeros(1), torch.zeros_like(knots.position)
+def sums_below(knots: Knots, weight: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """G as a table: its value at the base of each interval and its slope inside, (K + 1,) each of that dtype, for (P,) weights w_i."""
+    kernels = kernels_for(knots.low, knots.segments)
+    if kernels is not None:
+        value, slope = kernels.sums_below(knots.position, knots.order, knots.delta, weight, dtype)
+        return value, slope
+    zero, steeper = weight.new_zeros(1), weight if knots.delta == 0 else weight / (2 * knots.delta)
+    steps = [weight] if knots.delta == 0 else [steeper, -steeper]
+    first = weight.new_zeros(len(knots.order) - len(steps) * len(weight))
+    change = sum_up(torch.cat([first, *steps]).index_select(0, knots.order), knots.segments)
     if knots.delta == 0:
-        value = torch.cat([zero, sum_up(step.scatter_(0, knots.low, weight), knots.segments)])
+        value = torch.cat([zero, change]).to(dtype)
         return value, torch.zeros_like(value)
-    steeper = weight / (2 * knots.delta)
-    step[knots.low] = steeper
-    step[knots.high] = -steeper
-    slope = sum_up(step, knots.segments)
-    rise = torch.cat([zero, slope[:-1] * knots.gaps])
-    return torch.cat([zero, sum_up(rise, knots.segments)]), torch.cat([zero, slope])
+    rise = torch.cat([zero, change[:-1] * knots.gaps])
+    return torch.cat([zero, sum_up(rise, knots.segments)]).to(dtype), torch.cat([zero, change]).to(dtype)
 
 
 def evaluate(value: Tensor, slope: Tensor, interval: Tensor, offset: Tensor) -> Tensor:
-    """G at each located score, (N,) in the scores' dtype."""
-    value, slope = value.to(offset.dtype), slope.to(offset.dtype)
-    fused = _fused_passes(offset.device.type)
-    if fused is not None:
-        fused_result: Tensor = fused.evaluate(value, slope, interval, offset)
-        return fused_result
+    """G at each located score, (N,), from its table in the dtype of the offsets."""
+    kernels = gpu_kernels(offset.device.type)
+    if kernels is not None:
+        spread: Tensor = kernels.evaluate(value, slope, interval, offset)
+        return spread
     result = torch.empty_like(offset)
     for part in _parts(result):
         here = interval[part]
@@ -230,15 +246,21 @@ def evaluate(value: Tensor, slope: Tensor, interval: Tensor, offset: Tensor) -> 
 
 
 @cache
-def _fused_passes(device_type: str) -> ModuleType | None:
-    """The two passes over the scores as kernels of their own, for GPUs where Triton is installed (PyTorch's builds for them bring it)."""
-    if device_type != "cuda":
+def gpu_kernels(device_type: str) -> ModuleType | None:
+    """``_fused``, for GPUs where Triton is installed (PyTorch's builds for them bring it), unless LOSSBOX_TRITON is 0."""
+    if device_type != "cuda" or os.environ.get("LOSSBOX_TRITON") == "0":
         return None
     try:
         from . import _fused
     except ImportError:
         return None
     return _fused
+
+
+def kernels_for(per_positive: Tensor, grouped: object = None) -> ModuleType | None:
+    """The same for what is of the size of the positives: where they are in no groups, and not too many."""
+    kernels = gpu_kernels(per_positive.device.type)
+    return kernels if kernels is not None and grouped is None and 0 < len(per_positive) <= kernels.MOST_POSITIVES else None
 
 
 def _inverse(order: Tensor) -> Tensor:

@@ -18,6 +18,7 @@ from ._distributed import Processes, add_up, add_up_intervals, count_positives, 
 from ._gradient import keep, with_gradient
 from ._groups import GroupReduction, Groups, GroupWord, check_groups, highest_in_group, number_groups
 from ._logspace import may_look
+from ._pairs import pair_sums, takes_pairs
 from ._segments import highest_up
 
 
@@ -30,7 +31,7 @@ class _State(NamedTuple):
     processes: Processes
     groups: Groups | None
     knots: _knots.Knots
-    among_positives: _knots.Located
+    among_positives: _knots.Located | None  # None where their pairs are taken all at once
     among_negatives: _knots.Located
 
 
@@ -74,17 +75,21 @@ class Ranking:
     def sum_above(self, values: Float[Tensor, " p"]) -> Float[Tensor, " p"]:
         """(P,) ``sum_{k in P, k != i} H(s_k - s_i) values_k``, for values of one sign."""
         values = values.to(self.scores.dtype)
-        knots = self._state.knots
-        return _knots.sums_above(knots, _knots.weigh(self._state.among_positives, values)) - knots.step_at_zero * values
+        knots, located = self._state.knots, self._state.among_positives
+        if located is None:
+            return pair_sums(self.scores, values[None], self.delta, group=self.group).squeeze(0)
+        return _knots.sums_above(knots, _knots.weigh(located, values)) - knots.own_step(self.scores) * values
 
     def sum_below(self, values: Float[Tensor, " p"], *, hard: bool = False) -> Float[Tensor, " p"]:
         """(P,) ``values_k + sum_{i in P, i != k} H(s_k - s_i) values_i``, for values of one sign; ``hard`` takes 1[x >= 0] for H."""
         values = values.to(self.scores.dtype)
         knots, located = self._state.knots, self._state.among_positives
+        if located is None:
+            return values + pair_sums(self.scores, values[None], 0.0 if hard else self.delta, group=self.group, below=True).squeeze(0)
         if hard and self.delta > 0:
             knots, located = _locate_positives(self.scores, 0.0, self._state.groups)
-        below = _knots.evaluate(*_knots.sums_below(knots, values), located.interval, located.offset)
-        return below + (1 - knots.step_at_zero) * values
+        table = _knots.sums_below(knots, values, located.offset.dtype)
+        return _knots.evaluate(*table, located.interval, located.offset) + (1 - knots.own_step(self.scores)) * values
 
     def highest_below(self, values: Float[Tensor, " p"]) -> Float[Tensor, " p"]:
         """(P,) the greatest of ``values_k`` over the positives k that do not outscore i."""
@@ -134,9 +139,8 @@ class Ranking:
         """
         scale = self.weight if normalizer is None else self.weight * self.num_positives / normalizer
         phi, above = (None, self.false_positives) if pmf is None else self._weigh_negatives(pmf)
-        outranked = above > 0
-        excess = (torch.where(outranked, excess, 0.0) * scale)[None]
-        return self._attach((value * scale).sum()[None], -excess, excess / torch.where(outranked, above, 1.0), phi).squeeze(0)
+        total, at_positives, share = _spread(value, excess, above, scale)
+        return self._attach(total[None], at_positives[None], share[None], phi).squeeze(0)
 
     def attach_gradient(
         self, values: Float[Tensor, " v"], at_positives: Float[Tensor, "v p"], to_negatives: Float[Tensor, "v p"]
@@ -205,24 +209,40 @@ def rank_positives(
     processes = count_positives(len(positives), flat.device, global_batch)
     numbered = None if groups is None else number_groups(groups, logits.shape, positives, processes)
     scores = join(processes, flat.index_select(0, positives).to(_knots.sum_dtype(flat.device)))
-    knots, among_positives = _locate_positives(scores, delta, numbered)
-    among_negatives = among_positives
-    if len(scores):
-        of_entry = None if numbered is None else numbered.of_entry
-        among_negatives = add_up_intervals(processes, _knots.locate(knots, flat, is_negative, of_entry))
+    if takes_pairs(scores):
+        knots, among_positives = _place_knots(scores, delta, numbered), None
+        above = pair_sums(scores, None, delta, group=None if numbered is None else numbered.of_positive).squeeze(0)
+    else:
+        knots, among_positives = _locate_positives(scores, delta, numbered)
+        above = _knots.sums_above(knots, among_positives) - knots.own_step(scores)
+    of_entry = None if numbered is None else numbered.of_entry
+    among_negatives = add_up_intervals(processes, _knots.locate(knots, flat, is_negative, of_entry))
     state = _State(logits, is_negative, positives, processes, numbered, knots, among_positives, among_negatives)
-    above = _knots.sums_above(knots, among_positives) - knots.step_at_zero
     sizes, weight = _weigh_positives(scores, numbered, group_reduction)
     return Ranking(scores, 1 + above, _knots.sums_above(knots, among_negatives), sizes, weight, delta, state)
 
 
+def _place_knots(scores: Tensor, delta: float, groups: Groups | None) -> _knots.Knots:
+    if groups is None:
+        return _knots.place_knots(scores, delta)
+    return _knots.place_knots(scores, delta, groups.of_positive, groups.size + 1)
+
+
 def _locate_positives(scores: Tensor, delta: float, groups: Groups | None) -> tuple[_knots.Knots, _knots.Located]:
     """The knots of the positives, and the positives among them."""
-    if groups is None:
-        knots = _knots.place_knots(scores, delta)
-        return knots, _knots.locate(knots, scores)
-    knots = _knots.place_knots(scores, delta, groups.of_positive, groups.size + 1)
-    return knots, _knots.locate(knots, scores, group=groups.of_positive)
+    knots = _place_knots(scores, delta, groups)
+    return knots, _knots.locate(knots, scores, group=None if groups is None else groups.of_positive)
+
+
+def _spread(value: Tensor, excess: Tensor, above: Tensor, scale: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Of errors with their scale: the sum of the values; the gradient at each positive; what a negative of weight 1 receives from each."""
+    kernels = _knots.kernels_for(above)
+    if kernels is not None:
+        total, at_positives, share = kernels.spread(value, excess, above, scale)
+        return total, at_positives, share
+    outranked = above > 0
+    amount = torch.where(outranked, excess, 0.0) * scale
+    return (value * scale).sum(), -amount, amount / torch.where(outranked, above, 1.0)
 
 
 def _weigh_positives(scores: Tensor, groups: Groups | None, reduction: GroupReduction) -> tuple[Tensor, Tensor]:
@@ -284,7 +304,7 @@ def _gradient_of_logits(
     if processes.size > 1:
         upstream = upstream * processes.size
     share, own = (part[0] * upstream if len(part) == 1 else (part * upstream[:, None]).sum(0) for part in (share, at_positives))
-    table = _knots.sums_below(knots, share)
+    table = _knots.sums_below(knots, share, offset.dtype)
     gradient = _knots.evaluate(*table, interval, offset)
     if phi is not None:
         gradient *= phi

@@ -20,7 +20,7 @@ every sum, |P| and G_max are the group's. The loss is the mean of the groups' lo
 in it, though a NaN there is seen: a logit that is NaN makes the whole value NaN, and then the gradient is undefined in every group, as one
 sorting serves all (``debug_checks`` names the entry). In a global batch groups of the same key are one group on all processes, classes too;
 images and rows are
-each process's own. On a GPU groups are found by steps of torch, not by the fused kernels.
+each process's own. On a GPU groups are found by steps of torch, not by kernels of ours.
 """
 
 from __future__ import annotations
@@ -163,11 +163,11 @@ def alrp_loss(
     ranking = rank_positives(logits, targets, delta=delta, global_batch=global_batch, groups=groups, group_reduction=group_reduction)
     e = ranking.join(localization_error, "localization_error")
     with torch.no_grad():
-        fixed = e.to(ranking.scores.dtype)
-        error = (ranking.false_positives + fixed + ranking.sum_above(fixed)) / ranking.rank
-        target_error = fixed / ranking.rank
-        weight = ranking.sum_below(ranking.weight / ranking.rank, hard=not smooth_localization)
-    classification = ranking.loss(value=ranking.false_positives / ranking.rank, excess=error - target_error)
+        false_positives, rank = ranking.false_positives, ranking.rank
+        # l - l*, in which E(i) itself cancels
+        excess = (false_positives + ranking.sum_above(e)) / rank
+        weight = ranking.sum_below(ranking.weight / rank, hard=not smooth_localization)
+    classification = ranking.loss(value=false_positives / rank, excess=excess)
     return ALRPTerms(classification, ranking.weighted_sum(e, weight).to(classification.dtype))
 
 
@@ -215,9 +215,8 @@ def ndcg_loss(
     discount, least_discount = torch.log2(1 + ranking.rank), torch.log2(1 + ranking.true_positives)
     gains = 1 / torch.log2(torch.arange(2, len(ranking) + 2, dtype=discount.dtype, device=discount.device))
     largest_gain = gains.cumsum(0).index_select(0, ranking.num_positives.long() - 1)
-    error = 1 / ranking.num_positives - 1 / discount / largest_gain
-    target_error = 1 / ranking.num_positives - 1 / least_discount / largest_gain
-    return ranking.loss(value=error, excess=error - target_error, normalizer=1.0)
+    gain, best_gain = 1 / (discount * largest_gain), 1 / (least_discount * largest_gain)
+    return ranking.loss(value=1 / ranking.num_positives - gain, excess=best_gain - gain, normalizer=1.0)
 
 
 @one_operator("quality", terms=RankSortTerms, of_logits=2)
