@@ -3,7 +3,8 @@
     python benchmarks/outside.py       writes benchmarks/results/outside.json
 
 Both are packages of other people, which no extra of ours installs: `pip install --no-deps pytorch-metric-learning libauc` in an environment
-of its own. One forward and backward each, in a process of its own: CPU time, and the peak of memory above that of the inputs.
+of its own. One forward and backward each, on one thread, in a process of its own: CPU time, and the peak of memory above that of the
+inputs.
 """
 
 from __future__ import annotations
@@ -70,6 +71,7 @@ CASES = {
 
 
 def measure(case: str) -> dict[str, float]:
+    torch.set_num_threads(1)
     make, name, size = CASES[case]
     make(name, 64 if make is retrieval else 1_000)().backward()  # what is loaded on first use
     call = make(name, size)

@@ -201,14 +201,14 @@ def test_rpn_loss_without_any_sampled_anchor():
     ("call", "message"),
     [
         (lambda: smooth_l1_loss(P, Q, beta=1, sigma=1), "beta, sigma: only one of the two"),
-        (lambda: smooth_l1_loss(P, Q, beta=-1), "beta: a number >= 0 expected, got -1"),
-        (lambda: smooth_l1_loss(P, Q, sigma=0), "sigma: a number > 0 expected, got 0"),
+        (lambda: smooth_l1_loss(P, Q, beta=-1), "beta: a finite number >= 0 expected, got -1"),
+        (lambda: smooth_l1_loss(P, Q, sigma=0), "sigma: a finite number > 0 expected, got 0"),
         (lambda: smooth_l1_loss(P, Q[:2]), r"input and target: one shape expected, got \(3,\) and \(2,\)"),
         (lambda: balanced_l1_loss(P, Q, beta=0), "beta: a finite number > 0 expected, got 0"),
         (lambda: balanced_l1_loss(P, Q, alpha=1e-4), "gamma / alpha <= 700"),
         (lambda: faster_rcnn_smooth_l1_loss(P[None], Q[None], P[None], Q), r"input and outside_weights: .* \(1, 3\) and \(3,\)"),
         (lambda: rpn_loss(P, Q, torch.zeros(2, 4), torch.zeros(2, 4)), r"regression: \(3, 4\) expected, got \(2, 4\)"),
-        (lambda: rpn_loss(P, Q, torch.zeros(3, 4), torch.zeros(3, 4), localization_weight=-1), "localization_weight: a number >= 0"),
+        (lambda: rpn_loss(P, Q, torch.zeros(3, 4), torch.zeros(3, 4), localization_weight=-1), "localization_weight: a finite number >= 0"),
     ],
 )
 def test_mistakes_are_named(call, message):

@@ -224,12 +224,12 @@ def test_dr_loss_does_not_overflow():
     [
         (lambda: focal_loss(LOGITS, TARGETS[0]), r"logits and targets: one shape expected, got \(2, 3\) and \(3,\)"),
         (lambda: focal_loss(LOGITS, TARGETS, alpha=-1), r"alpha: a number in \[0, 1\] expected, got -1"),
-        (lambda: focal_loss(LOGITS, TARGETS, gamma=-0.5), "gamma: a number >= 0 expected, got -0.5"),
+        (lambda: focal_loss(LOGITS, TARGETS, gamma=-0.5), "gamma: a finite number >= 0 expected, got -0.5"),
         (lambda: sigmoid_cross_entropy_loss(LOGITS, TARGETS, alpha=2), "alpha: a number in"),
         (lambda: softmax_focal_loss(LOGITS[:, :1], torch.tensor([0, 0])), r"C >= 2 expected, got \(2, 1\)"),
         (lambda: softmax_cross_entropy_loss(LOGITS, TARGETS), r"\(n, C\) and \(n,\) expected, got \(2, 3\) and \(2, 3\)"),
         (lambda: softmax_cross_entropy_loss(LOGITS, torch.tensor([0, 1]), class_weights=torch.ones(2)), "class_weights: one for each of 3"),
-        (lambda: dr_loss(LOGITS, TARGETS, neg_lambda=0), "neg_lambda: a number > 0 expected, got 0"),
+        (lambda: dr_loss(LOGITS, TARGETS, neg_lambda=0), "neg_lambda: a finite number > 0 expected, got 0"),
     ],
 )
 def test_mistakes_are_named(call, message):

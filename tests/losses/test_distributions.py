@@ -90,7 +90,7 @@ def test_a_target_that_is_nan_makes_its_own_row_nan(loss):
         (lambda: distribution_focal_loss(torch.zeros(2, 3), torch.tensor([0.0, 2.5])), r"target: 1 of 2 entries are not in \[0, 2\] or -1"),
         (lambda: distribution_focal_loss(torch.zeros(2, 1), torch.zeros(2)), r"logits, target: \(n, bins\) with bins >= 2"),
         (lambda: fine_grained_localization_loss(torch.zeros(1, 6), torch.zeros(1)), "an odd number of bins >= 5 expected"),
-        (lambda: fine_grained_localization_loss(torch.zeros(1, 5), torch.zeros(1), a=0.0), "a: a number > 0"),
+        (lambda: fine_grained_localization_loss(torch.zeros(1, 5), torch.zeros(1), a=0.0), "a: a finite number > 0"),
         (lambda: decoupled_distillation_loss(torch.zeros(1, 5), torch.zeros(1, 4), torch.ones(1), torch.ones(1)), "logits and teacher"),
     ],
 )

@@ -736,3 +736,14 @@ def test_the_twin_can_be_named_in_a_recipe(loss):
     assert repr(copy.deepcopy(made)) == repr(made)
     with pytest.raises((jsonargparse.ArgumentError, ValueError, TypeError)):
         parser.parse_object({"loss": {"class_path": f"lossbox.losses.{module.__name__}", "init_args": {**options, "gama": 2.0}}})
+
+
+@every
+@pytest.mark.parametrize("bad", [torch.nan, torch.inf, -torch.inf])
+def test_an_option_that_is_no_finite_number_is_refused(loss, bad):
+    parameters = inspect.signature(CATALOG[loss.name].function).parameters.values()
+    for name in [each.name for each in parameters if type(each.default) in (int, float) and each.kind is each.KEYWORD_ONLY]:
+        if (name, bad) == ("cutoff", torch.inf):  # all pairs
+            continue
+        with pytest.raises(ValueError, match=name):
+            loss(*problem(loss), **{name: bad})

@@ -153,9 +153,9 @@ def test_a_batch_seen_in_eval_mode_only_is_finite():
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda x: ghm_c_loss(x, x, bins=0), "bins: at least 1 expected, got 0"),
+        (lambda x: ghm_c_loss(x, x, bins=0), "bins: a whole number, at least 1, expected, got 0"),
         (lambda x: ghm_c_loss(x, x, bins=3, counts=torch.ones(2)), r"counts: shape \(3,\)"),
-        (lambda x: ghm_r_loss(x, x, mu=0), "mu: a number > 0 expected, got 0"),
+        (lambda x: ghm_r_loss(x, x, mu=0), "mu: a finite number > 0 expected, got 0"),
         (lambda x: ghm_r_loss(x, x[:1]), r"input and target: one shape expected, got \(2,\) and \(1,\)"),
         (lambda x: ghm_c_loss(x, x, weight=torch.ones(3)), "weight: a shape that broadcasts"),
         (lambda x: RunningHistogram(3, momentum=1), r"momentum: a number in \[0, 1\) expected, got 1"),

@@ -195,7 +195,7 @@ def test_mistakes_are_named():
     box = torch.zeros(2, 4)
     with pytest.raises(ValueError, match="form: one of 'linear', 'log', 'square' expected, got 'cubic'"):
         iou_loss(box, box, form="cubic")
-    with pytest.raises(ValueError, match="alpha: a number > 0 expected, got 0"):
+    with pytest.raises(ValueError, match="alpha: a finite number > 0 expected, got 0"):
         alpha_iou_loss(box, box, alpha=0)
     with pytest.raises(ValueError, match=r"one shape expected, got \(2, 4\) and \(1, 4\)"):
         giou_loss(box, box[:1])

@@ -139,12 +139,12 @@ def test_siou_falls_with_the_distance_in_mmdetection():
     [
         (bounded_iou_loss, {"beta": -1.0}, r"beta: a number in \[0, 1\]"),
         (bounded_iou_loss, {"beta": 2.0}, r"beta: a number in \[0, 1\]"),
-        (nwd_loss, {"scale": 0.0}, "scale: a number > 0"),
-        (siou_loss, {"theta": 0.0}, "theta: a number > 0"),
-        (mpdiou_loss, {"image_size": (0.0, 3.0)}, "image_size: a number > 0"),
+        (nwd_loss, {"scale": 0.0}, "scale: a finite number > 0"),
+        (siou_loss, {"theta": 0.0}, "theta: a finite number > 0"),
+        (mpdiou_loss, {"image_size": (0.0, 3.0)}, "image_size: a finite number > 0"),
         (mpdiou_loss, {"image_size": (4.0, 3.0, 3.0)}, "image_size: height and width expected, got"),
         (mpdiou_loss, {"image_size": 640}, "image_size: height and width expected, got 640"),
-        (inner_iou_loss, {"ratio": -0.5}, "ratio: a number > 0"),
+        (inner_iou_loss, {"ratio": -0.5}, "ratio: a finite number > 0"),
     ],
 )
 def test_mistakes_are_refused(loss, options, message):

@@ -58,9 +58,9 @@ def test_offset_loss_is_the_smooth_l1_of_what_rounding_loses():
 def test_mistakes_are_refused():
     with pytest.raises(ValueError, match=r"embeddings: \(n, k\)"):
         push_loss(torch.zeros(3))
-    with pytest.raises(ValueError, match="margin: a number > 0"):
+    with pytest.raises(ValueError, match="margin: a finite number > 0"):
         push_loss(torch.zeros(3, 2), margin=0.0)
-    with pytest.raises(ValueError, match="stride: a number > 0"):
+    with pytest.raises(ValueError, match="stride: a finite number > 0"):
         offset_loss(torch.zeros(3, 2), torch.zeros(3, 2), stride=0.0)
 
 

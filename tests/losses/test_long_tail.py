@@ -119,10 +119,10 @@ def test_an_objective_takes_those_of_sigmoid_scores():
         (lambda: EqualizationLossV2(num_classes=3)(LOGITS, TARGETS), r"num_classes: 4 expected, the last dimension of logits .* got 3"),
         (lambda: FederatedLoss(counts=[1.0] * 3)(LOGITS, TARGETS), r"counts: one for each class expected, .* got \(3,\)"),
         (lambda: sample_classes(torch.ones(4).long(), COUNTS), "present: booleans expected, got torch.int64"),
-        (lambda: seesaw_loss(LOGITS, CLASSES, COUNTS, p=-1.0), "p: a number >= 0"),
+        (lambda: seesaw_loss(LOGITS, CLASSES, COUNTS, p=-1.0), "p: a finite number >= 0"),
         (lambda: equalization_loss_v2(LOGITS, TARGETS, COUNTS[:3]), "gradient_ratio: one for each class"),
         (lambda: federated_loss(LOGITS, TARGETS, COUNTS[:3] > 0), "classes: one for each class"),
-        (lambda: sample_classes(COUNTS > 0, COUNTS, number=-1), "number: a number >= 0"),
+        (lambda: sample_classes(COUNTS > 0, COUNTS, number=-1), "number: a finite number >= 0"),
     ],
 )
 def test_mistakes_are_refused(call, message):

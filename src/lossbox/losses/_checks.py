@@ -158,16 +158,22 @@ def _raise_where(wrong: Tensor, name: str, what: str, values: Tensor | None = No
         raise ValueError(f"{name}: {len(places)} of {wrong.numel()} entries {what}, the first at {first}{value}")
 
 
+def check_number(name: str, value: float) -> None:
+    """Raises ValueError unless ``value`` is finite."""
+    if not float("-inf") < value < float("inf"):
+        raise ValueError(f"{name}: a finite number expected, got {value}")
+
+
 def check_positive(name: str, value: float) -> None:
-    """Raises ValueError unless ``value > 0``; NaN is refused."""
-    if not value > 0:
-        raise ValueError(f"{name}: a number > 0 expected, got {value}")
+    """Raises ValueError unless ``0 < value < inf``; NaN is refused."""
+    if not 0 < value < float("inf"):
+        raise ValueError(f"{name}: a finite number > 0 expected, got {value}")
 
 
 def check_not_negative(name: str, value: float) -> None:
-    """Raises ValueError unless ``value >= 0``; NaN is refused."""
-    if not value >= 0:
-        raise ValueError(f"{name}: a number >= 0 expected, got {value}")
+    """Raises ValueError unless ``0 <= value < inf``; NaN is refused."""
+    if not 0 <= value < float("inf"):
+        raise ValueError(f"{name}: a finite number >= 0 expected, got {value}")
 
 
 def check_share(name: str, value: float) -> None:

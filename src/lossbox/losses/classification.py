@@ -13,7 +13,7 @@ from jaxtyping import Float, Int, Shaped
 from torch import Tensor
 
 from ..boxes._dtype import upcast
-from ._checks import check_finite, check_finite_classes, check_not_negative, check_positive, check_share, check_tensors
+from ._checks import check_finite, check_finite_classes, check_not_negative, check_number, check_positive, check_share, check_tensors
 from ._logspace import cross_entropy, error_margin, focal_cross_entropy, softmax_cross_entropy, softplus
 from ._reduce import Reduction, check_same_shape, find_ignored, reduce_loss, set_aside
 
@@ -238,7 +238,7 @@ def dr_loss(
         A scalar, > 0 even where all scores are right: 0.032 with the defaults. Empty input gives 0.
 
     Raises:
-        ValueError: shapes that differ, a lambda or smoothness that is not positive; on a CPU, other targets.
+        ValueError: shapes that differ, a lambda or smoothness that is not positive, a negative tau; on a CPU, other targets.
 
     Source:
         Qian et al., DR Loss: Improving Object Detection by Distributional Ranking, CVPR 2020, Sec. 3; the form and the defaults of the
@@ -251,6 +251,8 @@ def dr_loss(
     check_same_shape("logits", logits, "targets", targets)
     for name, value in (("pos_lambda", pos_lambda), ("neg_lambda", neg_lambda), ("smoothness", smoothness)):
         check_positive(name, value)
+    check_not_negative("tau", tau)
+    check_number("margin", margin)
     ignored = find_ignored(targets)
     check_finite(ignored, logits=logits)
     logits = set_aside(upcast(logits), ignored)

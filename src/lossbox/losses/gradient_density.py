@@ -216,8 +216,8 @@ def _harmonized(
 
 
 def _check_bins(bins: int) -> None:
-    if bins < 1:
-        raise ValueError(f"bins: at least 1 expected, got {bins}")
+    if not isinstance(bins, int) or bins < 1:
+        raise ValueError(f"bins: a whole number, at least 1, expected, got {bins}")
 
 
 def _bin_index(norm: Tensor, bins: int) -> Tensor:

@@ -7,7 +7,7 @@ from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor, nn
 
 from ..boxes._dtype import upcast
-from ._checks import check_finite, check_finite_classes, check_not_negative, check_tensors
+from ._checks import check_finite, check_finite_classes, check_not_negative, check_number, check_tensors
 from ._logspace import cross_entropy, softmax_cross_entropy
 from ._reduce import Reduction, check_same_shape, find_ignored, reduce_loss, set_aside
 from .classification import check_classes
@@ -100,7 +100,7 @@ def equalization_loss_v2(
         A scalar in [0, inf), or the shape of ``logits`` without reduction.
 
     Raises:
-        ValueError: shapes that do not fit, a negative alpha; on a CPU, other targets.
+        ValueError: shapes that do not fit, a negative alpha or gamma; on a CPU, other targets.
 
     Source:
         Tan et al., Equalization Loss v2, CVPR 2021, Eqs. (5)-(8).
@@ -112,6 +112,8 @@ def equalization_loss_v2(
     check_same_shape("logits", logits, "targets", targets)
     check_tensors(gradient_ratio=gradient_ratio)
     check_not_negative("alpha", alpha)
+    check_not_negative("gamma", gamma)
+    check_number("mu", mu)
     check_per_class("gradient_ratio", gradient_ratio, logits)
     logits, ignored = upcast(logits), find_ignored(targets)
     check_finite(ignored, logits=logits)
