@@ -152,7 +152,7 @@ def test_correlation_needs_two_positives(number):
     [
         (lambda: quality_focal_loss(LOGITS, QUALITY[:2]), r"logits and quality: one shape expected, got \(6,\) and \(2,\)"),
         (lambda: quality_focal_loss(LOGITS, QUALITY, beta=-1), "beta: a finite number >= 0 expected, got -1"),
-        (lambda: varifocal_loss(LOGITS, QUALITY, alpha=-1), "alpha: a number >= 0"),
+        (lambda: varifocal_loss(LOGITS, QUALITY, alpha=-1), "alpha: a finite number >= 0"),
         (lambda: matchability_aware_loss(LOGITS, TARGETS[:2], QUALITY), "logits and targets: one shape"),
         (lambda: ia_bce_loss(LOGITS, TARGETS, QUALITY, alpha=1.5), r"alpha: a number in \[0, 1\]"),
         (lambda: correlation_loss(LOGITS[None], QUALITY[None]), r"logits: \(p,\) expected, got \(1, 6\)"),
