@@ -98,7 +98,7 @@ def test_a_user_error_is_one_line_and_with_debug_a_traceback(capsys, monkeypatch
     monkeypatch.delenv("LOSSBOX_DEBUG", raising=False)
     assert main(["fit", "--config", "nowhere.yaml"]) == 2
     said = capsys.readouterr().err
-    assert said.startswith("lossbox fit: config: no file nowhere.yaml")
+    assert said.startswith("lossbox fit: --config: no file nowhere.yaml")
     assert "`lossbox fit --help` lists them\n" in said
     assert "Traceback" not in said
     with pytest.raises(FileNotFoundError, match=r"nowhere\.yaml"):
@@ -138,7 +138,7 @@ def test_a_closed_pipe_is_no_error():
 def test_a_recipe_is_asked_for(capsys):
     for command in ("fit", "validate"):
         assert main([command, "--out", "somewhere"]) == 2
-        assert f"lossbox {command}: config: --config RECIPE expected" in capsys.readouterr().err
+        assert f"lossbox {command}: --config RECIPE expected" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

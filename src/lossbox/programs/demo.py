@@ -41,7 +41,7 @@ def demo(
         ``out``: the folder of the run.
     """
     out = Path(out)
-    file = find_recipe(recipe)
+    file = find_recipe(recipe, option="recipe")
     print(f"lossbox demo: images of digits, a detector trained on them, validated and drawn; results in {out}", flush=True)
 
     from ..data.digits import write_digits

@@ -79,7 +79,7 @@ def with_data(data: Path, words: Sequence[str]) -> list[str]:
     out = Path(outs[-1]) if outs else Path("runs", name_of(data))
     check_writable("--out", out, folder=True)
     begun = (out / "checkpoints" / "last.ckpt").is_file() and (out / "config.yaml").is_file()
-    files = read_recipe(str(out / "config.yaml"))["data"] if begun else _converted(data, out, configs[-1], rest)
+    files = read_recipe(str(out / "config.yaml"), option="--out")["data"] if begun else _converted(data, out, configs[-1], rest)
     where = [word for key in FILES for word in (f"--data.{key}", str(files[key]))]
     # a later word wins
     return [*(word for config in configs for word in ("--config", config)), "--out", str(out), *where, *rest]
@@ -104,7 +104,7 @@ def _split_off(words: Sequence[str], *labels: str) -> tuple[list[str], list[str]
 
 def _converted(data: Path, out: Path, config: str, words: Sequence[str]) -> dict[str, Path]:
     """The files of the converted data; what was found and left out is printed."""
-    said: dict[str, Any] = dict(read_recipe(config).get("data") or {})
+    said: dict[str, Any] = dict(read_recipe(config, option="--config").get("data") or {})
     for key in ("on_bad_box", "allow_empty"):
         values, _ = _split_off(words, f"--data.{key}")
         said |= {key: values[-1]} if values else {}
@@ -164,7 +164,7 @@ def run_lightning(command: str, help: str, argv: Sequence[str]) -> None:
         for word in argv:
             if near := near_name(word.partition("=")[0], ["--config"], cutoff=0.75):
                 raise ValueError(f"no option {word}{near}")
-        raise ValueError(f"config: --config RECIPE expected; `lossbox {command} --help` says what a recipe is and which ship with lossbox")
+        raise ValueError(f"--config RECIPE expected; `lossbox {command} --help` says what a recipe is and which ship with lossbox")
     argv = [SHORT.get(label, label) + equals + value for label, equals, value in (word.partition("=") for word in argv)]
     # tells a misspelled recipe before the seconds that Lightning takes to load
     words = with_recipes("--help" if word == "--help-all" else word for word in argv)

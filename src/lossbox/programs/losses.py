@@ -137,7 +137,7 @@ def tuned_by_recipe(name: str) -> Iterator[tuple[str, int]]:
         >>> list(tuned_by_recipe("digits_retinanet_focal"))
         [('SeparateObjective', 1), ('FocalLoss', 2), ('SmoothL1Loss', 1)]
     """
-    model = read_recipe(name).get("model")
+    model = read_recipe(name, option="count").get("model")
     if not isinstance(model, dict):
         raise ValueError(f"count: {name} has no `model`; a recipe of lossbox fit expected")
     for part in ("first_stage", "assigner", "objective"):
@@ -167,7 +167,7 @@ def _is_recipe(name: str) -> bool:
     if name in CATALOG:
         return False
     try:
-        read_recipe(name)
+        read_recipe(name, option="count")
     except FileNotFoundError:
         return False
     return True

@@ -9,8 +9,12 @@ from typing import Any
 from ..messages import near_name
 
 
-def find_recipe(name: str) -> Path:
+def find_recipe(name: str, *, option: str = "config") -> Path:
     """The file of a recipe: a path, or the name of one that ships with lossbox (with or without folder and ``.yaml``).
+
+    Args:
+        name: the path or the name.
+        option: begins the messages: what the user named it by.
 
     Raises:
         FileNotFoundError: neither; names the recipes that ship.
@@ -25,7 +29,7 @@ def find_recipe(name: str) -> Path:
     stem = Path(name).name.removesuffix(".yaml")
     if stem not in shipped:
         near = near_name(stem, shipped, otherwise="`lossbox fit --help` lists them")
-        raise FileNotFoundError(f"config: no file {name}, and no recipe of that name ships with lossbox{near}")
+        raise FileNotFoundError(f"{option}: no file {name}, and no recipe of that name ships with lossbox{near}")
     return shipped[stem]
 
 
@@ -54,17 +58,17 @@ def resume(out: Path) -> list[str]:
 
 def _checked(name: str) -> Path:
     """The file of a recipe, which holds one."""
-    read_recipe(name)
+    read_recipe(name, option="--config")
     return find_recipe(name)
 
 
 def read_recipe(name: str, *, option: str = "config") -> dict[str, Any]:
-    """The content of a recipe, by path or name; ``option`` begins the messages: what the user named it by."""
+    """The content of a recipe, by path or name; see ``find_recipe``."""
     try:
         import yaml
     except ImportError as error:
         raise ImportError("reading a recipe needs PyYAML: pip install 'lossbox[train]'") from error
-    path = find_recipe(name)
+    path = find_recipe(name, option=option)
     try:
         recipe = yaml.safe_load(path.read_text())
     except (yaml.YAMLError, ValueError) as error:
