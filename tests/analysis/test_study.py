@@ -82,7 +82,7 @@ def test_what_is_no_study_is_refused(more, said):
 def test_a_file_that_is_no_study_is_named(tmp_path):
     path = tmp_path / "mine.yaml"
     for text, said in (
-        ("a: [", "is not YAML"),
+        ("a: [", "is neither YAML nor JSON"),
         ("[1]", "title, variants and measure expected"),
         ("title: a", "title, variants and measure expected, got no variants"),
         ("mesure: [AP]", "no key mesure; did you mean measure?"),

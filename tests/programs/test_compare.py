@@ -106,6 +106,32 @@ def test_a_study_of_ones_own_that_does_not_hold_ends_with_2_and_says_where(tmp_p
     assert "holds a run with other options" in capsys.readouterr().err
 
 
+def test_a_study_may_be_json(tmp_path, capsys, monkeypatch):
+    call = "lossbox.analysis.regression.regression_curve"
+    study = {"title": "Mine", "call": call, "variants": {"one": {"form": "smooth L1", "points": 3}}, "measure": ["value_at_0.4"]}
+    monkeypatch.chdir(tmp_path)
+    for number, text in enumerate((json.dumps(study), json.dumps(study, indent="\t"))):
+        (tmp_path / f"mine{number}.json").write_text(text)
+        assert main(["compare", f"mine{number}.json"]) == 0, capsys.readouterr().err
+        assert "value_at_0.4" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ('{"title": "Mine", "variants": {"one": {}', "study: mine.json is neither YAML nor JSON: "),
+        ('{"title": "Mine", "measure": ["AP"]}', "study: mine.json: title, variants and measure expected, got no variants"),
+        ('{"model": {}, "variants": []}', "study: mine.json: no key model; a study has"),
+        ("[1]", "NAMES: mine.json must hold a recipe, got list"),
+    ],
+)
+def test_json_that_is_meant_as_a_study_is_told_what_it_lacks(text, said, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine.json").write_text(text)
+    assert main(["compare", "mine.json"]) == 2
+    assert f"lossbox compare: {said}" in capsys.readouterr().err
+
+
 STUDY = """
 title: Two weights of the boxes
 source: none

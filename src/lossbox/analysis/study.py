@@ -1,4 +1,4 @@
-"""A study: variants that are trained or computed, what is measured of them, and what must hold. A study is a YAML file, not code.
+"""A study: variants that are trained or computed, what is measured of them, and what must hold. A study is a YAML or JSON file, not code.
 
 ::
 
@@ -25,6 +25,8 @@ quotients of them; with ``of: runs`` numbers of the runs, a line for all variant
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from fnmatch import fnmatchcase
@@ -36,6 +38,9 @@ from .claims import compiled, evaluate, names_in
 
 STUDIES = Path(__file__).parent / "studies"
 WHERE = ("run", "every step", "some step", "equal")
+
+KEYS = frozenset({"title", "variants", "measure", "must_hold"})
+"""Of a study, and not of a recipe."""
 
 
 @dataclass(frozen=True)
@@ -163,18 +168,44 @@ def shipped_studies() -> dict[str, Path]:
     return {path.stem: path for path in sorted(STUDIES.glob("*.yaml"))}
 
 
+def holds_a_study(path: Path) -> bool:
+    """Whether a file is meant as a study, by its keys; or, where it cannot be parsed, by a line or an entry that begins with ``variants``."""
+    if not path.is_file():
+        return False
+    text = path.read_text(errors="replace")
+    try:
+        content = _parsed(text)
+    except ValueError:
+        return re.search(r'^variants:|"variants"\s*:', text, re.MULTILINE) is not None
+    return isinstance(content, dict) and not KEYS.isdisjoint(content)
+
+
+def _parsed(text: str) -> Any:
+    """What YAML or JSON says. YAML alone would stop at a tab, and read the number 1e-5 as a text.
+
+    Raises:
+        ValueError: it is neither.
+    """
+    try:
+        return json.loads(text)
+    except ValueError:
+        import yaml
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ValueError(str(error)) from error
+
+
 def read_study(path: Path) -> Study:
-    """The study in a YAML file.
+    """The study in a YAML or JSON file.
 
     Raises:
         ValueError: the file is no study; names the file, the key and the rule.
     """
-    import yaml
-
     try:
-        content = yaml.safe_load(path.read_text())
-    except (yaml.YAMLError, ValueError) as error:
-        raise ValueError(f"study: {path} is not YAML: {error}") from error
+        content = _parsed(path.read_text())
+    except ValueError as error:
+        raise ValueError(f"study: {path} is neither YAML nor JSON: {error}") from error
     try:
         return parse_study(path.stem, content)
     except (ValueError, TypeError, AttributeError) as error:

@@ -39,7 +39,7 @@ def compare(
     to the first one, seed by seed. Interrupted, it skips what is finished and resumes what is not. Each run has a folder with its recipe, a
     line of JSON for each step (steps.jsonl) and checkpoints. Any option of `lossbox fit` may follow and holds for all runs.
 
-    A study is a YAML file of some 20 lines: what is compared, what is measured, what must hold. Where something that must hold does not,
+    A study is a YAML (or JSON) file of some 20 lines: what is compared, what is measured, what must hold. Where something that must hold does not,
     the command names run, step and value, and ends with 2. One of your own is given by its path; these ship:
 
       ablation            aLRP step by step: AP loss, ranked boxes, self-balance, GIoU, ATSS (Table 2)
@@ -156,9 +156,10 @@ def find_study(names: Sequence[str], variants: Sequence[str] | None = None) -> S
         ValueError: a study beside other names, two recipes of one name, variants that are not there.
     """
     from ..analysis import Study, Variant, only, read_study, shipped_studies
+    from ..analysis.study import holds_a_study
 
     shipped = shipped_studies()
-    if studies := [name for name in names if name in shipped or _holds_a_study(Path(name))]:
+    if studies := [name for name in names if name in shipped or holds_a_study(Path(name))]:
         if len(names) > 1:
             raise ValueError(f"names: a study stands alone, got {' '.join(names)}")
         study = read_study(shipped.get(studies[0], Path(studies[0])))
@@ -179,10 +180,6 @@ def find_study(names: Sequence[str], variants: Sequence[str] | None = None) -> S
     from ..report import COMPARED
 
     return Study(RECIPES, "recipes on the same data", tuple(recipes.values()), COMPARED, baseline=files[0].stem)
-
-
-def _holds_a_study(path: Path) -> bool:
-    return path.is_file() and any(line.startswith("variants:") for line in path.read_text(errors="replace").splitlines())
 
 
 def show_comparison(result: Mapping[str, Any]) -> None:
