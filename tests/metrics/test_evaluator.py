@@ -194,3 +194,15 @@ def test_tau_out_of_range(random_problem, tau):
 def test_bare_import_needs_no_evaluation_library():
     code = "import sys, lossbox.metrics; print(*{'hotcoco', 'torchmetrics', 'lightning', 'pycocotools', 'sklearn'} & sys.modules.keys())"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == ""
+
+
+def test_lists_of_numbers_have_few_lines_and_nothing_else_changes():
+    numbers = [math.nan, *(1.5e-9 * number for number in range(40))]
+    content = {"seeds": [0, 1, 2], "names": ["a [\n  1\n]", "b"], "curve": numbers, "rows": [[1, 2], [3]], "none": []}
+    text = to_json(content)
+    assert json.loads(text) == json.loads(json.dumps({**content, "curve": [None, *numbers[1:]]}))
+    assert text.splitlines()[1:7] == ['  "seeds": [0, 1, 2],', '  "names": [', '    "a [\\n  1\\n]",', '    "b"', "  ],", '  "curve": [']
+    assert '  "rows": [\n    [1, 2],\n    [3]\n  ],\n  "none": []\n}' in text
+    lines = text.partition('"curve": [\n')[2].partition("\n  ]")[0].splitlines()
+    assert 2 <= len(lines) <= 5
+    assert all(line.startswith("    ") and len(line) <= 124 for line in lines)

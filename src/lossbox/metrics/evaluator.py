@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import math
+import re
+import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol, runtime_checkable
@@ -112,7 +114,7 @@ def numbers_of(ground_truth: GroundTruth, ap: AveragePrecision, matches: Matches
 
 
 def to_json(numbers: Mapping[str, Any], *, indent: int | None = 2) -> str:
-    """The numbers of :func:`evaluate` as strict JSON: what is undefined becomes null.
+    """The numbers of :func:`evaluate` as strict JSON: what is undefined becomes null. A list of numbers has as few lines as hold it.
 
     Args:
         numbers: nested dicts and lists of numbers and text.
@@ -124,8 +126,25 @@ def to_json(numbers: Mapping[str, Any], *, indent: int | None = 2) -> str:
     Example:
         >>> to_json({"AP": 0.5, "APl": float("nan")}, indent=None)
         '{"AP": 0.5, "APl": null}'
+        >>> print(to_json({"seeds": [0, 1, 2]}))
+        {
+          "seeds": [0, 1, 2]
+        }
     """
-    return json.dumps(_nan_as_none(numbers), indent=indent, allow_nan=False)
+    return NUMBERS.sub(_in_few_lines, json.dumps(_nan_as_none(numbers), indent=indent, allow_nan=False))
+
+
+NUMBERS = re.compile(r'\[(\n +)([^]["{}]+?)(\n *\])')
+"""A list of numbers as ``json.dumps`` indents it, one a line. A text holds no line break in JSON, so that none looks like one."""
+
+WIDTH = 120
+"""Characters of a line of numbers."""
+
+
+def _in_few_lines(found: re.Match[str]) -> str:
+    begin, numbers, end = found.groups()
+    lines = textwrap.wrap(" ".join(numbers.split()), WIDTH, break_on_hyphens=False)
+    return f"[{lines[0]}]" if len(lines) == 1 else "[" + "".join(begin + line for line in lines) + end
 
 
 def _nan_as_none(value: Any) -> Any:
