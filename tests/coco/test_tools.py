@@ -82,8 +82,14 @@ def test_cvat_parts_and_what_has_no_box(tmp_path):
             '<image id="1" name="2.jpg" subset="Validation" width="80" height="40"><box label="x" xtl="1" ytl="1" xbr="9" ybr="9"/></image>'
         ),
     )
-    _, names, found, notes = read(tmp_path)
-    assert (names, found) == (["cup", "plate", "x"], {"train/1.jpg": [], "val/2.jpg": [("x", (1, 1, 9, 9))]})
+    bad = []
+    layout = recognize(tmp_path, bad.append)
+    assert [(part, [image.image.name for image in items]) for part, items in layout.parts.items()] == [
+        ("train", ["1.jpg"]),
+        ("val", ["2.jpg"]),
+    ]
+    names, found, notes = layout.names, read_part(layout, "val"), [str(note).removeprefix(f"{tmp_path}/") for note in layout.notes]
+    assert (names, [box.corners for box in found[0].boxes], bad) == (["cup", "plate", "x"], [(1, 1, 9, 9)], [])
     assert [note.partition(": ")[2] for note in notes] == [
         "image 0 (train/1.jpg): polyline: is of the type polyline, has no box, and is not used",
         "image 0 (train/1.jpg): points: is of the type points, has no box, and is not used",
@@ -395,6 +401,83 @@ def test_labelme(tmp_path):
     boxes = [("cup", (10, 5, 30, 9)), ("pen", (10, 5, 30, 9)), ("pen", (15, 10, 25, 20))]
     assert (kind, names, found) == ("LabelMe", ["cup", "pen"], {"train/a.jpg": boxes, "test/a.jpg": boxes})
     assert sorted(notes) == [f"{part}/a.json: shapes[3]: is of the type point, has no box, and is not used" for part in ("test", "train")]
+
+
+# -- labels without a box
+
+
+def labelme_of(name, *kinds):
+    shapes = [{"label": "cup", "points": [[30, 9], [10, 5]], "shape_type": kind} for kind in kinds]
+    return {"shapes": shapes, "imagePath": name, "imageWidth": WIDTH, "imageHeight": HEIGHT}
+
+
+def cvat_of(*images):
+    return cvat(
+        "".join(f'<image id="{i}" name="{name}" width="80" height="40">{shapes}</image>' for i, (name, shapes) in enumerate(images))
+    )
+
+
+CVAT_POINT, CVAT_BOX = '<points label="cup" points="1,1"/>', '<box label="cup" xtl="10" ytl="5" xbr="30" ybr="9"/>'
+VIA_POINT = {"name": "point", "cx": 1, "cy": 2}
+STUDIO_POINT, STUDIO_BRUSH = region("keypointlabels", x=10, y=10, width=1), region("brushlabels", format="rle", rle=[1, 2])
+STUDIO_CHOICE = {"type": "choices", "value": {"choices": ["blurred"]}}
+BOXLESS = {
+    "labelme": (
+        {
+            "a.json": labelme_of("a.jpg", "point", "line", "point"),
+            "b.json": labelme_of("b.jpg", "point", "rectangle"),
+            "c.json": labelme_of("c.jpg"),
+        },
+        ["line", "point"],
+    ),
+    "cvat": (
+        {
+            "annotations.xml": cvat_of(
+                ("a.jpg", '<polyline label="cup" points="1,1;2,2"/><skeleton label="cup"/>'),
+                ("b.jpg", CVAT_POINT + CVAT_BOX),
+                ("c.jpg", '<tag label="cup"/>'),
+            )
+        },
+        ["polyline", "skeleton"],
+    ),
+    "label studio": (
+        {
+            "p.json": [
+                task(STUDIO_POINT, STUDIO_BRUSH, image="a.jpg"),
+                task(STUDIO_POINT, region(x=12.5, y=12.5, width=25, height=10), image="b.jpg"),
+                task(STUDIO_CHOICE, image="c.jpg"),
+            ]
+        },
+        ["brushlabels", "keypointlabels"],
+    ),
+    "via": (
+        {
+            "via.json": via_2(VIA_POINT)
+            | via_2(VIA_POINT, RECT, attributes=[{"class": "cup"}] * 2, name="b.jpg")
+            | via_2(attributes=(), name="c.jpg")
+        },
+        ["point"],
+    ),
+}
+
+
+@pytest.mark.parametrize(("files", "kinds"), BOXLESS.values(), ids=BOXLESS)
+def test_an_image_whose_objects_have_no_box_is_left_out(tmp_path, files, kinds):
+    """It would be trained as background. In image b an object has one; c has no object."""
+    for name in "abc":
+        draw(tmp_path / f"{name}.jpg")
+    for name, content in files.items():
+        text(tmp_path / name, content)
+    said = f"{tmp_path}/a.jpg: {NO_LABEL_LEFT}, got {kinds}"
+    with pytest.raises(BadLabel) as raised:
+        read(tmp_path)
+    assert str(raised.value) == said
+    bad = []
+    _, names, found, notes = read(tmp_path, bad.append)
+    assert [str(error) for error in bad] == [said]
+    assert "cup" in names
+    assert found == {"all/b.jpg": [("cup", (10, 5, 30, 9))], "all/c.jpg": []}
+    assert sum("has no box, and is not used" in note for note in notes) >= len(kinds) + 1
 
 
 # -- Darknet

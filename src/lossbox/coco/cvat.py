@@ -13,7 +13,20 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from xml.etree.ElementTree import Element
 
-from .entries import XYWH, Entry, Shape, around, around_ellipse, around_turned, broken, entries_layout, numbers_of, pixels, points_of
+from .entries import (
+    XYWH,
+    Entry,
+    Shape,
+    around,
+    around_ellipse,
+    around_turned,
+    broken,
+    entries_layout,
+    numbers_of,
+    pixels,
+    points_of,
+    without_box,
+)
 from .files import SUFFIXES, BadLabel, OnBad, files_below, stop
 from .labels import number_of, xml_of
 from .layout import Layout
@@ -72,8 +85,8 @@ def _frames(root: Path, file: Path, tree: Element, on_bad: OnBad, note: OnBad) -
 def _shape(where: str, entry: Element, name: str, note: OnBad) -> Shape | None:
     where = f"{where}: {entry.tag}"
     if entry.tag in BOXLESS:
-        note(BadLabel(where, f"is of the type {entry.tag}, has no box, and is not used"))
-        return None
+        shape = without_box(where, entry.tag, note)
+        return None if entry.tag == "tag" else shape  # a tag is about the image, and marks no object
     try:
         if entry.tag not in READERS:
             raise BadLabel(where, f"is a shape that is not known; {', '.join(READERS)} are")

@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from .checks import brief
+from .checks import NO_LABEL_LEFT, brief
 from .files import BadLabel, Images, Labelled, OnBad, normal, note_unused, part_name, part_of_file, part_of_folders
 from .labels import Box, Read, checked_corners, checked_size, number_of
 from .layout import Layout
@@ -28,12 +28,14 @@ class Shape:
         name: of the class; empty where the file names none.
         box: of the size of the image, ``x y width height`` in pixels.
         around: whether that is the box around a shape of another kind, which may leave the image and is cut at its border.
+        boxless: of a label that has no box and is not used, what it is in place of one; see ``without_box``.
     """
 
     where: str
     name: str
     box: Callable[[Size], XYWH]
     around: bool = False
+    boxless: str = ""
 
 
 @dataclass(frozen=True)
@@ -112,8 +114,8 @@ def _image(images: Images, entry: Entry, part: str, file: Path) -> Path:
 def _read(item: Labelled, on_bad: OnBad, *, entries: Mapping[Path, Entry]) -> Read:
     entry = entries[item.image]
     size = checked_size(item, entry.size, entry.where, labelled=bool(entry.shapes))
-    boxes = []
-    for shape in entry.shapes:
+    boxes, boxless = [], [shape.boxless for shape in entry.shapes if shape.boxless]
+    for shape in (shape for shape in entry.shapes if not shape.boxless):
         try:
             box = shape.box(size)
         except BadLabel as error:
@@ -127,6 +129,8 @@ def _read(item: Labelled, on_bad: OnBad, *, entries: Mapping[Path, Entry]) -> Re
             on_bad(BadLabel(f"{shape.where} in {size[0]} x {size[1]} px", corners, [*box], image=item.image, box=box))
         else:
             boxes.append(Box(name, corners))
+    if boxless and not boxes:
+        raise BadLabel(str(item.image), NO_LABEL_LEFT, sorted(set(boxless)))
     return Read(item.image, size, boxes)
 
 
@@ -140,6 +144,12 @@ def broken(error: BadLabel) -> Shape:
         raise error
 
     return Shape("", "", box)
+
+
+def without_box(where: str, kind: str, note: OnBad) -> Shape:
+    """A label that marks an object without a box, such as a point: it is noted and not used, and an image that has no other is left out."""
+    note(BadLabel(where, f"is of the type {kind}, has no box, and is not used"))
+    return Shape(where, "", pixels(0, 0, 0, 0), boxless=kind)
 
 
 def pixels(x: float, y: float, width: float, height: float) -> Callable[[Size], XYWH]:

@@ -13,7 +13,20 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
-from .entries import XYWH, Entry, Shape, Size, around, around_ellipse, around_turned, broken, entries_layout, numbers_of, points_of
+from .entries import (
+    XYWH,
+    Entry,
+    Shape,
+    Size,
+    around,
+    around_ellipse,
+    around_turned,
+    broken,
+    entries_layout,
+    numbers_of,
+    points_of,
+    without_box,
+)
 from .files import SUFFIXES, BadLabel, Images, OnBad, stop
 from .labels import number_of
 from .layout import Layout
@@ -140,8 +153,8 @@ def _shapes(where: str, result: Any, labeled: Iterable[str], note: OnBad) -> lis
     value, labels = result["value"], _labels(result)
     reader = next((READERS[keys] for keys in READERS if all(key in value for key in keys)), None)
     if reader is None:
-        note(BadLabel(where, f"is of the type {result.get('type')}, has no box, and is not used"))
-        return []
+        shape = without_box(where, str(result.get("type")), note)
+        return [shape] if labels or PLACES & value.keys() else []
     if not labels and str(result.get("id")) in labeled:  # the region of a label that has a result of its own
         return []
     if result.get("image_rotation"):
@@ -175,6 +188,9 @@ def _numbers(where: str, value: Mapping[str, Any], *names: str) -> list[float]:
     """Of these fields, and of the rotation, which may be missing."""
     return numbers_of(where, [*(value[name] for name in names), value.get("rotation") or 0], ", ".join([*names, "rotation"]))
 
+
+PLACES = frozenset({"x", "rle", "vertices"})
+"""Fields of a value that is about a place in the image: a key point, a brush stroke, a line."""
 
 READERS: dict[tuple[str, ...], Callable[[str, Mapping[str, Any]], Callable[[Size], XYWH]]] = {
     ("x", "y", "width", "height"): _rectangle,

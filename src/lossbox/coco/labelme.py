@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from .entries import XYWH, Entry, Shape, around, around_ellipse, broken, entries_layout, pixels, points_of
+from .entries import XYWH, Entry, Shape, around, around_ellipse, broken, entries_layout, pixels, points_of, without_box
 from .files import BadLabel, OnBad, part_of_folders, stop
 from .labels import number_of
 from .layout import Layout
@@ -38,7 +38,7 @@ def _shapes(file: Path, shapes: list[Any], note: OnBad) -> Iterator[Shape]:
         where = f"{file}: shapes[{number}]"
         kind = shape.get("shape_type", "polygon") if isinstance(shape, Mapping) else None
         if kind in BOXLESS:
-            note(BadLabel(where, f"is of the type {kind}, has no box, and is not used"))
+            yield without_box(where, kind, note)
             continue
         try:
             if not isinstance(shape, Mapping) or not isinstance(shape.get("points"), list):

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from .checks import brief
-from .entries import XYWH, Entry, Shape, around, around_ellipse, broken, entries_layout, numbers_of, pixels, points_of
+from .entries import XYWH, Entry, Shape, around, around_ellipse, broken, entries_layout, numbers_of, pixels, points_of, without_box
 from .files import BadLabel, OnBad, normal, stop, text_of
 from .layout import Layout
 
@@ -193,7 +193,7 @@ def _shapes(regions: Sequence[_Region], attribute: str | None, note: OnBad) -> I
             continue
         kind = str(region.shape.get("name"))
         if kind in ("point", "line"):
-            note(BadLabel(region.where, f"is of the type {kind}, has no box, and is not used"))
+            yield without_box(region.where, kind, note)
             continue
         try:
             if kind not in READERS:

@@ -79,7 +79,8 @@ def convert(
 
     With --val-share, where there is no val, a share of the images becomes val: about the same share of each class, always the same
     images, and images that look alike on one side; `fit` and `check` do so with 0.2. Images without labels stay: they are training data.
-    What is left out is named and counted; an image none of whose labels can be used is left out too.
+    What is left out is named and counted; an image none of whose labels can be used is left out too: all bad, or points and
+    lines, which have no box.
 
     For example:
 
