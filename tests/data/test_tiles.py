@@ -155,6 +155,9 @@ def test_batches_of_tiles(digits):
     assert "; validation 3 images, 12 tiles (" in said
     assert CocoDataModule(**digits, tile=96).describe_tiles("validate").endswith("; no image is larger than a tile")
     assert CocoDataModule(**digits, tile=0).describe_tiles("fit") is None
+    assert "GiB" not in said
+    said = CocoDataModule(**digits, tile=64, eval_size=8192).describe_tiles("validate")
+    assert said.endswith("; the validation holds the 4 tiles of an image at once, some 3 GiB")
 
 
 @pytest.mark.parametrize(

@@ -68,11 +68,23 @@ def test_the_model_card_names_the_tiles(run, tmp_path):
     assert "- **Tiles**: trained and measured on tiles of 96 pixels, overlap 0.25\n" in card.with_suffix(".md").read_text()
 
 
+def test_the_number_of_tiles_is_said_before_the_work(run, digits, tmp_path, capsys, monkeypatch):
+    def stop(*_):
+        raise ValueError("the work begins")
+
+    monkeypatch.setattr("lossbox.training.load.Trained.detect_tiles", stop)
+    words = ["predict", str(digits.val_images), "--ckpt", str(run), "--no-images", "--device", "cpu", "--out", str(tmp_path)]
+    assert main(words) == 2
+    said, _, then = capsys.readouterr().err.partition("\n")
+    assert said == "tiles of 96 px, overlap 0.25 (as in the training; --tile 0 looks at whole images): 3 files, 12 tiles"
+    assert "the work begins" in then
+
+
 def test_tiles_are_switched_off_and_chosen(run, digits, as_trained, tmp_path, capsys):
     whole = predict(run, digits, tmp_path / "a", "--tile", "0")
-    assert "tiles of" not in capsys.readouterr().out
+    assert "tiles of" not in capsys.readouterr().err
     other = predict(run, digits, tmp_path / "b", "--tile", "64")
-    assert "tiles of 64 px, overlap 0.25\n" in capsys.readouterr().out
+    assert "tiles of 64 px, overlap 0.25: 3 files, 27 tiles\n" in capsys.readouterr().err
     assert len({json.dumps(rows) for rows in (whole, other, as_trained)}) == 3
     detector = lossbox.load(run, device="cpu")
     assert "tiles of 96 px at 96 px" in repr(detector)

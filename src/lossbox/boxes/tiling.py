@@ -33,6 +33,11 @@ def tile_corners(size: tuple[int, int], tile: int, overlap: float = 0.2) -> list
         [(0, 0), (0, 80), (0, 150)]
         >>> tile_corners((40, 60), 100)
         [(0, 0)]
+
+    Their number has no limit; programs say it before their work:
+
+        >>> len(tile_corners((10_000, 10_000), 640)), len(tile_corners((10_000, 10_000), 64))
+        (400, 38416)
     """
     check_tiling(tile, overlap)
     step = round(tile * (1 - overlap))

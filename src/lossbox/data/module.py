@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import os
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
@@ -271,7 +272,7 @@ class CocoDataModule(LightningDataModule):
         return self._dataset(self._categories(), Phase(self.eval_transforms))
 
     def describe_tiles(self, stage: Literal["fit", "validate"]) -> str | None:
-        """How many tiles the images are cut into, in one line; None where they are not."""
+        """How many tiles the images are cut into, and the memory that takes where it is much, in one line; None where they are not cut."""
         if self.tile is None:
             return None
         self.setup(stage)
@@ -281,10 +282,13 @@ class CocoDataModule(LightningDataModule):
         for name, part in parts.items():
             images, empty = len({record.id for record in part.images}), sum(not len(record.boxes) for record in part.images)
             counts.append(f"{name} {images} images, {len(part.images)} tiles ({empty} without boxes)")
-        cut = any(record.whole for part in parts.values() for record in part.images)
-        return f"tiles of {self.tile} px, overlap {self.overlap:g}: {'; '.join(counts)}" + (
-            "" if cut else "; no image is larger than a tile"
-        )
+        if not any(record.whole for part in parts.values() for record in part.images):
+            counts.append("no image is larger than a tile")
+        most = max(Counter(record.id for record in parts["validation"].images).values())
+        held = most * 12 * shorter_and_longer(self.eval_size)[0] ** 2 / 2**30  # three channels of float32
+        if held >= 1:
+            counts.append(f"the validation holds the {most} tiles of an image at once, some {held:.0f} GiB")
+        return f"tiles of {self.tile} px, overlap {self.overlap:g}: {'; '.join(counts)}"
 
     @property
     def train_count(self) -> int:

@@ -135,13 +135,16 @@ def predict(
     calibrated = Calibration.read(calibration) if calibration else None
     if calibration and calibrated:
         _check_categories("calibration", Path(calibration), list(calibrated.category_ids), trained.categories)
-    tile, overlap = trained.tiling(tile, overlap)
+    as_trained, (tile, overlap) = tile is None, trained.tiling(tile, overlap)
     least = draw_threshold if draw_threshold is not None else 0.0 if thresholds else 0.3
 
     started = time.monotonic()
     left_out: list[str] = []
     everything: list[Found] = []
     total = sum(_count_tiles(file, tile, overlap) for file in files)
+    if tile is not None:
+        why = " (as in the training; --tile 0 looks at whole images)" if as_trained else ""
+        print(f"tiles of {tile} px, overlap {overlap:g}{why}: {len(files)} files, {total} tiles", file=sys.stderr, flush=True)
     tiles = track(_tiles(files, ids, left_out if skip_bad else None, tile, overlap), "images" if tile is None else "tiles", total)
     whole = (part for part in tiles if part is not None)
     with ExitStack() as videos:
@@ -161,11 +164,8 @@ def predict(
     return Predictions(rows, written, len(everything), left_out, speed, str(trained.device), drawn, least, tile, overlap)
 
 
-def show_predictions(found: Predictions, *, tile: int | None = None) -> None:
+def show_predictions(found: Predictions) -> None:
     """Prints how many detections there are, and where."""
-    if found.tile is not None:
-        why = " (as in the training; --tile 0 looks at whole images)" if tile is None else ""
-        print(f"tiles of {found.tile} px, overlap {found.overlap:g}{why}")
     for message in found.left_out:
         print(f"left out: {message}", file=sys.stderr)
     left_out = f", {len(found.left_out)} left out" if found.left_out else ""
