@@ -37,6 +37,7 @@ def yolo(folder, count=10, classes="[cat, dog]"):
 def words(monkeypatch):
     """What `lossbox fit` hands to Lightning's parser."""
     handed = []
+    monkeypatch.setattr(fit, "check_options", lambda argv: None)
     monkeypatch.setattr(fit, "run_lightning", lambda command, help, argv: handed.append(list(argv)))
     return handed
 
@@ -100,6 +101,24 @@ def test_a_run_that_goes_on_keeps_its_data(tmp_path, words):
     assert main(["fit", "mine", "--ckpt_path", "last"]) == 0
     assert words[1] == [*words[0], "--ckpt_path", "last"]
     assert (run / "data" / "train.json").read_text() == before
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--tile", "3"], "--data.tile: 32 pixels or more expected, or 0 for whole images, got 3"),
+        (["--tile", "64", "--overlap=0.9"], "--data.overlap: a number in [0, 0.75] expected, got 0.9"),
+        (["--batch_size", "0"], "--data.batch_size: at least 1 expected, got 0"),
+        (["--data.bach_size", "3"], "unrecognized arguments: --data.bach_size 3; did you mean --data.batch_size?"),
+        (["--minutes", "0"], "--minutes: a finite number > 0 expected, got 0"),
+    ],
+)
+def test_a_wrong_option_is_refused_before_the_folder_is_converted(options, said, tmp_path, capsys, monkeypatch):
+    yolo(tmp_path / "mine")
+    monkeypatch.setattr(fit, "convert", None)
+    assert main(["fit", "mine", *options]) == 2
+    assert f"lossbox fit: {said}" in capsys.readouterr().err
+    assert not Path("runs").exists()
 
 
 def test_a_folder_of_nothing_is_an_error(tmp_path, capsys, words):

@@ -171,7 +171,7 @@ def test_a_study_on_a_folder_of_data_goes_on_where_it_stopped(tmp_path, capsys, 
         assert run["lower"] <= run["AP"] <= run["upper"]
         assert run["precision"] == "32-true"
         assert 0 <= run["AP_frequent"] <= 1
-    numbers = of_training(LossboxCLI(["validate", "--config", str(out / "learned" / "seed-0" / "config.yaml")], dry=True).model)
+    numbers = of_training(LossboxCLI(["validate", "--config", str(out / "learned" / "seed-0" / "config.yaml")], until="built").model)
     rows = [json.loads(line) for line in (out / "learned" / "seed-0" / "steps.jsonl").read_text().splitlines()]
     listed = {name for name in rows[0] if name.startswith("rank_")}
     assert set(numbers.of_steps) == set().union(*rows) - listed
@@ -207,7 +207,7 @@ def test_a_misspelled_number_is_named_and_the_runs_stay(tmp_path, capsys, monkey
     (tmp_path / "mine.yaml").write_text(textwrap.dedent(text))
     monkeypatch.chdir(tmp_path)
     assert main(["compare", "mine.yaml"]) == 2
-    assert "measure: no run has a number value_at_O.4; did you mean value_at_0.4?" in capsys.readouterr().err
+    assert "study: mine.yaml: measure: no run has a number value_at_O.4; did you mean value_at_0.4?" in capsys.readouterr().err
     (tmp_path / "mine.yaml").write_text(textwrap.dedent(text).replace("O.4", "0.4"))
     assert main(["compare", "mine.yaml"]) == 0
     assert "1 of 1 runs are done already" in capsys.readouterr().out
@@ -243,7 +243,7 @@ def test_a_mistake_in_the_last_variant_is_found_before_the_first_is_trained(tiny
     (tmp_path / "weights.yaml").write_text(textwrap.dedent(text))
     assert main(["compare", str(tmp_path / "weights.yaml"), "--seeds", "0", "--out", str(tmp_path / "out")]) == 2
     said = capsys.readouterr()
-    assert "misspelled: " in said.err
+    assert f"lossbox compare: study: {tmp_path}/weights.yaml: misspelled: " in said.err
     assert "self_balanced" in said.err
     assert "training RetinaNet" not in said.out
     assert not list(tmp_path.glob("out/*/*/checkpoints"))
@@ -254,11 +254,49 @@ def test_a_mistake_in_the_last_variant_is_found_before_the_first_is_trained(tiny
     assert "misspelled: " in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"data.bach_size": 3}, "Subcommand 'fit' does not accept option 'data.bach_size'; did you mean --data.batch_size?"),
+        ({"data.batch_size": 0}, "--data.batch_size: at least 1 expected, got 0"),
+    ],
+)
+@pytest.mark.parametrize("where", [["--data", "mine"], []], ids=["a folder", "digits"])
+def test_a_wrong_option_in_a_study_is_found_before_its_data_is_made(options, said, where, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert main(["digits", "mine", "--train-images", "2", "--val-images", "2"]) == 0
+    (tmp_path / "mine.json").write_text(
+        json.dumps({"title": "t", "recipe": "digits_tiny_alrp", "variants": {"right": {}, "wrong": options}, "measure": ["AP"]})
+    )
+    monkeypatch.setattr("lossbox.programs.fit.convert", None)
+    monkeypatch.setattr("lossbox.data.digits.write_digits", None)
+    assert main(["compare", "mine.json", *where]) == 2
+    assert f"lossbox compare: study: mine.json: wrong: {said}" in capsys.readouterr().err
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["mine", "mine.json"]
+
+
+@pytest.mark.parametrize(
+    ("variant", "said"),
+    [
+        ({"form": "smooth L1", "point": 3}, "lossbox.analysis.regression.regression_curve takes no argument point; did you mean points?"),
+        ({"call": "lossbox.analysis.regression.curve"}, "call: no function lossbox.analysis.regression.curve: "),
+    ],
+)
+def test_a_wrong_call_in_a_study_is_named_before_anything_is_computed(variant, said, tmp_path, capsys, monkeypatch):
+    call, right = "lossbox.analysis.regression.regression_curve", {"form": "smooth L1", "points": 3}
+    study = {"title": "t", "call": call, "variants": {"right": right, "wrong": variant}, "measure": ["value_at_0.4"]}
+    (tmp_path / "mine.json").write_text(json.dumps(study))
+    monkeypatch.chdir(tmp_path)
+    assert main(["compare", "mine.json"]) == 2
+    assert f"lossbox compare: study: mine.json: wrong: {said}" in capsys.readouterr().err
+    assert not (tmp_path / "runs").exists()
+
+
 def test_a_mistake_in_a_study_with_a_time_names_the_variant(tiny_run, tmp_path, capsys):
     text = f"title: mine\nrecipe: {tiny_run.config}\nvariants: {{wrong: {{data.batch_size: 0}}}}\nmeasure: [AP]\n"
     (tmp_path / "mine.yaml").write_text(text)
     assert main(["compare", str(tmp_path / "mine.yaml"), "--minutes", "1", "--out", str(tmp_path / "out")]) == 2
-    assert "lossbox compare: wrong: --data.batch_size: at least 1 expected, got 0" in capsys.readouterr().err
+    assert f"lossbox compare: study: {tmp_path}/mine.yaml: wrong: --data.batch_size: at least 1 expected, got 0" in capsys.readouterr().err
 
 
 def test_jobs_train_side_by_side_what_they_train_one_after_another(tiny_run, tmp_path, capsys, monkeypatch):

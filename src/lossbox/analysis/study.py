@@ -97,6 +97,7 @@ class Study:
             ``of``, ``runs`` for numbers of the runs; None draws nothing.
         baseline: the name of a variant.
         seeds: what is trained where nobody says other seeds.
+        file: what it was read from, for messages; None for those that ship.
     """
 
     name: str
@@ -109,6 +110,7 @@ class Study:
     plot: Mapping[str, Any] | None = None
     baseline: str = ""
     seeds: tuple[int, ...] = (0, 1, 2)
+    file: Path | None = None
 
     @property
     def names_used(self) -> set[str]:
@@ -169,7 +171,7 @@ def shipped_studies() -> dict[str, Path]:
 
 
 def holds_a_study(path: Path) -> bool:
-    """Whether a file is meant as a study, by its keys; or, where it cannot be parsed, by a line or an entry that begins with ``variants``."""
+    """Whether a file is meant as a study, by its keys, or where it cannot be parsed by a line that begins with ``variants``."""
     if not path.is_file():
         return False
     text = path.read_text(errors="replace")
@@ -223,7 +225,7 @@ def parse_study(name: str, content: Any) -> Study:
         >>> study.variants
         (Variant(name='a', recipe='r', call=None, options={}),)
     """
-    known = {field.name for field in fields(Study)} - {"name"} | {"recipe", "call", "options"}
+    known = {field.name for field in fields(Study)} - {"name", "file"} | {"recipe", "call", "options"}
     if not isinstance(content, dict):
         raise ValueError("title, variants and measure expected")
     if unknown := sorted(content.keys() - known):

@@ -7,6 +7,7 @@ import os
 import platform
 import shlex
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -39,8 +40,8 @@ def compare(
     to the first one, seed by seed. Interrupted, it skips what is finished and resumes what is not. Each run has a folder with its recipe, a
     line of JSON for each step (steps.jsonl) and checkpoints. Any option of `lossbox fit` may follow and holds for all runs.
 
-    A study is a YAML (or JSON) file of some 20 lines: what is compared, what is measured, what must hold. Where something that must hold does not,
-    the command names run, step and value, and ends with 2. One of your own is given by its path; these ship:
+    A study is a YAML (or JSON) file of some 20 lines: what is compared, what is measured, what must hold. Where something that must hold
+    does not, the command names run, step and value, and ends with 2. One of your own is given by its path; these ship:
 
       ablation            aLRP step by step: AP loss, ranked boxes, self-balance, GIoU, ATSS (Table 2)
       ap-variants         AP loss with three box losses, with and without self-balance (Table A.12)
@@ -90,7 +91,8 @@ def compare(
     from . import grid, grid_options
 
     folder = Path(out or ("runs/compare" if study.name == RECIPES else f"runs/studies/{study.name}"))
-    words = [*grid_options.data_options(study, data, folder), *overrides]
+    grid.check_calls(study)
+    words = [*grid_options.data_options(study, data, folder, overrides), *overrides]
     if minutes is not None:
         words += grid_options.epochs_option(study, minutes * 60 * jobs / max(len(seeds), 1), folder, words)
     cells = grid.cells_of(study, seeds, folder, words)
@@ -105,11 +107,13 @@ def compare(
 def _written(study: Study, cells: Sequence[Any], line: str, folder: Path, json: Path) -> dict[str, Any]:
     """The results of the runs, as JSON and drawn."""
     from .. import analysis, report
-    from .grid import read_run
+    from .grid import naming, read_run
 
     runs = [analysis.with_step_numbers(read_run(cell)) for cell in cells]
     analysis.check_one_precision(runs)
-    _check_named(study, runs)
+    with naming(study.file):
+        _check_named(study, runs)
+        checks = analysis.check(study, runs)
     draw = analysis.curves_of_runs if (study.plot or {}).get("of") == "runs" else analysis.curves
     result = {
         "study": study.name,
@@ -123,7 +127,7 @@ def _written(study: Study, cells: Sequence[Any], line: str, folder: Path, json: 
         "plot": study.plot,
         "summary": analysis.summarize(runs, study.measure),
         "differences": analysis.paired_differences(runs, study.measure, study.baseline),
-        "checks": analysis.check(study, runs),
+        "checks": checks,
         "curves": draw(runs, study.plot["x"], study.plot["y"]) if study.plot else [],
         "by_rank": analysis.by_rank(runs),
         "runs": [{"variant": run.variant, "seed": run.seed, **run.numbers} for run in runs],
@@ -162,7 +166,8 @@ def find_study(names: Sequence[str], variants: Sequence[str] | None = None) -> S
     if studies := [name for name in names if name in shipped or holds_a_study(Path(name))]:
         if len(names) > 1:
             raise ValueError(f"names: a study stands alone, got {' '.join(names)}")
-        study = read_study(shipped.get(studies[0], Path(studies[0])))
+        file = Path(studies[0])
+        study = read_study(shipped[studies[0]]) if studies[0] in shipped else replace(read_study(file), file=file)
         return study if variants is None else only(study, variants)
     if variants is not None:
         raise ValueError(f"only: a study expected, whose variants it chooses, got {' '.join(names)}")

@@ -5,9 +5,10 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import sys
 import textwrap
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -79,10 +80,23 @@ def with_data(data: Path, words: Sequence[str]) -> list[str]:
     out = Path(outs[-1]) if outs else Path("runs", name_of(data))
     check_writable("--out", out, folder=True)
     begun = (out / "checkpoints" / "last.ckpt").is_file() and (out / "config.yaml").is_file()
-    files = read_recipe(str(out / "config.yaml"), option="--out")["data"] if begun else _converted(data, out, configs[-1], rest)
-    where = [word for key in FILES for word in (f"--data.{key}", str(files[key]))]
-    # a later word wins
-    return [*(word for config in configs for word in ("--config", config)), "--out", str(out), *where, *rest]
+
+    def said(files: Mapping[str, Any]) -> list[str]:
+        # a later word wins
+        return [*(word for config in configs for word in ("--config", config)), "--out", str(out), *data_words(files), *rest]
+
+    if begun:
+        return said(read_recipe(str(out / "config.yaml"), option="--out")["data"])
+    if not data.exists():
+        raise FileNotFoundError(f"data: {data} does not exist")
+    if _is_first() and not any(word.startswith(("--print_config", "--help-all")) for word in rest):
+        check_options(said(dict.fromkeys(FILES, data)))
+    return said(_converted(data, out, configs[-1], rest))
+
+
+def data_words(files: Mapping[str, Any]) -> list[str]:
+    """The options that say where the data is."""
+    return [word for key in FILES for word in (f"--data.{key}", str(files[key]))]
 
 
 def name_of(data: Path) -> str:
@@ -165,11 +179,38 @@ def run_lightning(command: str, help: str, argv: Sequence[str]) -> None:
             if near := near_name(word.partition("=")[0], ["--config"], cutoff=0.75):
                 raise ValueError(f"no option {word}{near}")
         raise ValueError(f"--config RECIPE expected; `lossbox {command} --help` says what a recipe is and which ship with lossbox")
-    argv = [SHORT.get(label, label) + equals + value for label, equals, value in (word.partition("=") for word in argv)]
-    # tells a misspelled recipe before the seconds that Lightning takes to load
-    words = with_recipes("--help" if word == "--help-all" else word for word in argv)
-    if _is_first() and not any(word == "--help" or word.startswith("--print_config") for word in words):
-        print(f"lossbox {command}: loading torch and Lightning", flush=True)  # seconds, on a busy machine many
+    words = _in_full(argv)
+    if not any(word == "--help" or word.startswith("--print_config") for word in words):
+        _say_loading(command)
     from ..training.cli import LossboxCLI
 
     LossboxCLI([command, *words])
+
+
+def check_options(argv: Sequence[str], *, command: str = "fit") -> None:
+    """Raises ValueError where an option of ``lossbox fit`` is wrong, as far as that can be told without the data.
+
+    Args:
+        argv: the options.
+        command: that the user called.
+    """
+    words = _in_full(argv)
+    _say_loading(command)
+    from ..training.cli import LossboxCLI
+
+    LossboxCLI(["fit", *words], until="options")
+
+
+def _in_full(argv: Sequence[str]) -> list[str]:
+    """The words with short options and names of recipes in full.
+
+    Tells a misspelled recipe before the seconds that Lightning takes to load.
+    """
+    full = (SHORT.get(label, label) + equals + value for label, equals, value in (word.partition("=") for word in argv))
+    return with_recipes("--help" if word == "--help-all" else word for word in full)
+
+
+def _say_loading(command: str) -> None:
+    """Once; it takes seconds, on a busy machine many."""
+    if _is_first() and "lightning" not in sys.modules:
+        print(f"lossbox {command}: loading torch and Lightning", flush=True)

@@ -9,6 +9,7 @@ import json
 import multiprocessing
 import os
 import sys
+import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -21,6 +22,8 @@ from typing import Any
 from ..analysis.numbers import check_numbers
 from ..analysis.study import Run, Study, Variant
 from ..analysis.summary import THIRDS, ap_by_frequency
+from ..messages import near_name
+from . import fit
 from .recipes import read_recipe, resume
 
 STEP_LOG = {"class_path": "lossbox.training.StepLog", "init_args": {"by_rank_every": 20}}
@@ -37,6 +40,7 @@ class Cell:
         words: options of ``lossbox fit`` for all runs.
         bounds: also computes the bounds of re-scoring.
         frequency: also has AP of the rare, the middle and the frequent classes.
+        study: the file of its study, for messages.
     """
 
     variant: Variant
@@ -45,6 +49,7 @@ class Cell:
     words: tuple[str, ...] = ()
     bounds: bool = False
     frequency: bool = False
+    study: Path | None = None
 
     @property
     def name(self) -> str:
@@ -69,7 +74,7 @@ def cells_of(study: Study, seeds: Sequence[int], out: Path, words: Sequence[str]
             trained = variant.recipe is not None
             drawn = trained or "seed" in inspect.signature(_function(variant)).parameters
             folder = out / slug(variant.name) / f"seed-{seed}" if drawn else out / slug(variant.name)
-            cell = Cell(variant, seed if drawn else None, folder, tuple(words), bounds and trained, frequency and trained)
+            cell = Cell(variant, seed if drawn else None, folder, tuple(words), bounds and trained, frequency and trained, study.file)
             if cells.setdefault(folder, cell).variant.name != variant.name:
                 raise ValueError(f"variants: {variant.name} and {cells[folder].variant.name} are both called {slug(variant.name)}")
     return list(cells.values())
@@ -84,7 +89,30 @@ def _function(variant: Variant) -> Any:
     try:
         return getattr(importlib.import_module(module), name)
     except (ImportError, AttributeError, ValueError) as error:
-        raise ValueError(f"call: no function {variant.call}, of variant {variant.name}: {error}") from None
+        raise ValueError(f"call: no function {variant.call}: {error}") from None
+
+
+def check_calls(study: Study) -> None:
+    """Raises ValueError where a variant calls a function that is not there, or with an argument that it does not take."""
+    for variant in (variant for variant in study.variants if variant.call is not None):
+        with naming(study.file, variant):
+            taken = inspect.signature(_function(variant)).parameters
+            wrong = [name for name in variant.options if name not in taken]
+            if wrong and not any(parameter.kind is parameter.VAR_KEYWORD for parameter in taken.values()):
+                near = near_name(wrong[0], taken, otherwise=f"there are {', '.join(taken)}")
+                raise ValueError(f"{variant.call} takes no argument {wrong[0]}{near}")
+
+
+def check_options(study: Study, words: Sequence[str]) -> None:
+    """Raises ValueError or FileNotFoundError where an option of a variant is wrong, as far as that can be told without the data."""
+    import yaml
+
+    with tempfile.TemporaryDirectory() as folder:
+        recipe = Path(folder) / "recipe.yaml"
+        for variant in (variant for variant in study.variants if variant.recipe is not None):
+            with naming(study.file, variant):
+                recipe.write_text(yaml.safe_dump(recipe_of(variant), sort_keys=False))
+                fit.check_options(["--config", str(recipe), "--out", folder, *words], command="compare")
 
 
 def recipe_of(variant: Variant) -> dict[str, Any]:
@@ -172,14 +200,15 @@ def run_all(study: Study, cells: Sequence[Cell], jobs: int) -> None:
 
 
 @contextmanager
-def naming(variant: Variant) -> Iterator[None]:
-    """Puts the name of a variant before the message of a mistake in it."""
+def naming(study: Path | None, variant: Variant | None = None) -> Iterator[None]:
+    """Puts the file of a study, where it is one of the user's, and the name of a variant before the message of a mistake in them."""
     try:
         yield
     except (ValueError, FileNotFoundError) as error:
         if type(error) not in (ValueError, FileNotFoundError):  # others take other arguments
             raise
-        raise type(error)(f"{variant.name}: {error}") from error
+        where = (f"study: {study}: " if study else "") + (f"{variant.name}: " if variant else "")
+        raise type(error)(f"{where}{error}") from error
 
 
 def _try_options(study: Study, cells: Sequence[Cell]) -> None:
@@ -197,10 +226,11 @@ def _try_options(study: Study, cells: Sequence[Cell]) -> None:
     print(f"trying the options of {len(tried)} variants", flush=True)
     known = {}
     for cell in tried.values():
-        with naming(cell.variant):
-            cli = LossboxCLI([*_fit_words(cell), *resume(cell.out)], dry=True)
+        with naming(study.file, cell.variant):
+            cli = LossboxCLI([*_fit_words(cell), *resume(cell.out)], until="built")
         known[cell.variant.name] = of_training(cli.model)
-    check_numbers(study, known)
+    with naming(study.file):
+        check_numbers(study, known)
 
 
 def _fit_words(cell: Cell) -> list[str]:
@@ -236,7 +266,7 @@ def _ended(running: Mapping[Future[None], Cell]) -> Iterator[Future[None]]:
 def run_one(cell: Cell) -> None:
     """Trains or computes one run into its folder."""
     if cell.variant.recipe is not None:
-        with naming(cell.variant):
+        with naming(cell.study, cell.variant):
             _train(cell)
         return
     from .. import report

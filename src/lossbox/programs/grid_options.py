@@ -9,20 +9,23 @@ from pathlib import Path
 from typing import Any
 
 from ..analysis.study import Study, Variant
-from .grid import naming, recipe_of, slug, with_options
+from .fit import FILES, data_words, with_data
+from .grid import check_options, naming, recipe_of, slug, with_options
 
 DIGITS: dict[str, dict[str, Any]] = {"data/digits": {}, "data/digits_long_tail": {"imbalance": 50.0}}
 """The folders of digits that studies train on, drawn where they are not there, and the options of ``lossbox digits``."""
 
 
-def data_options(study: Study, data: Path | str | None, out: Path) -> list[str]:
-    """The options of ``lossbox fit`` that say where the images are: a folder of the user's, or the digits, which are drawn where needed."""
+def data_options(study: Study, data: Path | str | None, out: Path, words: Sequence[str] = ()) -> list[str]:
+    """The options of ``lossbox fit`` that say where the images are: a folder of the user's, or the digits, which are drawn where needed.
+
+    Before anything is converted or drawn the options of each variant are looked at, and ``words``, those of all of them.
+    """
     recipes = [recipe_of(variant) for variant in study.variants if variant.recipe is not None]
     if not recipes:
         return []
     if data is not None:
-        from .fit import with_data
-
+        check_options(study, [*data_words(dict.fromkeys(FILES, data)), *words])
         said = with_data(Path(data), ["--config", next(v.recipe for v in study.variants if v.recipe is not None), "--out", str(out)])
         return [word for pair in itertools.pairwise(said) if pair[0].startswith("--data.") for word in pair]
     from ..data.digits import write_digits
@@ -31,6 +34,7 @@ def data_options(study: Study, data: Path | str | None, out: Path) -> list[str]:
         annotations = f"{folder}/train.json"
         used = any((recipe.get("data") or {}).get("train_annotations") == annotations for recipe in recipes)
         if used and not Path(annotations).is_file():
+            check_options(study, words)
             write_digits(folder, **options)
     return []
 
@@ -43,7 +47,7 @@ def epochs_option(study: Study, seconds: float, out: Path, words: Sequence[str])
     file = out / "budget.json"
     kept = json.loads(file.read_text()) if file.is_file() else {}
     if kept.get("seconds") != seconds:
-        per_epoch = sum(_seconds_per_epoch(variant, out, words) for variant in study.variants if variant.recipe is not None)
+        per_epoch = sum(_seconds_per_epoch(study, variant, out, words) for variant in study.variants if variant.recipe is not None)
         if not per_epoch:
             raise ValueError(f"minutes: a study that trains expected, got {study.name}, which only computes")
         kept = {"seconds": seconds, "seconds_per_epoch": per_epoch, "epochs": max(1, int(seconds / per_epoch))}
@@ -58,7 +62,7 @@ RESERVE = 1.25
 """For validation, checkpoints and images: so many times what the steps take."""
 
 
-def _seconds_per_epoch(variant: Variant, out: Path, words: Sequence[str]) -> float:
+def _seconds_per_epoch(study: Study, variant: Variant, out: Path, words: Sequence[str]) -> float:
     import yaml
 
     from ..training.cli import LossboxCLI
@@ -66,7 +70,7 @@ def _seconds_per_epoch(variant: Variant, out: Path, words: Sequence[str]) -> flo
     folder = out / "probe" / slug(variant.name)
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "recipe.yaml").write_text(yaml.safe_dump(with_options(recipe_of(variant), PROBE), sort_keys=False))
-    with naming(variant):
+    with naming(study.file, variant):
         cli = LossboxCLI(["fit", "--config", str(folder / "recipe.yaml"), "--out", str(folder), *words])
     rows = [json.loads(line) for line in (folder / "steps.jsonl").read_text().splitlines()]
     steps: list[float] = sorted(row["seconds"] for row in rows[1:] or rows)

@@ -27,7 +27,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
-from jsonargparse import ArgumentError
+from jsonargparse import ArgumentError, ArgumentParser
 from lightning.fabric.plugins.precision.precision import _PRECISION_INPUT
 from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint, RichProgressBar, Timer, WeightAveraging
@@ -62,10 +62,14 @@ class TrainerOfAnyPrecision(Trainer):
 
 
 class LossboxCLI(LightningCLI):
-    """Parses, builds, runs. ``args`` as on the command line: ``["fit", "--config", ...]``; ``dry`` builds everything and runs nothing."""
+    """Parses, builds, runs. ``args`` as on the command line: ``["fit", "--config", ...]``.
 
-    def __init__(self, args: list[str], *, dry: bool = False) -> None:
-        self._words, self._dry = args, dry
+    ``until`` stops before: "options" once they are parsed and checked as far as that can be done without the data, of which nothing is
+    read; "built" once everything is built.
+    """
+
+    def __init__(self, args: list[str], *, until: Literal["options", "built", "done"] = "done") -> None:
+        self._words, self._until = args, until
         self._tries: list[str] = []
         self._train: CocoAnnotations | None = None  # what `auto` read of the training part
         try:
@@ -125,7 +129,7 @@ class LossboxCLI(LightningCLI):
         return as_typed(message, section.keys(), self._subcommand_parsers[self._words[0]]._option_string_actions)
 
     def _run_subcommand(self, subcommand: str) -> None:
-        if not self._dry:
+        if self._until == "done":
             super()._run_subcommand(subcommand)
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
@@ -167,6 +171,8 @@ class LossboxCLI(LightningCLI):
             raise ValueError(f"out: {self.out} holds a run already; go on with it by --ckpt_path last, or name another folder by --out")
         if self.subcommand == "fit":
             self._settle_minutes(section)
+        if self._until == "options":
+            return
         section.trainer.precision = self._precision(section)
         if self.subcommand == "validate":
             self.save_config_callback = None  # it would overwrite the config of the training
@@ -174,6 +180,20 @@ class LossboxCLI(LightningCLI):
         took = settle_tried(section)
         if self.subcommand == "fit":
             self._tries = [name for name, known in took.items() if not known]  # decided by before_fit, which has a model to try
+
+    def instantiate_classes(self) -> None:
+        if self._until == "options":
+            self._check_data_options()
+        else:
+            super().instantiate_classes()
+
+    def _check_data_options(self) -> None:
+        """Builds the data module alone, which looks at its options and reads nothing yet; what says ``auto`` is decided by the data."""
+        parser: ArgumentParser = ArgumentParser(exit_on_error=False)
+        parser.add_class_arguments(CocoDataModule, "data")
+        options = self.config[self._words[0]].data.as_dict()
+        said = {name: value for name, value in options.items() if value != "auto"}
+        parser.instantiate_classes(parser.parse_object({"data": said}))
 
     def _settle_minutes(self, section: Any) -> None:
         """Where the run is limited by time, no number of epochs or steps limits it; a run that goes on keeps what it began with."""
