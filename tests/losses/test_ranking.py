@@ -553,3 +553,10 @@ def test_a_positive_far_away_costs_the_others_no_digits(delta, groups):
             leaf = logits.clone().requires_grad_()
             found.append(gradient(leaf, loss(leaf))[1:])
         assert_close(found[1], found[0], rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("transform", [torch.func.vmap, torch.func.grad, torch.func.jacrev])
+def test_torch_func_is_refused_with_what_to_do_instead(transform):
+    targets = torch.tensor([1, 0, 0])
+    with pytest.raises(ValueError, match=r"does not go through torch\.func .*groups='row' or keys, .*loss\.backward\(\)"):
+        transform(lambda row: ap_loss(row, targets))(torch.zeros((2, 3) if transform is torch.func.vmap else 3))

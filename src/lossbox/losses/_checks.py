@@ -61,6 +61,11 @@ def check_delta(delta: float) -> None:
 
 def check_ranking_input(logits: Tensor, targets: Tensor, delta: float = 0.0) -> None:
     """The rules of ``logits``, ``targets`` and ``delta`` that hold for every ranking loss."""
+    if not torch.compiler.is_compiling() and torch._C._are_functorch_transforms_active():
+        raise ValueError(
+            "logits: a ranking loss does not go through torch.func (vmap, grad, ...): for many rankings pass groups='row' or keys, for "
+            "the gradient call loss.backward() or torch.autograd.grad(loss, logits)"
+        )
     check_tensors(logits=logits, targets=targets)
     if logits.shape != targets.shape:
         raise ValueError(f"targets: must have the shape of logits {tuple(logits.shape)}, got {tuple(targets.shape)}")

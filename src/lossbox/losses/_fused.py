@@ -45,7 +45,8 @@ def place_knots(scores: Tensor, delta: float) -> tuple[Tensor, Tensor, Tensor]:
     """Sort the knots ``s_i - delta`` of all of (P,) float64 scores and their ``s_i + delta``, or the scores themselves where delta is 0.
 
     Returns:
-        The K ascending knots; which of them each was before, (K,) int64; the place of each, (K,) int64, its inverse. NaN counts as infinity.
+        The K ascending knots; which of them each was before, (K,) int64; the place of each, (K,) int64, its inverse. NaN counts as
+        infinity.
     """
     num_knots = len(scores) if delta == 0 else 2 * len(scores)
     position = scores.new_empty(num_knots)

@@ -19,12 +19,10 @@ With ``groups`` there are many rankings in one call, of images, classes, queries
 every sum, |P| and G_max are the group's. The loss is the mean of the groups' losses; a group without positives has none and does not count
 in it, though a NaN there is seen: a logit that is NaN makes the whole value NaN, and then the gradient is undefined in every group, as one
 sorting serves all (``debug_checks`` names the entry). In a global batch groups of the same key are one group on all processes, classes too;
-images and rows are
-each process's own. On a GPU groups are found by steps of torch, not by kernels of ours.
+images and rows are each process's own. On a GPU groups are found by steps of torch, not by kernels of ours.
 
-The transforms of ``torch.func`` (``vmap``, ``grad``, ``jacrev``, ``jvp``) do not go through these losses, and stop inside torch with a
-RuntimeError about ``setup_context`` or ``view``: the gradient is defined and not derived, and the number of positives decides shapes. In
-place of ``vmap`` over rankings take ``groups="row"``, whose gradient in each row is that of the row's own loss, divided by the number of
+The transforms of ``torch.func`` (``vmap``, ``grad``, ``jacrev``, ``jvp``) do not go through these losses, which raise a ValueError under
+them: the gradient is defined and not derived, and the number of positives decides shapes. In place of ``vmap`` over rankings take ``groups="row"``, whose gradient in each row is that of the row's own loss, divided by the number of
 rows with a positive; in place of ``torch.func.grad`` take ``loss.backward()`` or ``torch.autograd.grad(loss, logits)``.
 """
 
