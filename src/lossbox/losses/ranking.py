@@ -22,8 +22,9 @@ sorting serves all (``debug_checks`` names the entry). In a global batch groups 
 images and rows are each process's own. On a GPU groups are found by steps of torch, not by kernels of ours.
 
 The transforms of ``torch.func`` (``vmap``, ``grad``, ``jacrev``, ``jvp``) do not go through these losses, which raise a ValueError under
-them: the gradient is defined and not derived, and the number of positives decides shapes. In place of ``vmap`` over rankings take ``groups="row"``, whose gradient in each row is that of the row's own loss, divided by the number of
-rows with a positive; in place of ``torch.func.grad`` take ``loss.backward()`` or ``torch.autograd.grad(loss, logits)``.
+them: the gradient is defined and not derived, and the number of positives decides shapes. In place of ``vmap`` over rankings take
+``groups="row"``, whose gradient in each row is that of the row's own loss, divided by the number of rows with a positive; in place of
+``torch.func.grad`` take ``loss.backward()`` or ``torch.autograd.grad(loss, logits)``.
 """
 
 from __future__ import annotations
