@@ -532,27 +532,68 @@ def test_the_smallest_delta_is_the_hard_step_but_for_ties(scale):
     torch.testing.assert_close(ap_loss(logits, targets, delta=1e-6), ap_loss(logits, targets, delta=0), rtol=0, atol=1e-6)
 
 
+FAR_LOGITS = (1e8, 1e16, 1e30, torch.finfo(torch.float32).max)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("groups", [False, True])
-@pytest.mark.parametrize("delta", [0.0, 0.5])
-def test_a_positive_far_away_costs_the_others_no_digits(delta, groups):
+@pytest.mark.parametrize("delta", [0.0, 1e-6, 0.5, 1.0])
+@pytest.mark.parametrize("far", FAR_LOGITS)
+def test_logits_of_any_size_are_ranked_as_the_papers_say(far, delta, groups, dtype):
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.randn(60, generator=generator).to(dtype)
+    targets = (torch.rand(60, generator=generator) < 0.4).long()
+    for place, (score, target) in enumerate([(far, 1), (far, 1), (-far, 1), (-far, 0), (far, 0), (far / 2, 0), (-far / 2, 1)]):
+        logits[place], targets[place] = score, target
+    quality = torch.rand(int(targets.sum()), generator=generator, dtype=torch.float64).to(dtype)
+    keys = torch.arange(60) % 2 if groups else None
+    parts = [torch.arange(60)] if keys is None else [torch.where(keys == key)[0] for key in (0, 1)]
+    for number, (loss, papers) in enumerate(
+        [
+            (lambda s: ap_loss(s, targets, delta=delta, groups=keys), lambda s, t, q: reference.ap(s, t, delta, False)),
+            (lambda s: ndcg_loss(s, targets, delta=delta, groups=keys), lambda s, t, q: reference.ndcg(s, t, delta)),
+        ]
+    ):
+        leaf = logits.clone().requires_grad_()
+        value = loss(leaf)
+        expected_value, expected = 0.0, torch.zeros(60, dtype=torch.float64)
+        for part in parts:
+            each = papers(logits[part].double(), targets[part], quality[(torch.cumsum(targets, 0) - 1)[part][targets[part] == 1]])
+            expected_value += each[0] / len(parts)
+            expected[part] = each[1] / len(parts)
+        tolerance = 1e-6 if dtype == torch.float32 else 1e-8
+        assert_close(value.double(), expected_value.double(), rtol=tolerance, atol=tolerance, msg=f"loss {number}")
+        assert_close(gradient(leaf, value).double(), expected, rtol=tolerance, atol=tolerance, msg=f"loss {number}")
+
+
+@pytest.mark.parametrize("delta", [1e-6, 0.5])
+def test_a_far_positive_is_like_one_out_of_reach(delta):
     generator = torch.Generator().manual_seed(0)
     logits = torch.randn(300, generator=generator, dtype=torch.float64)
     targets = (torch.rand(300, generator=generator) < 0.1).long()
-    targets[0] = 1
-    logits[4] = 99.0  # in the gap
-    per_positive = torch.rand(int(targets.sum()), generator=generator, dtype=torch.float64)
-    options = {"delta": delta, "groups": torch.arange(300) % 3 if groups else None}
-    for loss in (
-        lambda s: ap_loss(s, targets, **options),
-        lambda s: sum(alrp_loss(s, targets, per_positive, **options)),
-        lambda s: sum(rank_sort_loss(s, targets, per_positive, **options)),
-    ):
-        found = []
-        for far in (100.0, 1e30):
-            logits[0] = far
-            leaf = logits.clone().requires_grad_()
-            found.append(gradient(leaf, loss(leaf))[1:])
-        assert_close(found[1], found[0], rtol=0, atol=1e-12)
+    targets[0], logits[4] = 1, 99.0
+    values = torch.rand(int(targets.sum()), generator=generator, dtype=torch.float64)
+    for groups in (None, torch.arange(300) % 3):
+        for loss in (
+            lambda s, groups=groups: sum(alrp_loss(s, targets, values, delta=delta, groups=groups)),
+            lambda s, groups=groups: sum(rank_sort_loss(s, targets, values, delta=delta, groups=groups)),
+        ):
+            found = []
+            for far in (100.0, *FAR_LOGITS):
+                logits[0] = far
+                leaf = logits.clone().requires_grad_()
+                found.append(gradient(leaf, loss(leaf)))
+                assert_close(found[-1], found[0], rtol=0, atol=1e-8)
+
+
+@every
+@pytest.mark.parametrize("bad", [torch.nan, torch.inf, -torch.inf])
+def test_a_positive_that_is_not_finite_makes_value_and_gradient_nan(name, bad):
+    """So that who looks at the gradient alone, as a gradient scaler does, sees it."""
+    logits = torch.tensor([bad, 0.0, 1.0, 2.0], requires_grad=True)
+    loss = every_loss()[name](logits, torch.tensor([1, 0, 0, 1]), torch.tensor([0.5, 0.2]))
+    assert loss.isnan()
+    assert gradient(logits, loss).isnan().any()
 
 
 @pytest.mark.parametrize("transform", [torch.func.vmap, torch.func.grad, torch.func.jacrev])

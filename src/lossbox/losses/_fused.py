@@ -372,7 +372,8 @@ def _spread(value, excess, above, scale, total, at_positives, share, num_positiv
         before += tl.sum(tl.load(value + i, mask=exists, other=0.0) * weight, 0)
         outranks = tl.load(above + i, mask=exists, other=0.0)
         outranked = outranks > 0
-        amount = tl.where(outranked, tl.load(excess + i, mask=exists, other=0.0), 0.0) * weight
+        error = tl.load(excess + i, mask=exists, other=0.0)
+        amount = tl.where(outranked, error, 0 * error) * weight
         tl.store(at_positives + i, -amount, mask=exists)
         tl.store(share + i, amount / tl.where(outranked, outranks, 1.0), mask=exists)
     tl.store(total + tl.arange(0, 1), before)

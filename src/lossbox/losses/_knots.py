@@ -35,6 +35,9 @@ from ._segments import Segments, lay_out, sort_by_group, sum_down, sum_up
 CHUNK = 1 << 17
 """Scores handled at a time on a CPU: a chunk's temporaries stay in the cache, and memory stays O(N) with a small constant."""
 
+FAR = 1 << 24
+"""Positives further from 0 than so many deltas are moved: what rounding costs H stays below 10^-8."""
+
 COPIES = 64
 """Counters of an interval on other devices, which add to one place only one after the other."""
 
@@ -47,6 +50,7 @@ class Knots(NamedTuple):
     low: Tensor  # (P,) index of s_i - delta
     high: Tensor  # (P,) index of s_i + delta; the same as `low` where delta = 0
     delta: float
+    scores: Tensor  # (P,) of the positives, as they were placed
     segments: Segments | None = None  # where each group's are
 
     @property
@@ -55,11 +59,12 @@ class Knots(NamedTuple):
         gaps = self.position.diff().clamp(max=2 * self.delta)
         return gaps if self.segments is None else torch.where(self.segments.from_start[1:] > 0, gaps, 0.0)
 
-    def own_step(self, positive_scores: Tensor) -> Tensor:
-        """(P,) H(0) as these knots have it, what a positive contributes to its own sum: 1/2, or less where delta is lost in its score."""
+    @property
+    def own_step(self) -> Tensor:
+        """(P,) H(0) as these knots have it, what a positive contributes to its own sum: 1, or 1/2 but for rounding."""
         if self.delta == 0:
-            return torch.ones_like(positive_scores)
-        return (positive_scores - self.position.index_select(0, self.low)) / (2 * self.delta)
+            return torch.ones_like(self.scores)
+        return (self.scores - self.position.index_select(0, self.low)) / (2 * self.delta)
 
 
 class Located(NamedTuple):
@@ -76,12 +81,31 @@ def sum_dtype(device: torch.device) -> torch.dtype:
     return torch.float32 if device.type == "mps" else torch.float64
 
 
+def close_up(scores: Tensor, positive_scores: Tensor, delta: float) -> tuple[Tensor, Tensor]:
+    """(N,) scores and the (P,) of the positives, moved closer where positives lie so far from 0 that delta would be lost in their digits.
+
+    The positives keep their order and every distance from each other up to 2 delta; so do the other scores up to delta, which is as far as
+    H can tell. They are then as near to 0 as that allows, in the sums' dtype. Finite positives on a CPU: a GPU would have to wait.
+    """
+    if delta == 0 or not len(positive_scores) or scores.device.type != "cpu" or not FAR * delta < positive_scores.abs().max() < torch.inf:
+        return scores, positive_scores
+    ascending, order = positive_scores.sort()
+    place = torch.cat([ascending.new_zeros(1), ascending.diff().clamp_(max=2 * delta).cumsum(0)])
+    scores = scores.to(place.dtype)
+    above = torch.bucketize(scores, ascending, right=True)
+    lower, upper = (above - 1).clamp_(min=0), above.clamp(max=len(place) - 1)
+    # by the distance from the positive below, at most delta, or from that above
+    from_lower = place[lower] + (scores - ascending[lower]).clamp_(max=delta)
+    scores = torch.maximum(from_lower, place[upper] - (ascending[upper] - scores))
+    return scores, torch.empty_like(place).scatter_(0, order, place)
+
+
 def place_knots(positive_scores: Tensor, delta: float, group: Tensor | None = None, num_groups: int = 0) -> Knots:
     """Sort the knots ``s_i -+ delta`` of (P,) scores, which are in the sums' dtype; of (P,) groups by group, less than ``num_groups``."""
     size, segments, kernels = len(positive_scores), None, kernels_for(positive_scores, group)
     if kernels is not None:
         position, order, place = kernels.place_knots(positive_scores, delta)
-        return Knots(position, order, place[:size], place[-size:], delta)
+        return Knots(position, order, place[:size], place[-size:], delta, positive_scores)
     knots = (positive_scores,) if delta == 0 else (positive_scores - delta, positive_scores + delta)
     if group is None:
         position, order = torch.cat(knots).sort()
@@ -93,7 +117,7 @@ def place_knots(positive_scores: Tensor, delta: float, group: Tensor | None = No
         position, place = position[order], _inverse(order)[num_groups:]
         # what stands in front of a group's knots has the position of the first: no score is far from it
         position = torch.where(segments.from_start == 0, torch.cat([position[1:], position.new_zeros(1)]), position)
-    return Knots(position, order, place[:size], place[-size:] if size else place, delta, segments)
+    return Knots(position, order, place[:size], place[-size:] if size else place, delta, positive_scores, segments)
 
 
 def locate(knots: Knots, scores: Tensor, counted: Tensor | None = None, group: Tensor | None = None) -> Located:
@@ -150,7 +174,7 @@ def _place(
         inside = scores[part] if counted is None else torch.where(counted[part], scores[part], floor)
         inside = torch.clamp(inside, *bounds)
         here = find(inside)
-        return here, inside.to(base.dtype).sub_(take(base, here)).clamp_(max=widest)
+        return here, inside.to(base.dtype).sub_(take(base, here)).clamp_(0, widest)
 
     return place
 

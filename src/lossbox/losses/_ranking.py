@@ -78,7 +78,7 @@ class Ranking:
         knots, located = self._state.knots, self._state.among_positives
         if located is None:
             return pair_sums(self.scores, values[None], self.delta, group=self.group).squeeze(0)
-        return _knots.sums_above(knots, _knots.weigh(located, values)) - knots.own_step(self.scores) * values
+        return _knots.sums_above(knots, _knots.weigh(located, values)) - knots.own_step * values
 
     def sum_below(self, values: Float[Tensor, " p"], *, hard: bool = False) -> Float[Tensor, " p"]:
         """(P,) ``values_k + sum_{i in P, i != k} H(s_k - s_i) values_i``, for values of one sign; ``hard`` takes 1[x >= 0] for H."""
@@ -89,7 +89,7 @@ class Ranking:
         if hard and self.delta > 0:
             knots, located = _locate_positives(self.scores, 0.0, self._state.groups)
         table = _knots.sums_below(knots, values, located.offset.dtype)
-        return _knots.evaluate(*table, located.interval, located.offset) + (1 - knots.own_step(self.scores)) * values
+        return _knots.evaluate(*table, located.interval, located.offset) + (1 - knots.own_step) * values
 
     def highest_below(self, values: Float[Tensor, " p"]) -> Float[Tensor, " p"]:
         """(P,) the greatest of ``values_k`` over the positives k that do not outscore i."""
@@ -147,7 +147,7 @@ class Ranking:
     ) -> Float[Tensor, " v"]:
         """``values`` with a *defined* gradient each: ``at_positives_i`` at positive i, ``sum_i to_negatives_i p(j|i)`` at negative j."""
         above = self.false_positives
-        return self._attach(values, at_positives, to_negatives / torch.where(above > 0, above, 1.0))
+        return self._attach(values, at_positives, to_negatives / torch.where(above == 0, 1.0, above))
 
     def _attach(self, values: Tensor, at_positives: Tensor, share: Tensor, phi: Tensor | None = None) -> Tensor:
         """The gradient at negative j is ``phi_j sum_i H(s_j - s_i) share_i``."""
@@ -209,12 +209,13 @@ def rank_positives(
     processes = count_positives(len(positives), flat.device, global_batch)
     numbered = None if groups is None else number_groups(groups, logits.shape, positives, processes)
     scores = join(processes, flat.index_select(0, positives).to(_knots.sum_dtype(flat.device)))
+    flat, placed = _knots.close_up(flat, scores, delta)
     if takes_pairs(scores):
-        knots, among_positives = _place_knots(scores, delta, numbered), None
+        knots, among_positives = _place_knots(placed, delta, numbered), None
         above = pair_sums(scores, None, delta, group=None if numbered is None else numbered.of_positive).squeeze(0)
     else:
-        knots, among_positives = _locate_positives(scores, delta, numbered)
-        above = _knots.sums_above(knots, among_positives) - knots.own_step(scores)
+        knots, among_positives = _locate_positives(placed, delta, numbered)
+        above = _knots.sums_above(knots, among_positives) - knots.own_step
     of_entry = None if numbered is None else numbered.of_entry
     among_negatives = add_up_intervals(processes, _knots.locate(knots, flat, is_negative, of_entry))
     state = _State(logits, is_negative, positives, processes, numbered, knots, among_positives, among_negatives)
@@ -241,7 +242,7 @@ def _spread(value: Tensor, excess: Tensor, above: Tensor, scale: Tensor) -> tupl
         total, at_positives, share = kernels.spread(value, excess, above, scale)
         return total, at_positives, share
     outranked = above > 0
-    amount = torch.where(outranked, excess, 0.0) * scale
+    amount = torch.where(outranked, excess, 0 * excess) * scale  # NaN stays, for who looks at the gradient alone
     return (value * scale).sum(), -amount, amount / torch.where(outranked, above, 1.0)
 
 
