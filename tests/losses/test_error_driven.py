@@ -139,3 +139,20 @@ def test_mistakes_are_named():
         error_driven_loss(logits, targets, lambda r: r.join(logits))
     with pytest.raises(ValueError, match="temperature: must be a finite number > 0, got 0"):
         skewed_pmf(0)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"normalizer": -1}, "normalizer: a finite number > 0 expected, got -1"),
+        ({"normalizer": torch.inf}, "normalizer: a finite number > 0 expected, got inf"),
+        ({"error": 3}, "error: a function expected, got 3"),
+        ({"value": 3.0}, "value: a function expected, got 3.0"),
+        ({"pmf": 1}, "pmf: a function expected, got 1"),
+        ({"error": lambda ranking: 1.0}, "error: must return a tensor, got float"),
+        ({"error": lambda ranking: None}, "error: must return a tensor, got NoneType"),
+    ],
+)
+def test_what_is_no_function_or_normalizer_is_named(options, message):
+    with pytest.raises(ValueError, match=message):
+        error_driven_loss(torch.zeros(3), torch.tensor([1, 0, 0]), **{"error": precision_error, **options})

@@ -47,8 +47,9 @@ def test_half_precision_weights_do_not_lower_the_loss():
     ("options", "message"),
     [
         ({"reduction": "average"}, "reduction: 'none', 'mean' or 'sum' expected, got 'average'"),
-        ({"normalizer": 0}, "normalizer: a number > 0 expected, got 0"),
-        ({"normalizer": float("nan")}, "normalizer: a number > 0"),
+        ({"normalizer": 0}, "normalizer: a finite number > 0 expected, got 0"),
+        ({"normalizer": float("nan")}, "normalizer: a finite number > 0"),
+        ({"normalizer": float("inf")}, "normalizer: a finite number > 0"),
         ({"normalizer": torch.ones(2)}, r"normalizer: .* one element expected, got shape \(2,\)"),
         ({"weight": torch.ones(2)}, r"weight: .* \(2, 3\) expected, got \(2,\)"),
         ({"weight": torch.ones(4, 2, 3)}, r"weight: .* got \(4, 2, 3\)"),

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from ..boxes._dtype import upcast
-from ._checks import check_labels, check_tensors, may_check
+from ._checks import check_labels, check_positive, check_tensors, may_check
 
 Reduction = Literal["none", "mean", "sum"]
 
@@ -60,8 +60,8 @@ def reduce_loss(
         if normalizer.numel() != 1:
             raise ValueError(f"normalizer: a number or a tensor of one element expected, got shape {tuple(normalizer.shape)}")
         normalizer = normalizer.reshape(())
-    elif normalizer is not None and not normalizer > 0:
-        raise ValueError(f"normalizer: a number > 0 expected, got {normalizer}")
+    elif normalizer is not None:
+        check_positive("normalizer", normalizer)
     if weight is not None:
         check_weight(weight, loss)
         loss = loss * set_aside(upcast(weight).to(loss.dtype), ignored)  # a weight may be infinite there

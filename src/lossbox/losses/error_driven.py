@@ -19,6 +19,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from ._checks import check_positive
 from ._groups import GroupReduction, GroupWord
 from ._ranking import Ranking, rank_positives
 
@@ -70,7 +71,8 @@ def error_driven_loss(
         A scalar, float32 or wider; 0 with a live graph where there are no positives, NaN where a logit that counts is NaN.
 
     Raises:
-        ValueError: shapes, devices or dtypes that do not fit, delta negative or not finite, wrong groups, an error that is not (P,).
+        ValueError: shapes, devices or dtypes that do not fit, delta negative or not finite, a normalizer that is not positive, wrong
+            groups, an error that is no function or does not return (P,).
 
     Source:
         Oksuz, Cam, Akbas, Kalkan: A Ranking-based, Balanced Loss Function Unifying Classification and Localisation in Object Detection,
@@ -85,6 +87,11 @@ def error_driven_loss(
         >>> loss.item(), logits.grad
         (0.5, tensor([-0.5000,  0.5000,  0.0000]))
     """
+    if normalizer is not None:
+        check_positive("normalizer", normalizer)
+    for name, function in (("error", error), ("value", value), ("pmf", pmf)):
+        if not callable(function) and (function is not None or name == "error"):
+            raise ValueError(f"{name}: a function expected, got {function!r}")
     ranking = rank_positives(logits, targets, delta=delta, global_batch=global_batch, groups=groups, group_reduction=group_reduction)
     with torch.no_grad():
         reported = _at_each(ranking, error, "error")
@@ -119,6 +126,8 @@ def _at_each(ranking: Ranking, function: ErrorFunction | float, name: str) -> Te
     if not len(ranking) or not callable(function):
         return torch.full_like(ranking.scores, 0.0 if callable(function) else function)
     result = function(ranking)
+    if not isinstance(result, Tensor):
+        raise ValueError(f"{name}: must return a tensor, got {type(result).__name__}")
     if result.shape != ranking.scores.shape:
         raise ValueError(f"{name}: must return one number per positive, ({len(ranking)},), got {tuple(result.shape)}")
     return result.to(ranking.scores.dtype)

@@ -21,6 +21,8 @@ in it, though a NaN there is seen: a logit that is NaN makes the whole value NaN
 sorting serves all (``debug_checks`` names the entry). In a global batch groups of the same key are one group on all processes, classes too;
 images and rows are each process's own. On a GPU groups are found by steps of torch, not by kernels of ours.
 
+The gradient is not differentiable: second derivatives of a ranking loss are 0, so that a penalty on its gradient trains nothing.
+
 The transforms of ``torch.func`` (``vmap``, ``grad``, ``jacrev``, ``jvp``) do not go through these losses, which raise a ValueError under
 them: the gradient is defined and not derived, and the number of positives decides shapes. In place of ``vmap`` over rankings take
 ``groups="row"``, whose gradient in each row is that of the row's own loss, divided by the number of rows with a positive; in place of
