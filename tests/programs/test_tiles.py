@@ -11,6 +11,7 @@ from lossbox.__main__ import main
 from lossbox.data.digits import write_digits
 from lossbox.programs.model_card import write_card
 from lossbox.training.cli import LossboxCLI
+from lossbox.training.load import Trained
 
 
 @pytest.fixture(scope="module")
@@ -72,7 +73,7 @@ def test_the_number_of_tiles_is_said_before_the_work(run, digits, tmp_path, caps
     def stop(*_):
         raise ValueError("the work begins")
 
-    monkeypatch.setattr("lossbox.training.load.Trained.detect_tiles", stop)
+    monkeypatch.setattr(Trained, "detect_tiles", stop)
     words = ["predict", str(digits.val_images), "--ckpt", str(run), "--no-images", "--device", "cpu", "--out", str(tmp_path)]
     assert main(words) == 2
     said, _, then = capsys.readouterr().err.partition("\n")
