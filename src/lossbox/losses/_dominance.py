@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ._pairs import pair_sums, takes_pairs
-from ._segments import first_at_least, lay_out, sort_by_group
+from ._segments import close_gaps, first_at_least, lay_out, sort_by_group
 
 
 def dominance_sums(scores: Tensor, quality: Tensor, values: Tensor, delta: float, group: Tensor | None = None) -> Tensor:
@@ -37,7 +37,7 @@ def dominance_sums(scores: Tensor, quality: Tensor, values: Tensor, delta: float
         by_score = sort_by_group(scores, group)
         scores, group = scores[by_score], group[by_score]
     if delta > 0:
-        scores = _closed_up(scores, 2 * delta, group)
+        scores = close_gaps(scores, 2 * delta, group)  # so that the sums of scores lose no digits to a distant one
     values = values[:, by_score]
     better, by_quality = quality[by_score].sort()
     # of each positive in the order of the scores: its place in the order of quality, and how many are of lower quality
@@ -75,11 +75,3 @@ def dominance_sums(scores: Tensor, quality: Tensor, values: Tensor, delta: float
         low, high = (moment - thresholds * total).unbind(1)
         sums = (low - high) / (2 * delta)
     return torch.empty_like(sums).index_copy_(1, by_score, sums)
-
-
-def _closed_up(scores: Tensor, widest: float, group: Tensor | None) -> Tensor:
-    """Sorted scores with no gap wider than that, which is nothing to H, so that the sums of scores lose no digits to a distant one."""
-    gaps = scores.diff().clamp(max=widest)
-    if group is not None:
-        gaps = torch.where(group.diff() > 0, 0.0, gaps)
-    return F.pad(gaps.cumsum(0), (1, 0))[: len(scores)]

@@ -125,7 +125,7 @@ def pair_sums(scores: Tensor, values: Tensor | None, delta: float, quality: Tens
 
 
 def spread(value: Tensor, excess: Tensor, above: Tensor, scale: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """``_ranking.spread``."""
+    """``_ranking._spread``."""
     total, at_positives, share = value.new_empty(()), torch.empty_like(above), torch.empty_like(above)
     given = (each.contiguous() for each in (value, excess, above, scale))
     _launch(_spread, (1,), *given, total, at_positives, share, len(above), BLOCK=SHORT_BLOCK)

@@ -30,7 +30,7 @@ import torch
 from torch import Tensor
 
 from ._intervals import ROWS, cpu_rows, interval_finder, rows_of, signed_edges, take
-from ._segments import Segments, lay_out, sort_by_group, sum_down, sum_up
+from ._segments import Segments, close_gaps, lay_out, sort_by_group, sum_down, sum_up
 
 CHUNK = 1 << 17
 """Scores handled at a time on a CPU: a chunk's temporaries stay in the cache, and memory stays O(N) with a small constant."""
@@ -90,7 +90,7 @@ def close_up(scores: Tensor, positive_scores: Tensor, delta: float) -> tuple[Ten
     if delta == 0 or not len(positive_scores) or scores.device.type != "cpu" or not FAR * delta < positive_scores.abs().max() < torch.inf:
         return scores, positive_scores
     ascending, order = positive_scores.sort()
-    place = torch.cat([ascending.new_zeros(1), ascending.diff().clamp_(max=2 * delta).cumsum(0)])
+    place = close_gaps(ascending, 2 * delta)
     scores = scores.to(place.dtype)
     above = torch.bucketize(scores, ascending, right=True)
     lower, upper = (above - 1).clamp_(min=0), above.clamp(max=len(place) - 1)

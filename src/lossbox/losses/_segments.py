@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 
@@ -40,6 +41,14 @@ def lay_out(group: Tensor, num_groups: int) -> Segments:
     # the one number that the host needs: it decides how many rounds there are
     longest = int(counts.max()) if len(group) else 0
     return Segments(start.int(), last.int(), place - start[of_place], last[of_place] - place, longest)
+
+
+def close_gaps(scores: Tensor, widest: float, group: Tensor | None = None) -> Tensor:
+    """Sorted scores, or scores sorted by the group of each, moved so that the first is 0 and no gap is wider than that."""
+    gaps = scores.diff().clamp(max=widest)
+    if group is not None:
+        gaps = torch.where(group.diff() > 0, 0.0, gaps)
+    return F.pad(gaps.cumsum(0), (1, 0))[: len(scores)]
 
 
 def sum_up(terms: Tensor, segments: Segments | None) -> Tensor:
